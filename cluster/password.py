@@ -1,0 +1,60 @@
+"""Where the Redis password comes from: a file, named by REDIS_PASSWORD_FILE.
+
+The file is read when a connection is made, so that no URL, setting, log line or
+process listing holds the password, and a changed one is used at the next connection.
+"""
+
+import os
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from redis.credentials import CredentialProvider
+
+from cluster.errors import Unreachable
+
+VARIABLE = "REDIS_PASSWORD_FILE"
+#: Where `make` leaves the password it made, seen from the project's root.
+DEFAULT = Path(__file__).resolve().parent.parent / "secrets" / "redis_password"
+
+
+def path() -> Path | None:
+    """Return the password file to use, or None where there is none."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        return Path(named)
+    return DEFAULT if DEFAULT.exists() else None
+
+
+class PasswordFile(CredentialProvider):
+    """Gives redis-py the password that stands in the file."""
+
+    def get_credentials(self) -> tuple[str]:
+        """Return the password. Raises Unreachable if the file can't be read or is empty."""
+        file = path() or DEFAULT
+        try:
+            password = file.read_text().strip()
+        except OSError as error:
+            raise Unreachable(
+                f"cannot read the Redis password from {file} ({VARIABLE}): {error.strerror}"
+            ) from None
+        if not password:
+            raise Unreachable(f"the Redis password file {file} ({VARIABLE}) is empty")
+        return (password,)
+
+
+def with_password_file(url: str) -> str:
+    """Return `url` such that kombu and Celery take the password from the file.
+
+    A file named by REDIS_PASSWORD_FILE wins over a password in the URL, which wins
+    over the project's own file. URLs of other servers than Redis are left as they are.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss") or path() is None:
+        return url
+    if parts.password and VARIABLE not in os.environ:
+        return url
+    query = dict(parse_qsl(parts.query))
+    query["credential_provider"] = f"{__name__}.{PasswordFile.__name__}"
+    return urlunsplit(
+        parts._replace(netloc=parts.netloc.rpartition("@")[2], query=urlencode(query))
+    )
