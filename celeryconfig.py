@@ -1,0 +1,124 @@
+"""Where jobs go and how safely: the one configuration, in every image of the cluster.
+
+Each setting that differs from Celery's default has its reason beside it.
+The names are Celery's: https://docs.celeryq.dev/en/stable/userguide/configuration.html
+"""
+
+import os
+
+from cluster import limits
+from cluster.password import with_password_file
+from cluster.routes import refuse_all_but
+
+# Where ------------------------------------------------------------------------
+
+_redis = f"redis://127.0.0.1:{os.environ.get('REDIS_PORT') or 6379}/0"
+# Celery prefers these two variables to what this module says: the password file has
+# to be named in them, too.
+for _variable in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+    if os.environ.get(_variable):
+        os.environ[_variable] = with_password_file(os.environ[_variable])
+broker_url = os.environ.get("CELERY_BROKER_URL") or with_password_file(_redis)
+result_backend = os.environ.get("CELERY_RESULT_BACKEND") or with_password_file(_redis)
+
+# One line a task. A name that is not here is refused at the caller: on its way to
+# no worker, it would leave its caller waiting.
+_routes = {
+    "add.tasks.add": {"queue": "add"},
+    "add.tasks.tsum": {"queue": "add"},
+    "add.tasks.longtime_add": {"queue": "add"},
+    "factorial.tasks.factorial": {"queue": "factorial"},
+    "mat_mul.tasks.mat_mul": {"queue": "mat_mul"},
+}
+task_routes = (_routes, refuse_all_but(_routes))
+task_queues = {
+    queue: {"exchange": queue, "routing_key": queue}
+    for queue in sorted({route["queue"] for route in _routes.values()})
+}
+# A misspelt queue is an error, not a new queue that nobody reads.
+task_create_missing_queues = False
+
+# What a message may hold: plain JSON and what cluster.codec adds. Never pickle.
+accept_content = ["json"]
+
+# How long ---------------------------------------------------------------------
+
+# The longest a job may run, in seconds. Past the soft limit the task gets an exception
+# that it can clean up after; past the hard one its process is ended and replaced.
+task_time_limit = limits.setting("TASK_TIME_LIMIT", 120)
+task_soft_time_limit = max(1, task_time_limit - 10)
+# A job whose worker died is given to another after this many seconds. Far shorter than a
+# job may run: workers renew it while they run the job (cluster.lease).
+_lease = 20
+
+# How safely -------------------------------------------------------------------
+
+# Acknowledge a job when it is done, not when it is taken: a killed worker's jobs run again.
+task_acks_late = True
+# A pool process that dies in the middle of a job is no reason to fail the job: run it
+# again, and give up after three times, for a job that kills its process every time.
+task_reject_on_worker_lost = True
+task_retry_on_worker_lost = True
+task_annotations = {"*": {"max_retries": 3, "default_retry_delay": 1}}
+# Take a job only when a process is free for it: others may be idle.
+worker_prefetch_multiplier = 1
+# A lost connection must not kill running jobs; the one that is then delivered twice is
+# recognised by its stored result.
+worker_cancel_long_running_tasks_on_connection_loss = False
+worker_deduplicate_successful_tasks = True
+# Jobs that wait for their time are held in memory: bound them.
+worker_eta_task_limit = 1000
+# Replace a process before leaks add up.
+worker_max_tasks_per_child = 10_000
+
+# A caller can tell a job that waits from one that runs, and where.
+task_track_started = True
+task_store_errors_even_if_ignored = True
+
+# Redis away while a result is stored: keep trying for minutes. Celery's default turns
+# the finished job into a failure.
+result_backend_always_retry = True
+result_backend_max_retries = 60
+
+# A connection that is cut without a word must not hang anybody: time-outs, keep-alive
+# and health checks everywhere (all are off or long by default). A blocking fetch takes
+# one second, so the time-out is well above.
+_keepalive = {"socket_keepalive": True, "health_check_interval": 5}
+broker_transport_options = {
+    **_keepalive,
+    "socket_timeout": 10,
+    "socket_connect_timeout": 5,
+    "max_connections": 20,
+    "visibility_timeout": _lease,
+    # Look for jobs of dead workers every 5 s, at every look, and never let a worker that
+    # died while looking keep the others from it (defaults: 100 s, 300 s).
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+    "unacked_restore_limit": 1000,
+    "unacked_mutex_expire": 10,
+    # One list a queue: priorities are not used yet.
+    "priority_steps": [0],
+}
+redis_socket_timeout = 10
+redis_socket_connect_timeout = 5
+redis_socket_keepalive = True
+redis_backend_health_check_interval = 5
+redis_max_connections = 50
+# How often a caller re-subscribes to results before it says that Redis is gone: at most
+# a second or two, for it has a deadline of its own.
+result_backend_transport_options = {"retry_policy": {"max_retries": 4, "interval_max": 0.5}}
+
+# Reconnect for as long as it takes, at the start too: a worker that exits helps nobody.
+broker_connection_retry_on_startup = True
+broker_connection_max_retries = None
+# Redis refusing a command (out of memory, read-only) is a reason to wait, not to exit.
+broker_channel_error_retry = True
+# All connections of the pool in use: an error after this many seconds, not a hang.
+broker_pool_acquire_timeout = 10
+# Keep trying to submit for as long as a restart of Redis takes (default: 0.7 s).
+task_publish_retry_policy = {
+    "max_retries": 12,
+    "interval_start": 0.1,
+    "interval_step": 0.2,
+    "interval_max": 1,
+}

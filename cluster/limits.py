@@ -1,0 +1,59 @@
+"""Checks of arguments, each failing with one sentence that names the limit's setting."""
+
+import math
+import numbers
+import os
+from typing import Any
+
+
+def setting(variable: str, default: int) -> int:
+    """Return the limit in an environment variable: a whole number above zero.
+
+    Raises ValueError, naming the variable, if it holds anything else.
+    """
+    text = os.environ.get(variable) or str(default)
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise ValueError(f"{variable} must be a whole number above zero, not {text!r}")
+    return int(text)
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """Return `value` if it is an int of at least `least`.
+
+    Raises TypeError for anything but an int (a bool is none here), ValueError below `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {brief(value)}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {brief(value)}")
+    return value
+
+
+def number(name: str, value: Any) -> Any:
+    """Return `value` if it is an int, a float or a complex; raises TypeError if not.
+
+    A bool is no number here: it is a mistake far more often than it is meant.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | complex):
+        raise TypeError(f"{name} must be a number, not {brief(value)}")
+    return value
+
+
+def seconds(name: str, value: Any, most: int, variable: str) -> float:
+    """Return `value` if it is a time in seconds from 0 to `most`, which `variable` sets.
+
+    Raises TypeError for anything but a real number, ValueError outside the bounds or for NaN.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number of seconds, not {brief(value)}")
+    if math.isnan(value) or not 0 <= value <= most:
+        raise ValueError(f"{name} must be from 0 to {most} ({variable}), not {brief(value)}")
+    return float(value)
+
+
+def brief(value: Any) -> str:
+    """Return `value` as text short enough for an error's one line."""
+    if isinstance(value, int) and value.bit_length() > 190:
+        return f"an integer of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 60 else f"a {type(value).__name__} ({text[:40]}…)"
