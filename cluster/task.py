@@ -1,0 +1,49 @@
+"""What every task of the cluster does beyond its own work."""
+
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery.app.task import Task as CeleryTask
+from celery.worker.request import Request as CeleryRequest
+
+from cluster.codec import pack
+from cluster.errors import OutOfMemory
+
+
+class Request(CeleryRequest):
+    """One delivery of a job, as the worker's main process sees it."""
+
+    def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
+        """Record a failure; one of memory while the result was encoded as OutOfMemory.
+
+        Celery would end the worker and leave the job to end the next one.
+        """
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, MemoryError):
+            try:
+                raise out_of_memory(error)
+            except OutOfMemory:
+                exc_info = ExceptionInfo()
+        return super().on_failure(exc_info, *args, **options)
+
+
+class Task(CeleryTask):
+    """A task whose result may be a long integer or an array."""
+
+    Request = Request
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task: plainly where Python code calls it, packing the result for Celery."""
+        request = self.request
+        if request.called_directly or getattr(request, "running", False):
+            return super().__call__(*args, **kwargs)
+        request.running = True  # a task that calls itself does so as plain Python
+        try:
+            return pack(self.run(*args, **kwargs))
+        except MemoryError as error:
+            raise out_of_memory(error) from None
+
+
+def out_of_memory(error: MemoryError) -> OutOfMemory:
+    """Return the error that the caller gets for a worker's MemoryError."""
+    return OutOfMemory(f"not enough memory on the worker: {error or 'allocation failed'}")
