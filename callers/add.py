@@ -1,0 +1,20 @@
+"""`python -m callers.add 4 6`: ask the add worker for a sum."""
+
+import click
+
+from callers.client import Client
+from callers.command import NEGATIVE_NUMBERS, Number, run, text, timeout_option
+
+
+@click.command(context_settings=NEGATIVE_NUMBERS)
+@click.argument("x", type=Number())
+@click.argument("y", type=Number())
+@timeout_option
+def add(x: int | float | complex, y: int | float | complex, timeout: float) -> None:
+    """Print X + Y: whole numbers of any size, decimal or complex numbers (1+2j)."""
+    with Client() as client:
+        click.echo(text(client.call("add.tasks.add", x, y, timeout=timeout)))
+
+
+if __name__ == "__main__":
+    run(add)

@@ -1,0 +1,181 @@
+"""The one place where callers talk to Celery: submit jobs by name, wait for results."""
+
+from collections.abc import Iterable, Sequence
+from time import monotonic, sleep
+from types import TracebackType
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import TimeoutError as CeleryTimeout
+from celery.result import AsyncResult
+from celery.states import STARTED
+from kombu.exceptions import OperationalError
+from redis.exceptions import AuthenticationError, RedisError
+
+from cluster.app import create
+from cluster.errors import JobTimeout, Unreachable
+
+#: Seconds a job may take, waiting in its queue included, where the caller names no time.
+TIMEOUT = 60.0
+#: Seconds to try to reach the broker before the caller is told.
+CONNECT_TIMEOUT = 5.0
+#: Seconds of one wait for a notice. Every wait begins by reading the result itself, so a
+#: notice that a broken connection lost delays it by no more than this.
+NOTICE_TIMEOUT = 2.0
+#: Seconds between two tries to read a result while Redis is away.
+RETRY_INTERVAL = 0.2
+#: Seconds that workers have to answer when a job is late.
+ANSWER_TIMEOUT = 1.0
+
+#: What Celery, kombu and redis-py raise while Redis is away. RuntimeError is the result
+#: backend's, out of retries to subscribe; it works again when Redis does.
+_AWAY = (OperationalError, RedisError, ConnectionError, RuntimeError)
+
+
+class Client:
+    """Submits jobs to the cluster and fetches their results.
+
+    Without arguments it finds the cluster by the environment, as every part of it does
+    (CELERY_BROKER_URL, CELERY_RESULT_BACKEND, REDIS_PASSWORD_FILE), or on this machine.
+    """
+
+    def __init__(self, broker_url: str | None = None, result_backend: str | None = None) -> None:
+        #: The plain Celery app, for whatever Celery can do beyond this class.
+        self.app: Celery[Any] = create("caller", backend=result_backend, set_as_current=False)
+        if broker_url:
+            self.app.conf.broker_read_url = self.app.conf.broker_write_url = broker_url
+        if result_backend:
+            self.app.conf.redis_backend_credential_provider = None
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; results that were fetched stay usable."""
+        notices = self.app.backend.result_consumer
+        notices.stop()
+        # A result that is deleted after this would reconnect only to unsubscribe.
+        notices.subscribed_to.clear()
+        self.app.close()
+
+    def submit(self, task: str, *args: Any, **kwargs: Any) -> "AsyncResult[Any]":
+        """Submit a job and return at once, with Celery's handle on its result.
+
+        Raises UnknownTask for a name that leads to no queue, Unreachable if the broker
+        does not answer within CONNECT_TIMEOUT seconds or refuses the password.
+        """
+        self._connect(CONNECT_TIMEOUT)
+        return self._send(task, args, kwargs, CONNECT_TIMEOUT)
+
+    def call(self, task: str, *args: Any, timeout: float = TIMEOUT, **kwargs: Any) -> Any:
+        """Submit a job, wait up to `timeout` seconds and return its value.
+
+        Raises what `submit` raises, what the job raised, or JobTimeout, which says what
+        became of the job: it stays submitted, and its result can be had by its id.
+        """
+        deadline = monotonic() + timeout
+        self._connect(min(timeout, CONNECT_TIMEOUT))
+        return self._wait(self._send(task, args, kwargs, timeout), task, deadline, timeout)
+
+    def map(
+        self, task: str, list_of_args: Iterable[Sequence[Any]], timeout: float = TIMEOUT
+    ) -> list[Any]:
+        """Submit a job for each tuple of arguments, in bulk, and return the values in order.
+
+        `timeout` is in seconds, for all of it. Raises what `call` raises; of several jobs
+        that failed, the first one's error.
+        """
+        deadline = monotonic() + timeout
+        self._connect(min(timeout, CONNECT_TIMEOUT))
+        try:
+            with self.app.producer_or_acquire() as producer, producer.batch():
+                results = [
+                    self._send(task, args, {}, timeout, producer=producer) for args in list_of_args
+                ]
+        except _AWAY as error:  # the batch itself, sent as the block ends
+            raise self._unreachable(error) from error
+        return [self._wait(result, task, deadline, timeout) for result in results]
+
+    def _send(
+        self, task: str, args: Sequence[Any], kwargs: dict[str, Any], timeout: float, **options: Any
+    ) -> "AsyncResult[Any]":
+        # The pauses between retries grow to a second: so many take about `timeout`.
+        policy = {"max_retries": max(1, int(timeout))}
+        try:
+            return self.app.send_task(task, args, kwargs, retry_policy=policy, **options)
+        except _AWAY as error:
+            raise self._unreachable(error) from error
+
+    def _connect(self, timeout: float) -> None:
+        """Make sure that broker and result store answer, so that a dead one is found early."""
+        deadline = monotonic() + timeout
+
+        def refused(error: Exception, interval: float) -> None:
+            if isinstance(error, AuthenticationError) or monotonic() > deadline:
+                raise error
+
+        try:
+            with self.app.connection_or_acquire() as connection:
+                connection.ensure_connection(
+                    refused,
+                    interval_start=0.1,
+                    interval_step=0.2,
+                    interval_max=1,
+                    timeout=timeout,
+                    reraise_as_library_errors=False,
+                )
+        except _AWAY as error:
+            raise self._unreachable(error) from error
+
+    def _wait(
+        self, result: "AsyncResult[Any]", task: str, deadline: float, timeout: float
+    ) -> Any:
+        """Return the job's value, or raise its error; JobTimeout at the deadline."""
+        while True:
+            left = deadline - monotonic()
+            try:
+                # Not to be raised here: a job's own error would look like one of the wait.
+                result.get(timeout=max(0.01, min(NOTICE_TIMEOUT, left)), propagate=False)
+                break
+            except CeleryTimeout:
+                if left <= 0:
+                    raise JobTimeout(self._why_late(result, task, timeout)) from None
+            except _AWAY as error:
+                if left <= 0:
+                    raise self._unreachable(error) from error
+                sleep(min(left, RETRY_INTERVAL))
+        return result.get()
+
+    def _why_late(self, result: "AsyncResult[Any]", task: str, timeout: float) -> str:
+        late = f"{task} gave no result within {timeout:g} s"
+        queue = self.app.amqp.router.route({}, task)["queue"].name
+        try:
+            if result.state == STARTED:
+                return f"{late}: job {result.id} still runs on {result.info['hostname']}"
+            answers = self.app.control.inspect(timeout=ANSWER_TIMEOUT).active_queues() or {}
+        except _AWAY as error:
+            return f"{late}: the broker went away ({error})"
+        workers = [name for name, queues in answers.items() if queue in _names(queues)]
+        if not workers:
+            return f"{late}: no worker consumes the queue {queue!r}, where job {result.id} stays"
+        return f"{late}: job {result.id} waits in the queue {queue!r} of {len(workers)} worker(s)"
+
+    def _unreachable(self, error: BaseException) -> Unreachable:
+        if isinstance(error, Unreachable):
+            return error
+        url = self.app.connection_for_write().as_uri()
+        if isinstance(error, AuthenticationError):
+            return Unreachable(f"the broker at {url} refuses the password: {error}")
+        return Unreachable(f"cannot reach the broker at {url}: {error}")
+
+
+def _names(queues: list[dict[str, Any]]) -> set[str]:
+    return {queue["name"] for queue in queues}

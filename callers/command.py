@@ -1,0 +1,86 @@
+"""What the callers' commands share: numbers as arguments, the timeout, errors in one line."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+import gmpy2
+
+from callers.client import TIMEOUT
+
+
+class Number(click.ParamType):
+    """An int of any size, a float or a complex number, as Python writes them."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | float | complex:
+        """Return the number that a text stands for."""
+        for read in (_read_int, float, complex):
+            try:
+                return read(value)
+            except ValueError:
+                continue
+        self.fail(f"{value!r} is not a number", param, ctx)
+
+
+class WholeNumber(click.ParamType):
+    """An int of any size."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the int that a text stands for."""
+        try:
+            return _read_int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+
+
+def _read_int(text: str) -> int:
+    # Python's int() refuses more than 4300 digits, and takes a time that is quadratic in them.
+    return int(gmpy2.mpz(text.replace("_", "")))
+
+
+def text(value: int | float | complex) -> str:
+    """Return a number as text, an int with all its digits."""
+    # str() refuses more than 4300 digits, too.
+    return gmpy2.mpz(value).digits() if isinstance(value, int) else str(value)
+
+
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=TIMEOUT,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the result.",
+)
+
+#: Lets a negative number be an argument: it begins like an option.
+NEGATIVE_NUMBERS = {"ignore_unknown_options": True}
+
+
+def run(command: Callable[..., Any]) -> None:
+    """Run a click command: 0 done, 1 the job failed or got no result, 2 wrong usage.
+
+    An error is one line on stderr, `error: …`, and never a traceback.
+    """
+    try:
+        command(standalone_mode=False)
+    except click.exceptions.Abort:
+        _end("stopped", 130)
+    except click.ClickException as error:
+        _end(error.format_message(), error.exit_code)
+    except BrokenPipeError:
+        _end("nobody reads the output", 1)
+    except Exception as error:  # whatever a job may raise at its worker
+        _end(str(error) or type(error).__name__, 1)
+
+
+def _end(message: str, status: int) -> None:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(status)
