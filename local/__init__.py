@@ -1,0 +1,1 @@
+"""The same cluster without Docker: `python -m local`."""

@@ -1,0 +1,150 @@
+"""`python -m local`: the cluster's commands on a bare machine."""
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from cluster import health
+from local import server
+from local.cluster import FAMILIES, STOP_TIMEOUT, Cluster, replicas, running
+from local.process import show
+from local.state import DEFAULT, Running, State, stop
+
+#: What the demo asks for: the callers' arguments.
+JOBS = (
+    ("callers.add", "4", "6"),
+    ("callers.factorial", "20000", "--brief"),
+    ("callers.mat_mul", "20", "20", "--brief"),
+)
+
+
+@click.group()
+def local() -> None:
+    """Run the cluster on this machine, without Docker."""
+
+
+@local.command()
+def demo() -> None:
+    """Start a cluster of its own, run the three callers, show their results, and stop it."""
+    folder = Path(tempfile.mkdtemp(prefix="task-cluster-"))
+    try:
+        password_file = folder / "password"
+        password_file.write_text(os.urandom(20).hex())
+        password_file.chmod(0o600)
+        cluster = Cluster(State(folder), server.free_port(), password_file)
+        status = running(cluster, _demo)
+    finally:
+        shutil.rmtree(folder)
+    sys.exit(status)
+
+
+def _demo(cluster: Cluster) -> int:
+    cluster.start_server()
+    cluster.start_workers(dict.fromkeys(FAMILIES, 1))
+    callers = [cluster.call(*argv) for argv in JOBS if not cluster.stop_requested]
+    if cluster.stop_requested:
+        return 130
+    click.echo("\nThe results:")
+    for argv, caller in zip(JOBS, callers, strict=True):
+        click.echo(f"\n{' '.join(argv)}\n" + "\n".join(caller.lines))
+    click.echo()
+    return max(caller.exit_status or 0 for caller in callers)
+
+
+@local.command()
+@click.option("--server-only", is_flag=True, help="Start no workers: they run elsewhere.")
+def start(server_only: bool) -> None:
+    """Run the cluster in the foreground until Ctrl-C, which stops it in order."""
+    state = _state()
+    others = [process.pid for process in state.running() if process.role == "supervisor"]
+    if others:
+        raise click.ClickException(
+            f"it runs already (process {others[0]}): `make local_stop` ends it"
+        )
+    port = int(os.environ.get("REDIS_PORT") or 6379)
+    cluster = Cluster(state, port, server.make_password())
+    state.add("supervisor", os.getpid())
+    try:
+        sys.exit(running(cluster, lambda cluster: _start(cluster, server_only)))
+    finally:
+        state.remove("supervisor", os.getpid())
+
+
+def _start(cluster: Cluster, server_only: bool) -> int:
+    cluster.start_server()
+    if not server_only:
+        cluster.start_workers(replicas())
+    if not cluster.stop_requested:
+        show("local", f"ready on 127.0.0.1:{cluster.port}; Ctrl-C stops it")
+    cluster.run_until_stopped()
+    show("local", "stopping: workers finish what they run; Ctrl-C again stops at once")
+    return 0
+
+
+@local.command("stop")
+def stop_() -> None:
+    """Stop the cluster that `start` runs elsewhere, and whatever is left of it."""
+    state = _state()
+    processes = list(state.running())
+    supervisors = [process for process in processes if process.role == "supervisor"]
+    if not processes:
+        click.echo("no local cluster runs")
+    _stop(state, supervisors)
+    _stop(state, _workers(state))
+    _stop(state, [process for process in state.running() if process.role == "server"])
+
+
+@local.command("kill-workers")
+@click.option("--now", is_flag=True, help="Do not wait for running jobs: they run again later.")
+def kill_workers(now: bool) -> None:
+    """Stop all local workers, wherever they were started; they finish what they run."""
+    state = _state()
+    workers = _workers(state)
+    _stop(state, workers, seconds=0 if now else STOP_TIMEOUT)
+    click.echo(f"{len(workers)} worker(s) stopped")
+
+
+def _workers(state: State) -> list[Running]:
+    return [process for process in state.running() if process.role in FAMILIES]
+
+
+def _stop(state: State, processes: list[Running], seconds: float = STOP_TIMEOUT) -> None:
+    for process in stop(state, processes, seconds):
+        click.echo(f"{process.role} (process {process.pid}) did not end: killed", err=True)
+
+
+@local.command()
+@click.argument("family", type=click.Choice(FAMILIES))
+def worker(family: str) -> None:
+    """Run one worker of FAMILY in this terminal, against the local cluster's server."""
+    state, pid = _state(), os.getpid()
+    state.add(family, pid)
+    os.environ[health.VARIABLE] = str(state.heartbeat(family, pid))
+    # The same process goes on as the worker: signals reach Celery itself.
+    os.execv(sys.executable, [sys.executable, "-m", f"{family}.worker"])
+
+
+def _state() -> State:
+    return State(Path(os.environ.get("LOCAL_STATE") or DEFAULT))
+
+
+def main() -> None:
+    """Run the command; an error is one line."""
+    try:
+        local(standalone_mode=False)
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        sys.exit(error.exit_code)
+    except (server.ServerError, ValueError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except click.exceptions.Abort:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

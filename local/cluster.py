@@ -1,0 +1,182 @@
+"""The local cluster: what it starts, in which order, and how it ends."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
+
+from celeryconfig import task_queues, task_time_limit
+from cluster import limits
+from local import server
+from local.process import Process, show
+from local.state import State
+
+#: The families, each named as its queue is.
+FAMILIES = tuple(task_queues)
+#: Seconds a worker may take until it consumes.
+READY_TIMEOUT = 30.0
+#: Seconds a stop waits for running jobs: longer than any may run.
+STOP_TIMEOUT = task_time_limit + 10.0
+#: Seconds between two looks at what runs.
+INTERVAL = 0.05
+#: Seconds before a process that died is started again.
+RESTART_DELAY = 1.0
+
+
+class Cluster:
+    """A server, its workers and the callers that run against them, as child processes.
+
+    A child that dies is started again, as in the compose stack; one that was asked to
+    stop (exit status 0) stays stopped.
+    """
+
+    def __init__(self, state: State, port: int, password_file: Path) -> None:
+        self.state = state
+        self.port = port
+        self.password_file = password_file
+        url = f"redis://127.0.0.1:{port}/0"
+        self.env = {
+            **os.environ,
+            "CELERY_BROKER_URL": url,
+            "CELERY_RESULT_BACKEND": url,
+            "REDIS_PASSWORD_FILE": str(password_file.resolve()),
+            "PYTHONPATH": str(server.ROOT),
+            "PYTHONUNBUFFERED": "1",
+            # Celery warns a root of what its tasks could do; here they are the user's own.
+            "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
+        }
+        self._server: Process | None = None
+        self._workers: list[Process] = []
+        self._callers: list[Process] = []
+        self._died: dict[Process, float] = {}
+        self._stop_requests = 0
+        self._stop_requested = threading.Event()
+
+    # Start ---------------------------------------------------------------------
+
+    def start_server(self) -> None:
+        """Start the server and wait until it answers."""
+        self._server = server.start(self.port, self.password_file, self.state.data)
+        self.state.add("server", self._server.pid)
+
+    def start_workers(self, replicas: Mapping[str, int]) -> None:
+        """Start that many workers of each family and wait until they consume.
+
+        Raises ServerError if one does not within READY_TIMEOUT.
+        """
+        for family, count in replicas.items():
+            for _ in range(count):
+                self._workers.append(self._start_worker(family))
+        deadline = monotonic() + READY_TIMEOUT
+        while not self._stop_requested.wait(INTERVAL):
+            waiting = [worker.name for worker in self._workers if not self._is_ready(worker)]
+            if not waiting:
+                return
+            if monotonic() > deadline:
+                raise server.ServerError(f"not ready after {READY_TIMEOUT:g} s: {waiting}")
+            self._restart_the_dead()
+
+    def _start_worker(self, family: str) -> Process:
+        # The heartbeat's name holds the process id, which is known only to the process.
+        argv = [sys.executable, "-m", "local", "worker", family]
+        env = {**self.env, "LOCAL_STATE": str(self.state.folder)}
+        return Process(family, argv, env)
+
+    def _is_ready(self, worker: Process) -> bool:
+        return self.state.heartbeat(worker.name, worker.pid).exists()
+
+    # Run -----------------------------------------------------------------------
+
+    def call(self, *argv: str) -> Process:
+        """Run a caller to its end, or until a stop is requested."""
+        show("caller", f"$ python -m {' '.join(argv)}")
+        caller = Process("caller", [sys.executable, "-m", *argv], self.env)
+        self._callers.append(caller)
+        while not caller.wait(INTERVAL) and not self._stop_requested.is_set():
+            self._restart_the_dead()
+        return caller
+
+    def run_until_stopped(self) -> None:
+        """Keep everything running until a stop is requested."""
+        while not self._stop_requested.wait(INTERVAL):
+            self._restart_the_dead()
+
+    def _restart_the_dead(self) -> None:
+        if self._server and self._restart_is_due(self._server):
+            self.state.remove("server", self._server.pid)
+            self.start_server()
+        for place, worker in enumerate(self._workers):
+            if worker.exit_status == 0:
+                continue
+            if self._restart_is_due(worker):
+                self.state.remove(worker.name, worker.pid)
+                self._workers[place] = self._start_worker(worker.name)
+
+    def _restart_is_due(self, process: Process) -> bool:
+        if process.exit_status is None:
+            return False
+        if process not in self._died:
+            show(process.name, f"ended with status {process.exit_status}: starting it again")
+            self._died[process] = monotonic()
+        return monotonic() - self._died[process] > RESTART_DELAY
+
+    # Stop ----------------------------------------------------------------------
+
+    def request_stop(self, *_: object) -> None:
+        """Ask for the stop; ask twice, and running jobs are not waited for."""
+        self._stop_requests += 1
+        self._stop_requested.set()
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether a signal asked for the stop."""
+        return self._stop_requested.is_set()
+
+    def stop(self) -> None:
+        """Stop callers, then workers, which finish what they run, then the server."""
+        self._end(self._callers, patience=0)
+        self._end(self._workers, patience=STOP_TIMEOUT)
+        if self._server:
+            self._end([self._server], patience=STOP_TIMEOUT)
+
+    def _end(self, processes: Sequence[Process], patience: float) -> None:
+        for number, seconds in (
+            (signal.SIGTERM, patience),
+            (signal.SIGQUIT, 5),
+            (signal.SIGKILL, 5),
+        ):
+            left = [process for process in processes if process.exit_status is None]
+            for process in left:
+                if number == signal.SIGKILL:
+                    show(process.name, "does not end: killed")
+                process.signal(number)
+            self._wait_for(left, seconds)
+        for process in processes:
+            self.state.remove(process.name, process.pid)
+
+    def _wait_for(self, processes: Sequence[Process], seconds: float) -> None:
+        deadline = monotonic() + seconds
+        asked = self._stop_requests
+        for process in processes:
+            while not process.wait(INTERVAL):
+                # A stop that is asked for again does not wait any longer.
+                if monotonic() > deadline or self._stop_requests > max(asked, 1):
+                    break
+
+
+def replicas() -> dict[str, int]:
+    """Return how many workers each family has: <FAMILY>_REPLICAS, 1 if unset."""
+    return {family: limits.setting(f"{family.upper()}_REPLICAS", 1) for family in FAMILIES}
+
+
+def running(cluster: Cluster, job: Callable[[Cluster], int]) -> int:
+    """Run `job` with SIGINT and SIGTERM asking for the stop, then stop; return its status."""
+    with ExitStack() as at_exit:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            at_exit.callback(signal.signal, number, signal.signal(number, cluster.request_stop))
+        at_exit.callback(cluster.stop)
+        return job(cluster)

