@@ -1,0 +1,98 @@
+# Every way to run, try and test the cluster. Settings: .env, explained in .env.example.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/.run-installed
+DEV := $(VENV)/.dev-installed
+REQUIREMENTS := constraints.txt $(wildcard */requirements.txt)
+INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
+LOCAL := $(VENV)/bin/python -m local
+
+ifneq (,$(wildcard .env))
+include .env
+export
+endif
+
+.PHONY: help
+help: ## Show this list
+	@sed -nE 's/^([a-z_]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "  %-34s%s\n", $$1, $$2}'
+
+# On Docker ---------------------------------------------------------------------
+
+.PHONY: docker_compose_start docker_compose_stop docker_compose_clean docker_compose_scale
+docker_compose_start: ## Build and start the cluster on Docker, run the three callers
+	@deploy/docker_start
+
+docker_compose_stop: ## Stop it: running jobs finish, all others stay in their queues
+	docker compose stop
+
+docker_compose_clean: ## Remove its containers, network, stored jobs and results
+	docker compose --profile '*' down --volumes --remove-orphans
+
+docker_compose_scale: ## Run N workers of a family: SERVICE=add N=3
+	$(if $(and $(SERVICE),$(N)),,$(error say which and how many: make $@ SERVICE=add N=3))
+	docker compose up --detach --wait --no-deps --no-recreate --scale $(SERVICE)=$(N) $(SERVICE)
+
+# On a bare machine -------------------------------------------------------------
+
+.PHONY: demo local_start local_start_server local_stop kill_workers
+demo: $(RUN) ## Start a cluster without Docker, run the three callers, stop it
+	@$(LOCAL) demo
+
+local_start: $(RUN) ## Run the cluster without Docker in this terminal, until Ctrl-C
+	@$(LOCAL) start
+
+local_start_server: $(RUN) ## Run its Redis alone: start workers in other terminals
+	@$(LOCAL) start --server-only
+
+local_stop: $(RUN) ## Stop the cluster that local_start runs elsewhere
+	@$(LOCAL) stop
+
+kill_workers: $(RUN) ## Stop all local workers; they finish what they run
+	@$(LOCAL) kill-workers
+
+.PHONY: celery_start_add_worker celery_start_factorial_worker celery_start_mat_mul_worker
+celery_start_add_worker: $(RUN) ## Run one more add worker in this terminal
+	@$(LOCAL) worker add
+
+celery_start_factorial_worker: $(RUN) ## Run one more factorial worker in this terminal
+	@$(LOCAL) worker factorial
+
+celery_start_mat_mul_worker: $(RUN) ## Run one more mat_mul worker in this terminal
+	@$(LOCAL) worker mat_mul
+
+.PHONY: test_add_task test_factorial_task test_mat_mul_task
+test_add_task: $(RUN) ## Ask the running cluster for 4 + 6
+	@$(VENV)/bin/python -m callers.add 4 6
+
+test_factorial_task: $(RUN) ## Ask the running cluster for 20000!
+	@$(VENV)/bin/python -m callers.factorial 20000 --brief
+
+test_mat_mul_task: $(RUN) ## Ask the running cluster for a product of matrices
+	@$(VENV)/bin/python -m callers.mat_mul 20 20 --brief
+
+# Development -------------------------------------------------------------------
+
+.PHONY: install test test_docker lint
+install: $(DEV) ## Install everything into .venv
+
+test: $(DEV) ## Run all tests; those of the compose stack need a Docker engine
+	$(VENV)/bin/pytest
+
+test_docker: $(DEV) ## Run the tests of the compose stack alone
+	REQUIRE_DOCKER=1 $(VENV)/bin/pytest tests/cluster
+
+lint: $(DEV) ## Check code, types, Dockerfiles, shell, YAML and the compose file
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/lint
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or later is needed, not %d.%d: set PYTHON" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN): $(VENV)/bin/pip $(REQUIREMENTS)
+	$(INSTALL) -r local/requirements.txt
+	@touch $@
+
+$(DEV): $(RUN)
+	$(INSTALL) -r tests/requirements.txt
+	@touch $@
