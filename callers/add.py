@@ -10,7 +10,7 @@ from callers.command import NEGATIVE_NUMBERS, Number, run, text, timeout_option
 @click.argument("x", type=Number())
 @click.argument("y", type=Number())
 @timeout_option
-def add(x: int | float | complex, y: int | float | complex, timeout: float) -> None:
+def add(x: complex, y: complex, timeout: float) -> None:
     """Print X + Y: whole numbers of any size, decimal or complex numbers (1+2j)."""
     with Client() as client:
         click.echo(text(client.call("add.tasks.add", x, y, timeout=timeout)))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from time import monotonic, sleep
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from celery import Celery
 from celery.exceptions import TimeoutError as CeleryTimeout
@@ -43,11 +43,9 @@ class Client:
         #: The plain Celery app, for whatever Celery can do beyond this class.
         self.app: Celery[Any] = create("caller", backend=result_backend, set_as_current=False)
         if broker_url:
-            self.app.conf.broker_read_url = self.app.conf.broker_write_url = broker_url
-        if result_backend:
-            self.app.conf.redis_backend_credential_provider = None
+            self.app.conf.update(broker_read_url=broker_url, broker_write_url=broker_url)
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -60,7 +58,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connections; results that were fetched stay usable."""
-        notices = self.app.backend.result_consumer
+        backend: Any = self.app.backend
+        notices = backend.result_consumer
         notices.stop()
         # A result that is deleted after this would reconnect only to unsubscribe.
         notices.subscribed_to.clear()
@@ -135,9 +134,7 @@ class Client:
         except _AWAY as error:
             raise self._unreachable(error) from error
 
-    def _wait(
-        self, result: "AsyncResult[Any]", task: str, deadline: float, timeout: float
-    ) -> Any:
+    def _wait(self, result: "AsyncResult[Any]", task: str, deadline: float, timeout: float) -> Any:
         """Return the job's value, or raise its error; JobTimeout at the deadline."""
         while True:
             left = deadline - monotonic()
@@ -177,5 +174,5 @@ class Client:
         return Unreachable(f"cannot reach the broker at {url}: {error}")
 
 
-def _names(queues: list[dict[str, Any]]) -> set[str]:
+def _names(queues: Sequence[Any]) -> set[str]:
     return {queue["name"] for queue in queues}

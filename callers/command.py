@@ -10,7 +10,7 @@ import gmpy2
 from callers.client import TIMEOUT
 
 
-class Number(click.ParamType):
+class Number(click.ParamType[int | float | complex]):
     """An int of any size, a float or a complex number, as Python writes them."""
 
     name = "number"
@@ -24,10 +24,10 @@ class Number(click.ParamType):
                 return read(value)
             except ValueError:
                 continue
-        self.fail(f"{value!r} is not a number", param, ctx)
+        return self.fail(f"{value!r} is not a number", param, ctx)
 
 
-class WholeNumber(click.ParamType):
+class WholeNumber(click.ParamType[int]):
     """An int of any size."""
 
     name = "integer"
@@ -37,7 +37,7 @@ class WholeNumber(click.ParamType):
         try:
             return _read_int(value)
         except ValueError:
-            self.fail(f"{value!r} is not a whole number", param, ctx)
+            return self.fail(f"{value!r} is not a whole number", param, ctx)
 
 
 def _read_int(text: str) -> int:
@@ -45,7 +45,7 @@ def _read_int(text: str) -> int:
     return int(gmpy2.mpz(text.replace("_", "")))
 
 
-def text(value: int | float | complex) -> str:
+def text(value: complex) -> str:
     """Return a number as text, an int with all its digits."""
     # str() refuses more than 4300 digits, too.
     return gmpy2.mpz(value).digits() if isinstance(value, int) else str(value)
@@ -77,7 +77,7 @@ def run(command: Callable[..., Any]) -> None:
         _end(error.format_message(), error.exit_code)
     except BrokenPipeError:
         _end("nobody reads the output", 1)
-    except Exception as error:  # whatever a job may raise at its worker
+    except Exception as error:  # noqa: BLE001 - a job may raise anything at its worker
         _end(str(error) or type(error).__name__, 1)
 
 

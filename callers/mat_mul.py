@@ -1,5 +1,6 @@
 """`python -m callers.mat_mul 20 20`: ask the mat_mul worker for a product of random matrices."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -7,6 +8,9 @@ import numpy as np
 
 from callers.client import Client
 from callers.command import NEGATIVE_NUMBERS, WholeNumber, run, timeout_option
+
+#: A terminal shows a matrix of more elements than this by its corners.
+ELEMENTS_IN_FULL = 64
 
 
 @click.command(context_settings=NEGATIVE_NUMBERS)
@@ -18,8 +22,15 @@ from callers.command import NEGATIVE_NUMBERS, WholeNumber, run, timeout_option
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="Write the product to this .npy file instead of printing it.",
 )
+@click.option(
+    "--full/--brief",
+    default=None,
+    help="All elements, or the corners of a large matrix: by default all, but on a terminal.",
+)
 @timeout_option
-def mat_mul(m: int, n: int, seed: int | None, out: Path | None, timeout: float) -> None:
+def mat_mul(
+    m: int, n: int, seed: int | None, out: Path | None, full: bool | None, timeout: float
+) -> None:
     """Print A·B for random matrices A of M by N, and B of N by M, uniform on [0, 1)."""
     if out and not out.parent.is_dir():
         raise click.UsageError(f"there is no folder {str(out.parent)!r} to write {out.name} to")
@@ -29,7 +40,10 @@ def mat_mul(m: int, n: int, seed: int | None, out: Path | None, timeout: float) 
         with out.open("wb") as file:
             np.save(file, product)
     else:
-        click.echo(str(product))
+        if full is None:
+            full = not sys.stdout.isatty()
+        shown = sys.maxsize if full else ELEMENTS_IN_FULL
+        click.echo(np.array2string(product, threshold=shown, edgeitems=2))
 
 
 if __name__ == "__main__":

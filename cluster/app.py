@@ -3,12 +3,12 @@
 from typing import Any
 
 from celery import Celery
-from celery.app.amqp import AMQP as CeleryAMQP
+from celery.app import amqp
 
 from cluster.codec import pack
 
 
-class AMQP(CeleryAMQP):
+class AMQP(amqp.AMQP):
     """Packs what a task message carries, so that long integers and arrays can be arguments."""
 
     def as_task_v2(

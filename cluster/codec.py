@@ -13,6 +13,7 @@ On the wire each is `{"__type__": …, "__value__": …}`, readable in any langu
 import base64
 import math
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import register_type
@@ -120,7 +121,9 @@ def _decode_array(fields: dict[str, Any]) -> "np.ndarray[Any, Any]":
     return np.frombuffer(bytearray(data), dtype).reshape(shape)
 
 
+# What is decoded is the plain value, not the wrapper: kombu's types expect the same.
+_register: Callable[..., None] = register_type
 # `LongInt` and `Array` encode themselves (`__json__`): registered for their decoders.
-register_type(LongInt, "int", LongInt.__json__, _decode_int)
-register_type(Array, "ndarray", Array.__json__, _decode_array)
-register_type(complex, "complex", _encode_complex, _decode_complex)
+_register(LongInt, "int", LongInt.__json__, _decode_int)
+_register(Array, "ndarray", Array.__json__, _decode_array)
+_register(complex, "complex", _encode_complex, _decode_complex)

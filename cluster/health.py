@@ -28,8 +28,9 @@ class Heartbeat(bootsteps.StartStopStep):
         super().__init__(consumer, **options)
 
     def start(self, consumer: Any) -> None:
-        """Begin to beat: the consumer has just (re)connected."""
+        """Begin to beat: the consumer has just (re)connected, and its loop is about to run."""
         file = Path(os.environ[VARIABLE])
+        consumer.timer.call_after(0, _beat, (consumer, file))
         self.timer = consumer.timer.call_repeatedly(INTERVAL, _beat, (consumer, file))
 
     def stop(self, consumer: Any) -> None:

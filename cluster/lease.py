@@ -37,7 +37,7 @@ class Lease(bootsteps.StartStopStep):
 
 
 def _renew(qos: Any) -> None:
-    held = set(qos._delivered) - set(qos._dirty)
+    held = set(qos._delivered) - set(qos._dirty)  # noqa: SLF001 - kombu has no other name
     if held:
         now = time.time()
         with qos.channel.conn_or_acquire() as client:

@@ -1,9 +1,13 @@
 """Checks of arguments, each failing with one sentence that names the limit's setting."""
 
 import math
-import numbers
 import os
 from typing import Any
+
+#: A value in an error's one line is shown in up to this many characters.
+BRIEF_LENGTH = 60
+#: An integer of more bits than this has more digits than that.
+BRIEF_BITS = 196
 
 
 def setting(variable: str, default: int) -> int:
@@ -44,7 +48,7 @@ def seconds(name: str, value: Any, most: int, variable: str) -> float:
 
     Raises TypeError for anything but a real number, ValueError outside the bounds or for NaN.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {brief(value)}")
     if math.isnan(value) or not 0 <= value <= most:
         raise ValueError(f"{name} must be from 0 to {most} ({variable}), not {brief(value)}")
@@ -53,7 +57,7 @@ def seconds(name: str, value: Any, most: int, variable: str) -> float:
 
 def brief(value: Any) -> str:
     """Return `value` as text short enough for an error's one line."""
-    if isinstance(value, int) and value.bit_length() > 190:
+    if isinstance(value, int) and value.bit_length() > BRIEF_BITS:
         return f"an integer of {value.bit_length()} bits"
     text = repr(value)
-    return text if len(text) <= 60 else f"a {type(value).__name__} ({text[:40]}…)"
+    return text if len(text) <= BRIEF_LENGTH else f"a {type(value).__name__} ({text[:40]}…)"

@@ -27,14 +27,14 @@ class Request(CeleryRequest):
         return super().on_failure(exc_info, *args, **options)
 
 
-class Task(CeleryTask):
+class Task(CeleryTask[Any, Any]):
     """A task whose result may be a long integer or an array."""
 
-    Request = Request
+    Request = f"{__name__}:Request"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task: plainly where Python code calls it, packing the result for Celery."""
-        request = self.request
+        request: Any = self.request
         if request.called_directly or getattr(request, "running", False):
             return super().__call__(*args, **kwargs)
         request.running = True  # a task that calls itself does so as plain Python

@@ -28,7 +28,8 @@ def mat_mul(m: int, n: int, seed: int | None = None) -> "np.ndarray[Any, Any]":
     needed = 8 * (2 * m * n + m * m)
     if needed > most:
         raise ValueError(
-            f"m and n must need at most {most} bytes (MAT_MUL_MAX_BYTES), not {limits.brief(needed)}"
+            f"m and n must need at most {most} bytes (MAT_MUL_MAX_BYTES), "
+            f"not {limits.brief(needed)}"
         )
     rng = np.random.default_rng(seed)
     a = rng.random((m, n))
