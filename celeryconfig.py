@@ -6,13 +6,16 @@ The names are Celery's: https://docs.celeryq.dev/en/stable/userguide/configurati
 
 import os
 
+from kombu.transport import TRANSPORT_ALIASES
+
 from cluster import limits
 from cluster.password import with_password_file
 from cluster.routes import refuse_all_but
 
 # Where ------------------------------------------------------------------------
 
-_redis = f"redis://127.0.0.1:{os.environ.get('REDIS_PORT') or 6379}/0"
+_port = limits.setting("REDIS_PORT", 6379, most=65535)
+_redis = f"redis://127.0.0.1:{_port}/0"
 # Celery prefers these two variables to what this module says: the password file has
 # to be named in them, too.
 for _variable in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
@@ -20,6 +23,9 @@ for _variable in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
         os.environ[_variable] = with_password_file(os.environ[_variable])
 broker_url = os.environ.get("CELERY_BROKER_URL") or with_password_file(_redis)
 result_backend = os.environ.get("CELERY_RESULT_BACKEND") or with_password_file(_redis)
+
+# What the scheme of a Redis URL stands for: kombu's transport, with a defect mended.
+TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "cluster.transport:Transport"))
 
 # One line a task. A name that is not here is refused at the caller: on its way to
 # no worker, it would leave its caller waiting.
@@ -49,7 +55,7 @@ task_time_limit = limits.setting("TASK_TIME_LIMIT", 120)
 task_soft_time_limit = max(1, task_time_limit - 10)
 # A job whose worker died is given to another after this many seconds. Far shorter than a
 # job may run: workers renew it while they run the job (cluster.lease).
-_lease = 20
+_lease = limits.setting("JOB_LEASE", 15)
 
 # How safely -------------------------------------------------------------------
 
@@ -90,9 +96,9 @@ broker_transport_options = {
     "socket_connect_timeout": 5,
     "max_connections": 20,
     "visibility_timeout": _lease,
-    # Look for jobs of dead workers every 5 s, at every look, and never let a worker that
-    # died while looking keep the others from it (defaults: 100 s, 300 s).
-    "unacked_restore_interval": 5,
+    # Look for jobs of dead workers four times in a lease, and never let a worker that died
+    # while looking keep the others from it (defaults: every 100 s, 300 s).
+    "unacked_restore_interval": _lease / 4,
     "unacked_restore_throttle": 1,
     "unacked_restore_limit": 1000,
     "unacked_mutex_expire": 10,

@@ -10,14 +10,15 @@ BRIEF_LENGTH = 60
 BRIEF_BITS = 196
 
 
-def setting(variable: str, default: int) -> int:
-    """Return the limit in an environment variable: a whole number above zero.
+def setting(variable: str, default: int, most: int | None = None) -> int:
+    """Return what an environment variable is set to: a whole number from 1 to `most`.
 
     Raises ValueError, naming the variable, if it holds anything else.
     """
     text = os.environ.get(variable) or str(default)
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise ValueError(f"{variable} must be a whole number above zero, not {text!r}")
+    bounds = f"from 1 to {most}" if most else "above zero"
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= (most or int(text)):
+        raise ValueError(f"{variable} must be a whole number {bounds}, not {text!r}")
     return int(text)
 
 

@@ -12,10 +12,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from cluster import password
 from local.process import Process
 
 ROOT = Path(__file__).resolve().parent.parent
-SECRETS = ROOT / "secrets"
 #: Seconds a server may take until it answers; it reads its append-only file first.
 START_TIMEOUT = 30.0
 
@@ -49,10 +49,13 @@ def binary() -> str:
     )
 
 
-def make_password() -> Path:
-    """Return the project's password file, made at random where there is none yet."""
+def password_file() -> Path:
+    """Return REDIS_PASSWORD_FILE, or the project's own file, made at random at first use."""
+    named = os.environ.get(password.VARIABLE)
+    if named:
+        return Path(named)
     subprocess.run([ROOT / "deploy" / "make_secrets"], check=True)
-    return SECRETS / "redis_password"
+    return password.DEFAULT
 
 
 def free_port() -> int:
@@ -63,7 +66,7 @@ def free_port() -> int:
         return port
 
 
-def start(port: int, password_file: Path, data: Path) -> Process:
+def start(port: int, password_path: Path, data: Path) -> Process:
     """Start a server on 127.0.0.1 with its data in a folder; return when it answers.
 
     Its configuration goes in by stdin: the password stands in no file of ours and on no
@@ -79,8 +82,8 @@ def start(port: int, password_file: Path, data: Path) -> Process:
                 f"set REDIS_PORT to another, or end what listens there"
             ) from None
     data.mkdir(parents=True, exist_ok=True)
-    password = password_file.read_text().strip()
-    quoted = password.replace("\\", "\\\\").replace('"', '\\"')
+    secret = password_path.read_text().strip()
+    quoted = secret.replace("\\", "\\\\").replace('"', '\\"')
     config = f"""
 include {ROOT / "deploy" / "redis.conf"}
 bind 127.0.0.1
@@ -90,13 +93,13 @@ requirepass "{quoted}"
 loglevel warning
 """
     server = Process("redis", [binary(), "-"], dict(os.environ), config)
-    _wait_until_it_answers(server, port, password)
+    _wait_until_it_answers(server, port, secret)
     return server
 
 
-def _wait_until_it_answers(server: Process, port: int, password: str) -> None:
+def _wait_until_it_answers(server: Process, port: int, secret: str) -> None:
     deadline = monotonic() + START_TIMEOUT
-    with redis.Redis(port=port, password=password, retry=Retry(NoBackoff(), 0)) as client:
+    with redis.Redis(port=port, password=secret, retry=Retry(NoBackoff(), 0)) as client:
         while server.exit_status is None and monotonic() < deadline:
             try:
                 client.ping()

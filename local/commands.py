@@ -66,7 +66,7 @@ def start(server_only: bool) -> None:
             f"it runs already (process {others[0]}): `make local_stop` ends it"
         )
     port = int(os.environ.get("REDIS_PORT") or 6379)
-    cluster = Cluster(state, port, server.make_password())
+    cluster = Cluster(state, port, server.password_file())
     state.add("supervisor", os.getpid())
     try:
         sys.exit(running(cluster, lambda cluster: _start(cluster, server_only)))

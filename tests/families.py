@@ -1,0 +1,121 @@
+"""The table of families that drives the tests: adding a family adds rows here, and no test."""
+
+import hashlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cluster.codec import pack
+
+#: The family that all others are copies of, but for their tasks and requirements.
+REFERENCE = "add"
+FAMILIES = ("add", "factorial", "mat_mul")
+
+#: SHA-256 of the decimal text of n!.
+FACTORIAL_DIGESTS = {
+    20_000: "eaae0cdb4ba46ca603da90766b63f69dd6cbd25340725ce15ba373d99aea5cf6",
+    100_000: "820239691ef9b4887957093bb745a1ac33d3184b272db3e9a0d0a37062a13399",
+}
+
+
+class Job(NamedTuple):
+    """A job and the value it must give: a function of it where the value itself is too long."""
+
+    task: str
+    args: tuple[Any, ...]
+    value: Any
+    kwargs: dict[str, Any] = {}  # noqa: RUF012 - never written to
+
+    def __str__(self) -> str:
+        return _label(self.task, self.args)
+
+
+class BadJob(NamedTuple):
+    """A job that must fail: with this type of error, and these words in its one line."""
+
+    task: str
+    args: tuple[Any, ...]
+    error: type[Exception]
+    words: str
+
+    def __str__(self) -> str:
+        return _label(self.task, self.args)
+
+
+def _label(task: str, args: tuple[Any, ...]) -> str:
+    shown = ",".join(repr(pack(arg)).replace(" ", "") for arg in args)
+    return f"{task.rsplit('.', 1)[1]}({shown})"
+
+
+def product(m: int, n: int, seed: int) -> "np.ndarray[Any, Any]":
+    """Return what mat_mul(m, n, seed) must be, computed here."""
+    rng = np.random.default_rng(seed)
+    return np.asarray(rng.random((m, n)) @ rng.random((n, m)))
+
+
+JOBS = [
+    Job("add.tasks.add", (4, 6), 10),
+    Job("add.tasks.add", (-1, 0.5), -0.5),
+    Job("add.tasks.add", (1 + 2j, 1), 2 + 2j),
+    Job("add.tasks.add", (10**5000, -1), 10**5000 - 1),
+    Job("add.tasks.tsum", ([1, 2.5, 3],), 6.5),
+    Job("add.tasks.tsum", ([],), 0),
+    Job("add.tasks.tsum", ([10**5000, 1],), 10**5000 + 1),
+    Job("add.tasks.longtime_add", (4, 6), 10, {"seconds": 0.1}),
+    Job("factorial.tasks.factorial", (0,), 1),
+    Job("factorial.tasks.factorial", (20,), 2432902008176640000),
+    Job("factorial.tasks.factorial", (20_000,), FACTORIAL_DIGESTS[20_000]),
+    Job("factorial.tasks.factorial", (100_000,), FACTORIAL_DIGESTS[100_000]),
+    Job("mat_mul.tasks.mat_mul", (1, 1, 0), product(1, 1, 0)),
+    Job("mat_mul.tasks.mat_mul", (20, 30, 7), product(20, 30, 7)),
+    Job("mat_mul.tasks.mat_mul", (300, 200), product(300, 200, 7), {"seed": 7}),
+]
+
+#: What every worker must answer with an error.
+BAD_JOBS = [
+    BadJob("add.tasks.add", ("4", 6), TypeError, "x must be a number, not '4'"),
+    BadJob("add.tasks.add", (True, 6), TypeError, "x must be a number, not True"),
+    BadJob("add.tasks.add", (4, None), TypeError, "y must be a number, not None"),
+    BadJob("add.tasks.add", (4,), TypeError, "missing 1 required positional argument"),
+    BadJob("add.tasks.add", (4, 6, 7), TypeError, "takes 2 positional arguments"),
+    BadJob("add.tasks.add", (10**400, 0.5), OverflowError, "too large"),
+    BadJob("add.tasks.tsum", (7,), TypeError, "numbers must be a list, not 7"),
+    BadJob("add.tasks.tsum", ([1, "2"],), TypeError, "numbers[1] must be a number"),
+    BadJob("add.tasks.longtime_add", (1, 2, -1), ValueError, "MAX_WAIT"),
+    BadJob("add.tasks.longtime_add", (1, 2, 1e9), ValueError, "MAX_WAIT"),
+    BadJob("add.tasks.longtime_add", (1, 2, float("nan")), ValueError, "not nan"),
+    BadJob("factorial.tasks.factorial", (-1,), ValueError, "n must be at least 0, not -1"),
+    BadJob("factorial.tasks.factorial", (2.5,), TypeError, "n must be a whole number, not 2.5"),
+    BadJob("factorial.tasks.factorial", (float("nan"),), TypeError, "not nan"),
+    BadJob("factorial.tasks.factorial", (True,), TypeError, "not True"),
+    BadJob("factorial.tasks.factorial", ("7",), TypeError, "not '7'"),
+    BadJob("factorial.tasks.factorial", (1_000_001,), ValueError, "FACTORIAL_MAX_N"),
+    BadJob("factorial.tasks.factorial", (10**6000,), ValueError, "not an integer of 19932 bits"),
+    BadJob("mat_mul.tasks.mat_mul", (0, 5), ValueError, "m must be at least 1, not 0"),
+    BadJob("mat_mul.tasks.mat_mul", (5, -5), ValueError, "n must be at least 1, not -5"),
+    BadJob("mat_mul.tasks.mat_mul", (5, 2.0), TypeError, "n must be a whole number"),
+    BadJob("mat_mul.tasks.mat_mul", (5, True), TypeError, "not True"),
+    BadJob("mat_mul.tasks.mat_mul", (10**5, 10**5), ValueError, "MAT_MUL_MAX_BYTES"),
+    BadJob("mat_mul.tasks.mat_mul", (5, 5, -1), ValueError, "seed must be at least 0"),
+    BadJob("mat_mul.tasks.mat_mul", (5, 5, "x"), TypeError, "seed must be a whole number"),
+]
+
+
+def check(job: Job, value: Any) -> None:
+    """Fail if `value` is not what the job must give, type included."""
+    if isinstance(job.value, str):
+        assert type(value) is int
+        assert digest(value) == job.value
+    elif isinstance(job.value, np.ndarray):
+        assert value.dtype == job.value.dtype
+        np.testing.assert_allclose(value, job.value, rtol=1e-12)
+    else:
+        assert type(value) is type(job.value)
+        assert value == job.value
+
+
+def digest(value: int) -> str:
+    """Return the SHA-256 of a number's decimal text."""
+    import gmpy2
+
+    return hashlib.sha256(gmpy2.mpz(value).digits().encode()).hexdigest()

@@ -1,0 +1,93 @@
+"""What every service of the compose file must have, and what none may."""
+
+import re
+from typing import Any
+
+import pytest
+
+from celeryconfig import task_time_limit
+from tests.families import FAMILIES
+from tests.repo.repo import ROOT, compose, read
+
+SERVICES: dict[str, dict[str, Any]] = compose()["services"]
+CALLERS = [name for name in SERVICES if name.startswith("call-")]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_confined(name: str) -> None:
+    service = SERVICES[name]
+
+    assert service["init"] is True
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+    assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}
+    assert "container_name" not in service
+
+
+@pytest.mark.parametrize("name", ["redis", *FAMILIES])
+def test_a_service_that_stays_is_healthy_before_it_is_used_and_comes_back(name: str) -> None:
+    assert SERVICES[name]["restart"] == "unless-stopped"
+    assert SERVICES[name]["healthcheck"]["test"][0] == "CMD-SHELL"
+
+
+@pytest.mark.parametrize("name", [*CALLERS, *FAMILIES])
+def test_a_client_waits_for_redis_and_reads_the_password_from_its_file(name: str) -> None:
+    service = SERVICES[name]
+
+    assert service["depends_on"] == {"redis": {"condition": "service_healthy"}}
+    assert service["environment"]["REDIS_PASSWORD_FILE"] == "/run/secrets/redis_password"
+    assert service["secrets"] == ["redis_password"]
+    assert "PYTHON_IMAGE" in service["build"]["args"]
+    assert "ports" not in service
+
+
+@pytest.mark.parametrize("name", CALLERS)
+def test_a_caller_runs_only_when_asked(name: str) -> None:
+    assert SERVICES[name]["profiles"] == ["callers"]
+    assert SERVICES[name]["restart"] == "no"
+
+
+def test_only_the_caller_that_reads_arrays_has_numpy() -> None:
+    extras = {name: SERVICES[name]["build"]["args"].get("EXTRA") for name in CALLERS}
+
+    assert extras == {"call-add": None, "call-factorial": None, "call-mat_mul": "numpy"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_stop_outlasts_the_longest_job(family: str) -> None:
+    seconds = re.fullmatch(r"\$\{STOP_GRACE_PERIOD:-(\d+)s\}", SERVICES[family]["stop_grace_period"])
+
+    assert seconds
+    assert int(seconds[1]) >= task_time_limit + 10
+
+
+def test_redis_is_durable_and_published_on_this_machine_alone() -> None:
+    redis = SERVICES["redis"]
+
+    assert redis["ports"] == ["127.0.0.1:${REDIS_PORT:-6379}:6379"]
+    assert redis["volumes"] == ["redis:/data"]
+    assert "appendonly yes" in read("deploy/redis.conf")
+    assert "appendfsync always" in read("deploy/redis.conf")
+    assert "maxmemory-policy noeviction" in read("deploy/redis.conf")
+
+
+def test_no_secret_can_reach_git_or_an_image() -> None:
+    assert "/secrets/" in read(".gitignore").splitlines()
+    assert read(".dockerignore").splitlines()[1] == "*"
+    assert "!secrets" not in read(".dockerignore")
+    for secret in compose()["secrets"].values():
+        assert secret["file"].startswith("secrets/")
+
+
+@pytest.mark.parametrize("folder", ["callers", *FAMILIES])
+def test_an_image_is_not_root_and_holds_no_other_familys_code(folder: str) -> None:
+    text = read(f"{folder}/Dockerfile")
+    copied = set(re.findall(r"^COPY (\S+)", text, re.MULTILINE))
+
+    assert copied == {"celeryconfig.py", "cluster/", f"{folder}/"}
+    assert "\nUSER 10001\n" in text
+    assert re.search(r"^ARG PYTHON_IMAGE=\S+\nFROM \$\{PYTHON_IMAGE\}$", text, re.MULTILINE)
+    assert not re.search(r"^(CMD|ENTRYPOINT) [^\[]", text, re.MULTILINE)
+    assert not list((ROOT / folder).glob("*.sh"))

@@ -1,0 +1,87 @@
+"""What the documents and the Makefile say is so."""
+
+import re
+
+import pytest
+
+from tests.repo.repo import ROOT, make_targets, read
+
+DOCUMENTS = ["README.md", "CHANGELOG.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md"))]
+
+INTERFACE = {
+    "help",
+    "docker_compose_start",
+    "docker_compose_stop",
+    "docker_compose_clean",
+    "docker_compose_scale",
+    "demo",
+    "local_start",
+    "local_stop",
+    "celery_start_add_worker",
+    "celery_start_factorial_worker",
+    "celery_start_mat_mul_worker",
+    "test_add_task",
+    "test_factorial_task",
+    "test_mat_mul_task",
+    "kill_workers",
+    "test",
+    "test_docker",
+    "lint",
+}
+
+
+def test_make_has_the_targets_others_rely_on() -> None:
+    assert make_targets().keys() >= INTERFACE
+
+
+@pytest.mark.parametrize("target", make_targets())
+def test_a_recipe_is_short(target: str) -> None:
+    assert len(make_targets()[target].splitlines()) <= 3
+
+
+def test_every_target_has_its_line_of_help() -> None:
+    phony = " ".join(re.findall(r"^\.PHONY: (.*)$", read("Makefile"), re.MULTILINE)).split()
+
+    assert set(phony) == set(make_targets())
+
+
+def test_the_readme_is_short() -> None:
+    assert len(read("README.md").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_to_files(document: str) -> None:
+    folder = (ROOT / document).parent
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", read(document)):
+        if "://" not in link:
+            assert (folder / link).exists(), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_make_commands_of_a_document_exist(document: str) -> None:
+    for target in re.findall(r"(?:^|`|; )make ([a-z_]+)", read(document), re.MULTILINE):
+        assert target in make_targets(), target
+
+
+def test_every_requirement_is_pinned() -> None:
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in read("constraints.txt").splitlines()
+    }
+    for file in ROOT.glob("*/requirements.txt"):
+        for line in file.read_text().splitlines():
+            if line and not line.startswith(("#", "-r")):
+                assert re.sub(r"\[.*\]", "", line).lower() in pinned, line
+
+
+def test_the_workflow_runs_what_ci_runs_here() -> None:
+    workflow = read(".github/workflows/ci.yml")
+
+    assert re.findall(r"^\s+(?:- )?run: (.*)$", workflow, re.MULTILINE) == [
+        "make lint",
+        "make test",
+    ]
+    for command in ("make lint", "make test"):
+        assert f"\n{command}\n" in read(".ci/run")
+    assert "REQUIRE_DOCKER" in workflow
+    assert "REQUIRE_DOCKER" in read(".ci/run")

@@ -1,0 +1,91 @@
+"""A family is its tasks and its requirements: everything else is `add/` with the name changed."""
+
+import importlib
+import inspect
+import re
+
+import pytest
+from celery.app.task import Task
+
+from callers.client import Client
+from celeryconfig import task_queues, task_routes
+from tests.families import BAD_JOBS, FAMILIES, JOBS, REFERENCE
+from tests.repo.repo import ROOT, compose, imports, make_targets, read
+
+ROUTES = task_routes[0]
+
+
+@pytest.mark.parametrize("file", ["Dockerfile", "worker.py", "__init__.py"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_the_reference_with_its_name_changed(family: str, file: str) -> None:
+    expected = re.sub(rf"\b{REFERENCE}\b", family, read(f"{REFERENCE}/{file}"))
+
+    assert read(f"{family}/{file}") == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_has_its_five_files(family: str) -> None:
+    for file in ("Dockerfile", "requirements.txt", "__init__.py", "tasks.py", "worker.py"):
+        assert (ROOT / family / file).is_file()
+
+
+def test_one_name_everywhere() -> None:
+    families = set(FAMILIES)
+    workers = {name for name, service in compose()["services"].items() if "healthcheck" in service}
+
+    assert {file.parent.name for file in ROOT.glob("*/worker.py")} - {"cluster"} == families
+    assert set(task_queues) == families
+    assert workers - {"redis"} == families
+    assert {file.stem for file in ROOT.glob("callers/*.py")} >= families
+    for family in families:
+        service = compose()["services"][family]
+        assert service["image"] == f"task-cluster/{family}"
+        assert service["build"]["dockerfile"] == f"{family}/Dockerfile"
+        assert f"call-{family}" in compose()["services"]
+        assert f"celery_start_{family}_worker" in make_targets()
+        assert f"test_{family}_task" in make_targets()
+        assert f"| [`{family}`]({family}/tasks.py) |" in read("README.md")
+
+
+def test_every_routed_task_is_its_familys_and_every_task_is_routed() -> None:
+    tasks = set()
+    for family in FAMILIES:
+        module = importlib.import_module(f"{family}.tasks")
+        for name, value in inspect.getmembers(module):
+            if isinstance(value, Task):
+                tasks.add(f"{family}.tasks.{name}")
+
+    assert set(ROUTES) == tasks
+    assert all(route == {"queue": task.split(".")[0]} for task, route in ROUTES.items())
+
+
+def test_every_task_has_a_good_and_a_bad_example_and_a_line_in_the_readme() -> None:
+    assert {job.task for job in JOBS} == set(ROUTES)
+    assert {job.task for job in BAD_JOBS} == set(ROUTES)
+    for task in ROUTES:
+        assert f"`{task.split('.')[2]}(" in read("README.md")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_worker_takes_jobs_from_its_own_queue_alone(family: str) -> None:
+    app = importlib.import_module(f"{family}.worker").app
+    with Client() as client:
+        queue = client.app.amqp.router.route({}, next(t for t in ROUTES if t.startswith(family)))
+
+    assert app.main == family == queue["queue"].name == queue["queue"].routing_key
+
+
+@pytest.mark.parametrize(
+    ("package", "allowed"),
+    [
+        ("cluster", set()),
+        ("callers", {"cluster"}),
+        *((family, {"cluster"}) for family in FAMILIES),
+        ("local", {"celeryconfig", "cluster"}),
+    ],
+)
+def test_imports_go_downwards_only(package: str, allowed: set[str]) -> None:
+    ours = {"callers", "celeryconfig", "cluster", "local", "tests", *FAMILIES}
+    found = {name for file in (ROOT / package).glob("*.py") for name in imports(file)}
+
+    assert found & ours <= allowed | {package}

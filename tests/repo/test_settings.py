@@ -1,0 +1,74 @@
+"""Every variable stands in .env.example, with when to change it and the default that holds."""
+
+import re
+
+import pytest
+
+from tests.repo.repo import ROOT, files, read
+
+#: Read by the code under a name that is put together from a family's.
+PER_FAMILY = {
+    f"{family}_{what}"
+    for family in ("ADD", "FACTORIAL", "MAT_MUL")
+    for what in ("REPLICAS", "CONCURRENCY")
+}
+#: Set by the project's own files for its own processes: nothing for a user to change.
+INTERNAL = {"WORKER_HEARTBEAT_FILE", "LOCAL_STATE", "REQUIRE_DOCKER"}
+
+EXAMPLE = dict(re.findall(r"^#?([A-Z][A-Z_]+)=(.*)$", read(".env.example"), re.MULTILINE))
+
+
+def used() -> set[str]:
+    """Return the variables that compose, scripts and code read."""
+    names = set(PER_FAMILY)
+    for file in files():
+        text = file.read_text() if file.suffix in {".py", ".yml", ""} else ""
+        if "tests" in file.parts[len(ROOT.parts) :]:
+            continue
+        names.update(re.findall(r"\$\{([A-Z_]+):-", text))
+        names.update(re.findall(r'environ(?:\.get\(|\[)"([A-Z_]+)"', text))
+        names.update(re.findall(r'limits\.setting\("([A-Z_]+)"', text))
+        names.update(re.findall(r'^VARIABLE = "([A-Z_]+)"', text, re.MULTILINE))
+    return names - INTERNAL
+
+
+def test_the_example_has_every_variable_that_is_read_and_no_other() -> None:
+    assert set(EXAMPLE) == used()
+
+
+@pytest.mark.parametrize("variable", EXAMPLE)
+def test_a_variable_is_explained(variable: str) -> None:
+    lines = read(".env.example").splitlines()
+    above = lines[lines.index(f"#{variable}={EXAMPLE[variable]}") - 1]
+
+    # Either its own explanation, or the line before it in a group that has one.
+    assert above.startswith("#")
+
+
+def test_the_compose_files_defaults_are_those_of_the_example() -> None:
+    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", read("docker-compose.yml")))
+
+    assert defaults == {name: EXAMPLE[name] for name in defaults}
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern", "variable"),
+    [
+        ("celeryconfig.py", r'"TASK_TIME_LIMIT", (\d+)', "TASK_TIME_LIMIT"),
+        ("celeryconfig.py", r"'REDIS_PORT'\) or (\d+)", "REDIS_PORT"),
+        ("local/__main__.py", r'"REDIS_PORT"\) or (\d+)', "REDIS_PORT"),
+        ("add/tasks.py", r"^MAX_WAIT = (\d+)", "MAX_WAIT"),
+        ("factorial/tasks.py", r"^MAX_N = ([\d_]+)", "FACTORIAL_MAX_N"),
+        ("mat_mul/tasks.py", r"^MAX_BYTES = ([\d *]+)", "MAT_MUL_MAX_BYTES"),
+    ],
+)
+def test_the_codes_defaults_are_those_of_the_example(
+    file: str, pattern: str, variable: str
+) -> None:
+    found = re.search(pattern, read(file), re.MULTILINE)
+
+    assert found
+    product = 1
+    for factor in found[1].split("*"):
+        product *= int(factor)
+    assert product == int(EXAMPLE[variable])
