@@ -1,5 +1,6 @@
 """The one place where callers talk to Celery: submit jobs by name, wait for results."""
 
+import math
 from collections.abc import Iterable, Sequence
 from time import monotonic, sleep
 from types import TracebackType
@@ -22,6 +23,8 @@ CONNECT_TIMEOUT = 5.0
 #: Seconds of one wait for a notice. Every wait begins by reading the result itself, so a
 #: notice that a broken connection lost delays it by no more than this.
 NOTICE_TIMEOUT = 2.0
+#: Seconds between two looks at the result in the last second before a deadline.
+POLL_INTERVAL = 0.01
 #: Seconds between two tries to read a result while Redis is away.
 RETRY_INTERVAL = 0.2
 #: Seconds that workers have to answer when a job is late.
@@ -80,7 +83,7 @@ class Client:
         Raises what `submit` raises, what the job raised, or JobTimeout, which says what
         became of the job: it stays submitted, and its result can be had by its id.
         """
-        deadline = monotonic() + timeout
+        deadline = monotonic() + check_timeout(timeout)
         self._connect(min(timeout, CONNECT_TIMEOUT))
         return self._wait(self._send(task, args, kwargs, timeout), task, deadline, timeout)
 
@@ -92,7 +95,7 @@ class Client:
         `timeout` is in seconds, for all of it. Raises what `call` raises; of several jobs
         that failed, the first one's error.
         """
-        deadline = monotonic() + timeout
+        deadline = monotonic() + check_timeout(timeout)
         self._connect(min(timeout, CONNECT_TIMEOUT))
         try:
             with self.app.producer_or_acquire() as producer, producer.batch():
@@ -139,17 +142,28 @@ class Client:
         while True:
             left = deadline - monotonic()
             try:
-                # Not to be raised here: a job's own error would look like one of the wait.
-                result.get(timeout=max(0.01, min(NOTICE_TIMEOUT, left)), propagate=False)
-                break
-            except CeleryTimeout:
+                if self._is_done(result, left):
+                    break
                 if left <= 0:
-                    raise JobTimeout(self._why_late(result, task, timeout)) from None
+                    raise JobTimeout(self._why_late(result, task, timeout))
             except _AWAY as error:
                 if left <= 0:
                     raise self._unreachable(error) from error
                 sleep(min(left, RETRY_INTERVAL))
         return result.get()
+
+    def _is_done(self, result: "AsyncResult[Any]", left: float) -> bool:
+        """Wait for a notice, but no longer than is left; tell whether the job has ended."""
+        # Celery looks at its deadline once a second: the last second is for us to count.
+        if left <= 1:
+            sleep(max(0, min(left, POLL_INTERVAL)))
+            return result.ready()
+        try:
+            # Not to be raised here: a job's own error would look like one of the wait.
+            result.get(timeout=min(NOTICE_TIMEOUT, left - 1), propagate=False)
+        except CeleryTimeout:
+            return False
+        return True
 
     def _why_late(self, result: "AsyncResult[Any]", task: str, timeout: float) -> str:
         late = f"{task} gave no result within {timeout:g} s"
@@ -172,6 +186,13 @@ class Client:
         if isinstance(error, AuthenticationError):
             return Unreachable(f"the broker at {url} refuses the password: {error}")
         return Unreachable(f"cannot reach the broker at {url}: {error}")
+
+
+def check_timeout(seconds: float) -> float:
+    """Return `seconds` if one can wait that long; ValueError if not above zero, or for ever."""
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"timeout must be a number of seconds above zero, not {seconds}")
+    return seconds
 
 
 def _names(queues: Sequence[Any]) -> set[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import gmpy2
 
-from callers.client import TIMEOUT
+from callers.client import TIMEOUT, check_timeout
 
 
 class Number(click.ParamType[int | float | complex]):
@@ -40,6 +40,21 @@ class WholeNumber(click.ParamType[int]):
             return self.fail(f"{value!r} is not a whole number", param, ctx)
 
 
+class Seconds(click.ParamType[float]):
+    """A time to wait: more than nothing, and not for ever."""
+
+    name = "seconds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the time in seconds that a text stands for."""
+        try:
+            return check_timeout(float(value))
+        except ValueError:
+            return self.fail(f"{value!r} is not a time in seconds above zero", param, ctx)
+
+
 def _read_int(text: str) -> int:
     # Python's int() refuses more than 4300 digits, and takes a time that is quadratic in them.
     return int(gmpy2.mpz(text.replace("_", "")))
@@ -53,7 +68,7 @@ def text(value: complex) -> str:
 
 timeout_option = click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(),
     default=TIMEOUT,
     show_default=True,
     metavar="SECONDS",
