@@ -30,8 +30,8 @@ RESTART_DELAY = 1.0
 class Cluster:
     """A server, its workers and the callers that run against them, as child processes.
 
-    A child that dies is started again, as in the compose stack; one that was asked to
-    stop (exit status 0) stays stopped.
+    A child that ends is started again, as in the compose stack, but for a worker that
+    `kill-workers` has stopped.
     """
 
     def __init__(self, state: State, port: int, password_file: Path) -> None:
@@ -110,9 +110,7 @@ class Cluster:
             self.state.remove("server", self._server.pid)
             self.start_server()
         for place, worker in enumerate(self._workers):
-            if worker.exit_status == 0:
-                continue
-            if self._restart_is_due(worker):
+            if self._restart_is_due(worker) and not self.state.was_stopped(worker.pid):
                 self.state.remove(worker.name, worker.pid)
                 self._workers[place] = self._start_worker(worker.name)
 
@@ -120,7 +118,7 @@ class Cluster:
         if process.exit_status is None:
             return False
         if process not in self._died:
-            show(process.name, f"ended with status {process.exit_status}: starting it again")
+            show(process.name, f"ended with status {process.exit_status}")
             self._died[process] = monotonic()
         return monotonic() - self._died[process] > RESTART_DELAY
 

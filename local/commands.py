@@ -1,4 +1,4 @@
-"""`python -m local`: the cluster's commands on a bare machine."""
+"""The commands of the cluster on a bare machine."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from cluster import health
+from cluster import health, limits
 from local import server
 from local.cluster import FAMILIES, STOP_TIMEOUT, Cluster, replicas, running
 from local.process import show
@@ -65,7 +65,7 @@ def start(server_only: bool) -> None:
         raise click.ClickException(
             f"it runs already (process {others[0]}): `make local_stop` ends it"
         )
-    port = int(os.environ.get("REDIS_PORT") or 6379)
+    port = limits.setting("REDIS_PORT", 6379, most=65535)
     cluster = Cluster(state, port, server.password_file())
     state.add("supervisor", os.getpid())
     try:
@@ -130,21 +130,3 @@ def worker(family: str) -> None:
 
 def _state() -> State:
     return State(Path(os.environ.get("LOCAL_STATE") or DEFAULT))
-
-
-def main() -> None:
-    """Run the command; an error is one line."""
-    try:
-        local(standalone_mode=False)
-    except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
-        sys.exit(error.exit_code)
-    except (server.ServerError, ValueError) as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    except click.exceptions.Abort:
-        sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

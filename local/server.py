@@ -13,6 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from cluster import password
+from cluster.errors import ClusterError
 from local.process import Process
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT = 30.0
 
 
-class ServerError(Exception):
+class ServerError(ClusterError):
     """The Redis server cannot be started."""
 
 

@@ -32,16 +32,28 @@ class State:
         self.folder = folder
         self.data = folder / "redis"
         self._processes = folder / "processes"
+        self._stopped = folder / "stopped"
 
     def add(self, role: str, pid: int) -> None:
         """Note a process that was started, by its id and when that was."""
         self._processes.mkdir(parents=True, exist_ok=True)
+        (self._stopped / str(pid)).unlink(missing_ok=True)
         self._file(role, pid).write_text(_started(pid))
 
     def remove(self, role: str, pid: int) -> None:
         """Forget a process that ended, and its heartbeat."""
         self._file(role, pid).unlink(missing_ok=True)
         self.heartbeat(role, pid).unlink(missing_ok=True)
+
+    def stop(self, process: "Running") -> None:
+        """Ask a process to end, and note that: its supervisor does not start it again."""
+        self._stopped.mkdir(parents=True, exist_ok=True)
+        (self._stopped / str(process.pid)).touch()
+        process.signal(signal.SIGTERM)
+
+    def was_stopped(self, pid: int) -> bool:
+        """Tell whether a process ended because it was asked to."""
+        return (self._stopped / str(pid)).exists()
 
     def heartbeat(self, role: str, pid: int) -> Path:
         """Return the file that a worker keeps fresh while it consumes."""
@@ -72,7 +84,7 @@ class State:
 def stop(state: State, processes: list[Running], seconds: float) -> list[Running]:
     """Ask processes to end, wait for them, then kill; return those that had to be killed."""
     for process in processes:
-        process.signal(signal.SIGTERM)
+        state.stop(process)
     left = state.wait_until_ended(processes, seconds)
     for process in left:
         process.signal(signal.SIGKILL)
