@@ -17,12 +17,12 @@ def client() -> Iterator[Client]:
 
 
 def test_a_misspelt_task_is_refused_with_the_nearest_name(client: Client) -> None:
-    with pytest.raises(UnknownTask, match="did you mean 'add.tasks.add'"):
+    with pytest.raises(UnknownTask, match=r"did you mean 'add.tasks.add'"):
         client.app.send_task("add.tasks.ad", (4, 6))
 
 
 def test_an_unrouted_task_is_refused_with_the_names_there_are(client: Client) -> None:
-    with pytest.raises(UnknownTask, match="there are add.tasks.add, .*mat_mul.tasks.mat_mul"):
+    with pytest.raises(UnknownTask, match=r"there are add.tasks.add, .*mat_mul.tasks.mat_mul"):
         client.app.send_task("send_mail", ("somebody",))
 
 
