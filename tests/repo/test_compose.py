@@ -57,7 +57,9 @@ def test_only_the_caller_that_reads_arrays_has_numpy() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_stop_outlasts_the_longest_job(family: str) -> None:
-    seconds = re.fullmatch(r"\$\{STOP_GRACE_PERIOD:-(\d+)s\}", SERVICES[family]["stop_grace_period"])
+    seconds = re.fullmatch(
+        r"\$\{STOP_GRACE_PERIOD:-(\d+)s\}", SERVICES[family]["stop_grace_period"]
+    )
 
     assert seconds
     assert int(seconds[1]) >= task_time_limit + 10

@@ -6,7 +6,11 @@ import pytest
 
 from tests.repo.repo import ROOT, make_targets, read
 
-DOCUMENTS = ["README.md", "CHANGELOG.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md"))]
+DOCUMENTS = [
+    "README.md",
+    "CHANGELOG.md",
+    *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md")),
+]
 
 INTERFACE = {
     "help",

@@ -55,8 +55,9 @@ def test_the_compose_files_defaults_are_those_of_the_example() -> None:
     ("file", "pattern", "variable"),
     [
         ("celeryconfig.py", r'"TASK_TIME_LIMIT", (\d+)', "TASK_TIME_LIMIT"),
-        ("celeryconfig.py", r"'REDIS_PORT'\) or (\d+)", "REDIS_PORT"),
-        ("local/__main__.py", r'"REDIS_PORT"\) or (\d+)', "REDIS_PORT"),
+        ("celeryconfig.py", r'"JOB_LEASE", (\d+)', "JOB_LEASE"),
+        ("celeryconfig.py", r'"REDIS_PORT", (\d+)', "REDIS_PORT"),
+        ("local/commands.py", r'"REDIS_PORT", (\d+)', "REDIS_PORT"),
         ("add/tasks.py", r"^MAX_WAIT = (\d+)", "MAX_WAIT"),
         ("factorial/tasks.py", r"^MAX_N = ([\d_]+)", "FACTORIAL_MAX_N"),
         ("mat_mul/tasks.py", r"^MAX_BYTES = ([\d *]+)", "MAT_MUL_MAX_BYTES"),
