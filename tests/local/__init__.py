@@ -1,0 +1,1 @@
+"""Tests on real workers with a server of their own, without Docker."""

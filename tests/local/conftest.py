@@ -1,0 +1,49 @@
+"""Local clusters to test with."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from callers.client import Client
+from tests.local.local import Local
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    """A cluster that all tests share: nothing in it may be killed."""
+    local = Local(tmp_path_factory.mktemp("local"), ADD_CONCURRENCY="4")
+    try:
+        local.wait_until_ready()
+        yield local
+    finally:
+        assert local.stop() == 0, local.output()
+
+
+@pytest.fixture(scope="session")
+def client(local: Local) -> Iterator[Client]:
+    """A client of the shared cluster."""
+    with local.client() as client:
+        yield client
+
+
+@pytest.fixture
+def own_local(tmp_path: Path) -> Iterator[Local]:
+    """A cluster of the test's own, to be treated as badly as it likes."""
+    local = Local(tmp_path)
+    try:
+        local.wait_until_ready()
+        yield local
+    finally:
+        local.stop()
+
+
+@pytest.fixture
+def server_only(tmp_path: Path) -> Iterator[Local]:
+    """A server without any worker."""
+    local = Local(tmp_path, "--server-only")
+    try:
+        local.wait_until_ready()
+        yield local
+    finally:
+        local.stop()

@@ -1,0 +1,68 @@
+"""Tasks that do what none should."""
+
+import os
+import signal
+from typing import Any
+
+from celery import shared_task
+
+from cluster.task import Task
+
+
+class TooLargeToStore:
+    """A result that needs more memory than there is, just when it is stored."""
+
+    def __json__(self) -> Any:
+        raise MemoryError("while storing")
+
+
+@shared_task
+def out_of_memory() -> None:
+    """Fail to allocate."""
+    raise MemoryError("in the task")
+
+
+@shared_task
+def out_of_memory_in_numpy() -> None:
+    """Fail to allocate in numpy, whose error callers do not have."""
+    import numpy as np
+
+    np.ones((2**40, 2**10))
+
+
+@shared_task
+def result_too_large() -> Any:
+    """Return what cannot be stored."""
+    return TooLargeToStore()
+
+
+class FailsAfterwards(Task):
+    """A task whose clean-up fails to allocate."""
+
+    def after_return(self, *_: object) -> None:
+        """Fail to allocate."""
+        raise MemoryError("after the task")
+
+
+@shared_task(base=FailsAfterwards)
+def out_of_memory_afterwards() -> str:
+    """Return a value, and fail to allocate after it is stored."""
+    return "stored"
+
+
+@shared_task
+def kill_the_process() -> None:
+    """End the pool process that runs this, each time."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task
+def recurse(n: int) -> int:
+    """Return 2**(1000 n), calling itself as plain Python."""
+    return 2**1000 * recurse(n - 1) if n else 1
+
+
+@shared_task
+def error_of_the_client() -> None:
+    """Raise what the client takes for a broken connection, were it not the job's own."""
+    raise RuntimeError("the job's own")

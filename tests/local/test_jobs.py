@@ -1,0 +1,64 @@
+"""Every task of every family, on real workers and a real server."""
+
+import time
+
+import pytest
+from celery.result import AsyncResult
+
+from callers.client import Client
+from cluster.errors import JobTimeout
+from tests.families import BAD_JOBS, JOBS, BadJob, Job, check
+
+
+@pytest.mark.parametrize("job", JOBS, ids=str)
+def test_a_job_gives_its_value(client: Client, job: Job) -> None:
+    check(job, client.call(job.task, *job.args, **job.kwargs))
+
+
+@pytest.mark.parametrize("job", BAD_JOBS, ids=str)
+def test_a_bad_job_gives_its_error(client: Client, job: BadJob) -> None:
+    with pytest.raises(job.error) as caught:
+        client.call(job.task, *job.args)
+
+    assert job.words in str(caught.value)
+
+
+def test_a_thousand_jobs_come_back_in_order(client: Client) -> None:
+    sums = client.map("add.tasks.add", [(i, i) for i in range(1000)], timeout=60)
+
+    assert sums == [2 * i for i in range(1000)]
+
+
+def test_map_raises_the_error_of_the_job_that_failed(client: Client) -> None:
+    with pytest.raises(TypeError, match="x must be a number, not 'two'"):
+        client.map("add.tasks.add", [(1, 1), ("two", 2), (3, 3)])
+
+
+def test_map_of_nothing_is_nothing(client: Client) -> None:
+    assert client.map("add.tasks.add", []) == []
+
+
+def test_a_submitted_job_can_be_fetched_by_its_id(client: Client) -> None:
+    submitted = client.submit("add.tasks.add", 4, 6)
+
+    assert AsyncResult(submitted.id, app=client.app).get(timeout=30) == 10
+
+
+def test_a_job_can_be_sent_with_nothing_but_celery(client: Client) -> None:
+    assert client.app.send_task("add.tasks.add", (4, 6)).get(timeout=30) == 10
+
+
+def test_a_job_that_is_late_still_runs_and_the_caller_is_told_where(client: Client) -> None:
+    with pytest.raises(JobTimeout, match=r"within 1 s: job \S+ still runs on add@") as caught:
+        client.call("add.tasks.longtime_add", 4, 6, 2, timeout=1)
+
+    job_id = str(caught.value).split("job ")[1].split(" ")[0]
+    assert AsyncResult(job_id, app=client.app).get(timeout=30) == 10
+
+
+def test_jobs_of_one_worker_run_side_by_side(client: Client) -> None:
+    start = time.monotonic()
+    client.map("add.tasks.longtime_add", [(i, i, 1) for i in range(4)])
+
+    # Four of a second each, one after the other, would take at least four.
+    assert time.monotonic() - start < 4

@@ -1,0 +1,72 @@
+"""Whatever a task does to its worker, its caller gets an answer and the next job runs."""
+
+from collections.abc import Iterator
+
+import pytest
+from billiard.exceptions import WorkerLostError
+from kombu.exceptions import EncodeError
+
+from callers.client import Client
+from cluster.errors import OutOfMemory
+from tests.local.local import Local
+
+MODULE = "tests.local.misbehaving_tasks"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client of a worker that misbehaves."""
+    local = Local(tmp_path_factory.mktemp("misbehaving"), "--server-only")
+    try:
+        local.wait_until_ready()
+        with local.own_worker("tests.local.misbehaving_worker") as worker, local.client() as client:
+            yield client
+            assert worker.poll() is None, "the worker itself died"
+    finally:
+        local.stop()
+
+
+def call(client: Client, task: str, *args: object) -> object:
+    result = client.app.send_task(f"{MODULE}.{task}", args, queue="add")
+    try:
+        return result.get(timeout=60)
+    finally:
+        # Whatever it did, the worker goes on.
+        assert client.app.send_task(f"{MODULE}.recurse", (0,), queue="add").get(timeout=30) == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [("out_of_memory", "in the task"), ("out_of_memory_in_numpy", "Unable to allocate 8.00 PiB")],
+)
+def test_a_memory_error_is_the_jobs_failure(client: Client, task: str, words: str) -> None:
+    with pytest.raises(OutOfMemory, match=f"not enough memory on the worker: .*{words}"):
+        call(client, task)
+
+
+def test_a_result_that_cannot_be_stored_is_the_jobs_failure(client: Client) -> None:
+    with pytest.raises((OutOfMemory, EncodeError), match="while storing"):
+        call(client, "result_too_large")
+
+
+def test_a_memory_error_after_the_result_leaves_the_result(client: Client) -> None:
+    assert call(client, "out_of_memory_afterwards") == "stored"
+
+
+def test_a_job_that_kills_its_process_every_time_fails_after_a_few(client: Client) -> None:
+    with pytest.raises(WorkerLostError, match="signal 9"):
+        call(client, "kill_the_process")
+
+
+def test_a_task_may_call_itself(client: Client) -> None:
+    value = call(client, "recurse", 20)
+
+    assert isinstance(value, int)
+    assert value == 2**20_000
+
+
+def test_an_error_of_the_job_is_not_taken_for_a_broken_connection(client: Client) -> None:
+    result = client.app.send_task(f"{MODULE}.error_of_the_client", queue="add")
+
+    with pytest.raises(RuntimeError, match="the job's own"):
+        client._wait(result, "add.tasks.add", float("inf"), 0)

@@ -1,0 +1,171 @@
+"""`python -m local`: starts in order, stops in order, and leaves nothing behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from local.server import ROOT
+from tests.families import FAMILIES
+from tests.local.local import Local
+from tests.waiting import eventually
+
+
+def test_the_demo_shows_the_three_results_and_leaves_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "local", "demo"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    results = done.stdout.split("The results:")[1]
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "callers.add 4 6\n10\n" in results
+    assert "(77338 digits)" in results
+    assert "[[" in results
+    assert list(tmp_path.iterdir()) == []
+    assert f"{tmp_path}" not in _processes()
+
+
+def test_ctrl_c_lets_running_jobs_finish_and_stops_the_server_last(own_local: Local) -> None:
+    with own_local.client() as client:
+        job = client.submit("add.tasks.longtime_add", 4, 6, 3)
+        eventually("the job runs", lambda: job.state == "STARTED")
+    processes = list(own_local.state.running())
+
+    assert own_local.stop() == 0
+    output = own_local.output()
+    assert "succeeded" in output
+    assert output.index("succeeded") < output.index("ready to exit")
+    assert {process.role for process in processes} == {"supervisor", "server", *FAMILIES}
+    assert list(own_local.state.running()) == []
+    for process in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process.pid, 0)
+
+
+def test_ctrl_c_twice_stops_at_once_and_the_job_runs_at_the_next_start(tmp_path: Path) -> None:
+    first = Local(tmp_path)
+    first.wait_until_ready()
+    with first.client() as client:
+        job = client.submit("add.tasks.longtime_add", 4, 6, 6)
+        eventually("the job runs", lambda: job.state == "STARTED")
+    first.process.send_signal(signal.SIGINT)
+    eventually("it stops", lambda: "stopping" in first.output())
+    first.process.send_signal(signal.SIGINT)
+    assert first.process.wait(15) == 0
+    assert "succeeded" not in first.output()
+
+    second = Local(tmp_path)
+    try:
+        second.wait_until_ready()
+        with second.client() as client:
+            assert client.app.AsyncResult(job.id).get(timeout=60) == 10
+    finally:
+        second.stop()
+
+
+def test_a_worker_that_is_killed_is_started_again(own_local: Local) -> None:
+    (killed,) = own_local.running("add")
+    os.kill(killed.pid, signal.SIGKILL)
+
+    eventually("another worker", lambda: own_local.running("add") not in ([], [killed]))
+    with own_local.client() as client:
+        assert client.call("add.tasks.add", 4, 6) == 10
+
+
+def test_a_server_that_is_killed_is_started_again_with_its_jobs(own_local: Local) -> None:
+    (killed,) = own_local.running("server")
+    with own_local.client() as client:
+        running = client.submit("add.tasks.longtime_add", 4, 6, 2)
+        eventually("the job runs", lambda: running.state == "STARTED")
+        os.kill(killed.pid, signal.SIGKILL)
+        eventually("another server", lambda: own_local.running("server") not in ([], [killed]))
+
+        assert client.call("add.tasks.add", 1, 2) == 3
+        assert client._wait(running, "add.tasks.longtime_add", float("inf"), 0) == 10
+
+
+def test_kill_workers_ends_all_workers_and_nothing_else(own_local: Local) -> None:
+    with own_local.own_worker("local", "worker", "add") as own:
+        heartbeat = own_local.state.heartbeat("add", own.pid)
+        eventually("the second add worker", heartbeat.exists)
+        done = own_local.command("local", "kill-workers")
+
+        assert done.stdout == "4 worker(s) stopped\n"
+        assert own.wait(10) == 0
+    assert [process.role for process in own_local.state.running()] == ["server", "supervisor"]
+
+
+def test_a_worker_in_a_terminal_of_its_own_serves_its_queue(server_only: Local) -> None:
+    with server_only.own_worker("local", "worker", "add"), server_only.client() as client:
+        assert client.call("add.tasks.add", 4, 6) == 10
+
+
+def test_local_stop_ends_a_cluster_started_elsewhere(own_local: Local) -> None:
+    done = own_local.command("local", "stop")
+
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+    assert own_local.process.wait(10) == 0
+    assert list(own_local.state.running()) == []
+    assert own_local.command("local", "stop").stdout == "no local cluster runs\n"
+
+
+def test_local_stop_ends_what_a_killed_supervisor_left(own_local: Local) -> None:
+    own_local.process.kill()
+    own_local.process.wait(10)
+    assert own_local.running("server")
+
+    assert own_local.command("local", "stop").returncode == 0
+    assert list(own_local.state.running()) == []
+
+
+def test_a_second_start_is_refused(own_local: Local) -> None:
+    done = own_local.command("local", "start")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: it runs already")
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        local = Local(tmp_path, REDIS_PORT=str(port))
+
+        assert local.process.wait(30) == 1
+    assert local.output() == (
+        f"error: port {port} is taken (Address already in use): "
+        "set REDIS_PORT to another, or end what listens there\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"), [("ADD_REPLICAS", "none"), ("REDIS_PORT", "x"), ("REDIS_PORT", "70000")]
+)
+def test_a_setting_that_is_no_number_is_said_in_one_line(
+    tmp_path: Path, variable: str, text: str
+) -> None:
+    local = Local(tmp_path, **{variable: text})
+
+    assert local.process.wait(30) == 1
+    assert variable in local.output().splitlines()[-1]
+    assert "Traceback" not in local.output()
+
+
+def _processes() -> str:
+    texts = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # the kernel's own, or one that has just ended
+            texts.append(file.read_text(errors="replace"))
+    return "".join(texts)
