@@ -1,0 +1,1 @@
+"""Tests on the compose stack, from outside."""
