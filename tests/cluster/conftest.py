@@ -1,0 +1,102 @@
+"""The compose stack, started once, from images it built."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from callers.client import Client
+from local.server import free_port
+from tests.cluster.stack import Stack
+from tests.repo.repo import ROOT
+
+LOGS = ROOT / ".test-logs"
+#: Seconds: short, so that a test of a killed worker is, too.
+LEASE = 6
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """A Docker engine: without one the tests are skipped, or fail where CI requires it."""
+    try:
+        subprocess.run(["docker", "info"], capture_output=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        if os.environ.get("REQUIRE_DOCKER"):
+            pytest.fail("REQUIRE_DOCKER is set, and no Docker engine answers", pytrace=False)
+        pytest.skip("no Docker engine answers: the compose stack is not tested")
+
+
+@pytest.fixture(scope="session")
+def stack_settings(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """The stack that will be started."""
+    subprocess.run([ROOT / "deploy" / "make_secrets"], check=True)
+    port = free_port()
+    settings = tmp_path_factory.mktemp("compose") / "settings"
+    settings.write_text(f"REDIS_PORT={port}\nJOB_LEASE={LEASE}\n")
+    return Stack(f"task-cluster-test-{os.getpid()}", settings, port)
+
+
+@pytest.fixture(scope="session")
+def docker_compose_project_name(stack_settings: Stack) -> str:
+    """pytest-docker's name of the project."""
+    return stack_settings.project
+
+
+@pytest.fixture(scope="session")
+def docker_compose_command(stack_settings: Stack) -> str:
+    """pytest-docker's compose command."""
+    return stack_settings.command
+
+
+@pytest.fixture(scope="session")
+def docker_compose_file() -> str:
+    """pytest-docker's compose file: the product's own."""
+    return str(ROOT / "docker-compose.yml")
+
+
+@pytest.fixture(scope="session")
+def docker_setup(stack_settings: Stack) -> Iterator[list[str]]:
+    """Build and start; pytest-docker leaves a stack running whose start failed, so we end it."""
+    yield ["--profile callers build", "up --detach --wait"]
+    LOGS.mkdir(exist_ok=True)
+    (LOGS / "compose.log").write_text(stack_settings.compose("logs", "--no-color"))
+    stack_settings.compose("--profile", "*", "down", "--volumes", "--remove-orphans")
+
+
+@pytest.fixture(scope="session")
+def docker_cleanup() -> list[str]:
+    """Nothing: `docker_setup` cleans up, whether the start succeeded or not."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def stack(docker_services: object, stack_settings: Stack) -> Stack:
+    """The running stack."""
+    return stack_settings
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[Client]:
+    """A client of the stack, on the host."""
+    with stack.client() as client:
+        yield client
+
+
+@pytest.fixture
+def three_add_workers(stack: Stack) -> Iterator[list[str]]:
+    """The containers of the family add, scaled to three."""
+    stack.scale("add", 3)
+    yield stack.containers("add")
+    stack.scale("add", 1)
+
+
+@pytest.fixture
+def make_environment(engine: None, tmp_path: Path) -> dict[str, str]:
+    """The environment of a stack of the test's own, for commands that start one."""
+    return {
+        **os.environ,
+        "COMPOSE_PROJECT_NAME": f"task-cluster-own-{os.getpid()}",
+        "REDIS_PORT": str(free_port()),
+    }

@@ -1,0 +1,88 @@
+"""What must not be reachable, readable or possible."""
+
+import json
+import socket
+import subprocess
+from typing import Any
+
+import pytest
+import redis
+
+from tests.cluster.stack import PASSWORD, Stack, docker
+from tests.families import FAMILIES
+from tests.repo.repo import ROOT
+
+SERVICES = ["redis", *FAMILIES]
+
+
+@pytest.mark.parametrize("password", [None, "wrong"])
+def test_redis_refuses_a_wrong_password(stack: Stack, password: str | None) -> None:
+    with (
+        redis.Redis(port=stack.port, password=password) as client,
+        pytest.raises(redis.AuthenticationError),
+    ):
+        client.ping()
+
+
+def test_nothing_is_published_beyond_this_machine(stack: Stack) -> None:
+    published = []
+    for container in stack.all_containers():
+        for bindings in stack.inspect(container)["NetworkSettings"]["Ports"].values():
+            published += [(binding["HostIp"], binding["HostPort"]) for binding in bindings or []]
+
+    assert published == [("127.0.0.1", str(stack.port))]
+    own = _address_of_this_machine()
+    with socket.socket() as client:
+        client.settimeout(5)
+        assert client.connect_ex((own, stack.port)) != 0
+
+
+def test_the_password_is_in_no_inspection_history_process_or_log(stack: Stack) -> None:
+    password = PASSWORD.read_text().strip()
+    images = {stack.inspect(container)["Image"] for container in stack.all_containers()}
+    shown = [
+        docker("inspect", *stack.all_containers()),
+        *(docker("history", "--no-trunc", image) for image in images),
+        *(docker("inspect", image) for image in images),
+        stack.compose("logs"),
+        stack.compose("config"),
+        subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout,
+        subprocess.run(
+            ["git", "log", "-p", "--all"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout,
+    ]
+
+    assert len(password) == 40
+    assert all(password not in text for text in shown)
+
+
+@pytest.mark.parametrize(("service", "user"), [("redis", "999"), *((f, "10001") for f in FAMILIES)])
+def test_a_container_is_not_root_and_cannot_change_itself(
+    stack: Stack, service: str, user: str
+) -> None:
+    def write(path: str) -> str:
+        command = f"touch {path} 2>&1 && echo written || true"
+        return stack.compose("exec", "-T", service, "sh", "-c", command)
+
+    assert stack.compose("exec", "-T", service, "id", "-u") == user
+    assert "Read-only file system" in write("/usr/x")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_container_is_limited_as_the_file_says(stack: Stack, service: str) -> None:
+    config: dict[str, Any] = json.loads(stack.compose("config", "--format", "json"))
+    limits = config["services"][service]["deploy"]["resources"]["limits"]
+    host = stack.inspect(stack.containers(service)[0])["HostConfig"]
+
+    assert host["Memory"] == int(limits["memory"])
+    assert host["NanoCpus"] == int(float(limits["cpus"]) * 1e9)
+    assert host["PidsLimit"] == limits["pids"]
+    assert host["CapDrop"] == ["ALL"]
+
+
+def _address_of_this_machine() -> str:
+    """Return an address of this machine that is not loopback; nothing is sent for it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # TEST-NET-1: a route is looked up, no packet leaves
+        address: str = probe.getsockname()[0]
+        return address

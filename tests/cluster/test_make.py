@@ -1,0 +1,71 @@
+"""The commands of the Makefile that start and stop the stack, and what they say when they can't."""
+
+import socket
+import subprocess
+
+from tests.cluster.stack import Stack
+from tests.repo.repo import ROOT
+
+
+def make(
+    *argv: str, environment: dict[str, str], seconds: float = 300
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["make", *argv],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+def test_one_command_starts_everything_and_shows_the_three_results(
+    stack: Stack, make_environment: dict[str, str]
+) -> None:
+    try:
+        started = make("docker_compose_start", environment=make_environment)
+        scaled = make("docker_compose_scale", "SERVICE=add", "N=3", environment=make_environment)
+        stopped = make("docker_compose_stop", environment=make_environment)
+    finally:
+        cleaned = make("docker_compose_clean", environment=make_environment)
+
+    assert started.returncode == 0, started.stdout + started.stderr
+    assert "call-add\n10\n" in started.stdout
+    assert "call-factorial\n18192063202303451348…" in started.stdout
+    assert "call-mat_mul\n[[" in started.stdout
+    assert scaled.returncode == 0, scaled.stderr
+    assert stopped.returncode == 0, stopped.stderr
+    assert cleaned.returncode == 0, cleaned.stderr
+
+
+def test_no_engine_is_said_in_one_line(make_environment: dict[str, str]) -> None:
+    make_environment["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
+    done = make("docker_compose_start", environment=make_environment)
+
+    assert done.returncode != 0
+    assert done.stderr.startswith("error: no Docker engine answers: start it")
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(
+    stack: Stack, make_environment: dict[str, str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(make_environment["REDIS_PORT"])))
+        taken.listen()
+        try:
+            done = make("docker_compose_start", environment=make_environment)
+        finally:
+            make("docker_compose_clean", environment=make_environment)
+
+    assert done.returncode != 0
+    port = make_environment["REDIS_PORT"]
+    assert f"error: port {port} of this machine is taken: set REDIS_PORT" in done.stderr
+
+
+def test_scaling_without_saying_what_is_wrong_usage(make_environment: dict[str, str]) -> None:
+    done = make("docker_compose_scale", environment=make_environment)
+
+    assert done.returncode == 2
+    assert "make docker_compose_scale SERVICE=add N=3" in done.stderr

@@ -1,0 +1,121 @@
+"""Whatever is stopped, restarted or killed: every job that was accepted gives its value."""
+
+import subprocess
+from time import monotonic
+from typing import Any, TypeAlias
+
+import pytest
+from celery.result import AsyncResult
+
+from callers.client import Client
+from tests.cluster.conftest import LEASE
+from tests.cluster.stack import Stack, docker
+from tests.waiting import eventually
+
+Result: TypeAlias = "AsyncResult[Any]"
+
+#: The jobs in flight while something breaks: more than run at once, each long enough.
+JOBS = [(i, i, 0.5) for i in range(30)]
+SUMS = [2 * i for i in range(30)]
+
+
+def submit(client: Client) -> list[Result]:
+    """Submit the jobs, and return their results once some of them run."""
+    results = [client.submit("add.tasks.longtime_add", *args) for args in JOBS]
+    eventually("a job runs", lambda: any(result.state == "STARTED" for result in results))
+    return results
+
+
+def values(client: Client, results: list[Result], seconds: float = 60) -> list[Any]:
+    """Wait for the values; an interrupted connection does not end the wait."""
+    deadline = monotonic() + seconds
+    return [client._wait(r, "add.tasks.longtime_add", deadline, seconds) for r in results]
+
+
+def test_a_stopped_worker_finishes_what_it_runs_and_leaves_the_rest(
+    stack: Stack, client: Client
+) -> None:
+    results = submit(client)
+    stack.compose("stop", "add")
+    states = [result.state for result in results]
+
+    assert "STARTED" not in states
+    assert "PENDING" in states
+    assert stack.inspect(stack.compose("ps", "--all", "-q", "add"))["State"]["ExitCode"] == 0
+    stack.compose("start", "add")
+    assert values(client, results) == SUMS
+
+
+def test_scaling_down_loses_nothing(
+    stack: Stack, client: Client, three_add_workers: list[str]
+) -> None:
+    results = submit(client)
+    stack.scale("add", 1)
+
+    assert len(stack.containers("add")) == 1
+    assert values(client, results) == SUMS
+
+
+@pytest.mark.parametrize("how", [("restart",), ("kill", "start")], ids="-".join)
+def test_a_restart_of_redis_loses_nothing(
+    stack: Stack, client: Client, how: tuple[str, ...]
+) -> None:
+    results = submit(client)
+    (redis,) = stack.containers("redis")
+    for command in how:
+        docker(command, redis)
+
+    assert values(client, results) == SUMS
+    stack.wait_until_healthy("redis")
+
+
+def test_a_killed_workers_jobs_run_elsewhere(
+    stack: Stack, client: Client, three_add_workers: list[str]
+) -> None:
+    results = submit(client)
+    docker("kill", three_add_workers[0])
+
+    # The lease, a quarter more until somebody looks, and the work itself.
+    assert values(client, results, LEASE * 1.25 + 30) == SUMS
+    docker("start", three_add_workers[0])
+
+
+def test_a_worker_whose_process_dies_is_started_again(stack: Stack, client: Client) -> None:
+    (container,) = stack.containers("factorial")
+    before = stack.inspect(container)["RestartCount"]
+    # The engine takes `docker kill` for a manual stop: the process itself has to die, and
+    # with it the container and this command.
+    command = ["docker", "exec", container, "python", "-c", _KILL_THE_WORKER]
+    assert subprocess.run(command, check=False, timeout=30).returncode in {0, 137}
+
+    eventually("a restart", lambda: stack.inspect(container)["RestartCount"] == before + 1)
+    assert client.call("factorial.tasks.factorial", 5) == 120
+
+
+def test_a_worker_without_redis_is_unhealthy_and_recovers(stack: Stack, client: Client) -> None:
+    (container,) = stack.containers("add")
+    check = stack.inspect(container)["Config"]["Healthcheck"]["Test"][1]
+
+    def is_fresh() -> bool:
+        program = f"{check} && echo fresh || echo stale"
+        return docker("exec", container, "sh", "-c", program) == "fresh"
+
+    assert is_fresh()
+    stack.compose("pause", "redis")
+    try:
+        eventually("its heartbeat is stale", lambda: not is_fresh(), 60)
+    finally:
+        stack.compose("unpause", "redis")
+    eventually("its heartbeat is fresh", is_fresh, 60)
+    assert client.call("add.tasks.add", 4, 6) == 10
+
+
+#: Ends the process that tini started: the worker itself.
+_KILL_THE_WORKER = """
+import os, signal
+from pathlib import Path
+for stat in Path("/proc").glob("[0-9]*/stat"):
+    pid, parent = int(stat.parent.name), int(stat.read_text().rpartition(")")[2].split()[1])
+    if parent == 1 and pid != os.getpid():
+        os.kill(pid, signal.SIGKILL)
+"""
