@@ -57,6 +57,23 @@ task_soft_time_limit = max(1, task_time_limit - 10)
 # job may run: workers renew it while they run the job (cluster.lease).
 _lease = limits.setting("JOB_LEASE", 15)
 
+# How many ----------------------------------------------------------------------
+
+# Jobs that a worker of each family runs side by side (<FAMILY>_CONCURRENCY): as many as it
+# has cores for jobs that compute, more for jobs that wait, one for a product of matrices,
+# which uses all cores itself. Not a setting of Celery's: cluster.worker reads it.
+family_concurrency = {
+    "add": limits.setting("ADD_CONCURRENCY", 4),
+    "factorial": limits.setting("FACTORIAL_CONCURRENCY", 2),
+    "mat_mul": limits.setting("MAT_MUL_CONCURRENCY", 1),
+}
+# Take a job only when a process is free for it: others may be idle.
+worker_prefetch_multiplier = 1
+# Jobs that wait for their time are held in memory: bound them.
+worker_eta_task_limit = 1000
+# Replace a process before leaks add up.
+worker_max_tasks_per_child = 10_000
+
 # How safely -------------------------------------------------------------------
 
 # Acknowledge a job when it is done, not when it is taken: a killed worker's jobs run again.
@@ -66,16 +83,10 @@ task_acks_late = True
 task_reject_on_worker_lost = True
 task_retry_on_worker_lost = True
 task_annotations = {"*": {"max_retries": 3, "default_retry_delay": 1}}
-# Take a job only when a process is free for it: others may be idle.
-worker_prefetch_multiplier = 1
 # A lost connection must not kill running jobs; the one that is then delivered twice is
 # recognised by its stored result.
 worker_cancel_long_running_tasks_on_connection_loss = False
 worker_deduplicate_successful_tasks = True
-# Jobs that wait for their time are held in memory: bound them.
-worker_eta_task_limit = 1000
-# Replace a process before leaks add up.
-worker_max_tasks_per_child = 10_000
 
 # A caller can tell a job that waits from one that runs, and where.
 task_track_started = True

@@ -2,17 +2,14 @@
 
 import os
 import socket
+import sys
 from typing import Any
 
 from celery import Celery
 
-from cluster import limits
 from cluster.app import create
 from cluster.health import Heartbeat
 from cluster.lease import Lease
-
-#: Jobs a worker runs side by side where <FAMILY>_CONCURRENCY says nothing.
-CONCURRENCY = 2
 
 
 def worker_app(family: str) -> Celery:
@@ -24,21 +21,25 @@ def worker_app(family: str) -> Celery:
 
 def run(app: Celery[Any]) -> None:
     """Run the worker until a signal stops it; raises SystemExit with its exit status."""
-    app.worker_main(arguments(app.main))
+    try:
+        line = arguments(app)
+    except ValueError as error:  # a setting that is wrong, found as celeryconfig is loaded
+        sys.exit(f"error: {error}")
+    app.worker_main(line)
 
 
-def arguments(family: str) -> list[str]:
-    """Return the arguments of Celery's worker command for a family.
+def arguments(app: Celery[Any]) -> list[str]:
+    """Return the arguments of Celery's worker command for a family's app.
 
     The name is unique among replicas on any number of machines, as remote control needs.
     Gossip and mingle are left out: no setting uses them, and they cost each start a second.
     """
-    concurrency = limits.setting(f"{family.upper()}_CONCURRENCY", CONCURRENCY)
+    family = app.main
     return [
         "worker",
         f"--queues={family}",
         f"--hostname={family}@{socket.gethostname()}.{os.getpid()}",
-        f"--concurrency={concurrency}",
+        f"--concurrency={app.conf.family_concurrency[family]}",
         f"--loglevel={os.environ.get('LOG_LEVEL', 'INFO')}",
         "--without-gossip",
         "--without-mingle",

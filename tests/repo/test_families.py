@@ -8,7 +8,7 @@ import pytest
 from celery.app.task import Task
 
 from callers.client import Client
-from celeryconfig import task_queues, task_routes
+from celeryconfig import family_concurrency, task_queues, task_routes
 from tests.families import BAD_JOBS, FAMILIES, JOBS, REFERENCE
 from tests.repo.repo import ROOT, compose, imports, make_targets, read
 
@@ -34,7 +34,7 @@ def test_one_name_everywhere() -> None:
     workers = {name for name, service in compose()["services"].items() if "healthcheck" in service}
 
     assert {file.parent.name for file in ROOT.glob("*/worker.py")} - {"cluster"} == families
-    assert set(task_queues) == families
+    assert set(task_queues) == set(family_concurrency) == families
     assert workers - {"redis"} == families
     assert {file.stem for file in ROOT.glob("callers/*.py")} >= families
     for family in families:

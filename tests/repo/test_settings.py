@@ -4,14 +4,11 @@ import re
 
 import pytest
 
+from tests.families import FAMILIES
 from tests.repo.repo import ROOT, files, read
 
 #: Read by the code under a name that is put together from a family's.
-PER_FAMILY = {
-    f"{family}_{what}"
-    for family in ("ADD", "FACTORIAL", "MAT_MUL")
-    for what in ("REPLICAS", "CONCURRENCY")
-}
+PER_FAMILY = {f"{family.upper()}_REPLICAS" for family in FAMILIES}
 #: Set by the project's own files for its own processes: nothing for a user to change.
 INTERNAL = {"WORKER_HEARTBEAT_FILE", "LOCAL_STATE", "REQUIRE_DOCKER"}
 
@@ -23,7 +20,7 @@ def used() -> set[str]:
     names = set(PER_FAMILY)
     for file in files():
         text = file.read_text() if file.suffix in {".py", ".yml", ""} else ""
-        if "tests" in file.parts[len(ROOT.parts) :]:
+        if file.relative_to(ROOT).parts[0] in {"tests", ".ci"}:
             continue
         names.update(re.findall(r"\$\{([A-Z_]+):-", text))
         names.update(re.findall(r'environ(?:\.get\(|\[)"([A-Z_]+)"', text))
@@ -55,6 +52,9 @@ def test_the_compose_files_defaults_are_those_of_the_example() -> None:
     ("file", "pattern", "variable"),
     [
         ("celeryconfig.py", r'"TASK_TIME_LIMIT", (\d+)', "TASK_TIME_LIMIT"),
+        ("celeryconfig.py", r'"ADD_CONCURRENCY", (\d+)', "ADD_CONCURRENCY"),
+        ("celeryconfig.py", r'"FACTORIAL_CONCURRENCY", (\d+)', "FACTORIAL_CONCURRENCY"),
+        ("celeryconfig.py", r'"MAT_MUL_CONCURRENCY", (\d+)', "MAT_MUL_CONCURRENCY"),
         ("celeryconfig.py", r'"JOB_LEASE", (\d+)', "JOB_LEASE"),
         ("celeryconfig.py", r'"REDIS_PORT", (\d+)', "REDIS_PORT"),
         ("local/commands.py", r'"REDIS_PORT", (\d+)', "REDIS_PORT"),

@@ -2,28 +2,50 @@
 
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
-from cluster.worker import arguments
+from celeryconfig import family_concurrency
+from cluster.worker import arguments, worker_app
+from tests.families import FAMILIES
 
 
 def test_a_worker_is_bound_to_its_queue_under_a_name_of_its_own() -> None:
-    line = arguments("add")
+    line = arguments(worker_app("add"))
 
     assert "--queues=add" in line
     assert f"--hostname=add@{socket.gethostname()}.{os.getpid()}" in line
 
 
-def test_the_concurrency_is_the_familys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MAT_MUL_CONCURRENCY", "7")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_concurrency_is_the_familys(family: str) -> None:
+    app = worker_app(family)
 
-    assert "--concurrency=7" in arguments("mat_mul")
-    assert "--concurrency=2" in arguments("add")
+    assert f"--concurrency={family_concurrency[family]}" in arguments(app)
 
 
-def test_a_concurrency_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ADD_CONCURRENCY", "all")
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("ADD_CONCURRENCY", "all"),
+        ("MAT_MUL_CONCURRENCY", "0"),
+        ("TASK_TIME_LIMIT", "1.5"),
+        ("JOB_LEASE", "-1"),
+        ("REDIS_PORT", "70000"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_said_in_one_line(variable: str, text: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "add.worker"],
+        env={**os.environ, variable: text},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
 
-    with pytest.raises(ValueError, match="ADD_CONCURRENCY must be a whole number above zero"):
-        arguments("add")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {variable} must be a whole number")
+    assert len(done.stderr.splitlines()) == 1
