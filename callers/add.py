@@ -2,8 +2,7 @@
 
 import click
 
-from callers.client import Client
-from callers.command import NEGATIVE_NUMBERS, Number, run, text, timeout_option
+from callers.command import NEGATIVE_NUMBERS, Number, ask, run, text, timeout_option
 
 
 @click.command(context_settings=NEGATIVE_NUMBERS)
@@ -12,8 +11,7 @@ from callers.command import NEGATIVE_NUMBERS, Number, run, text, timeout_option
 @timeout_option
 def add(x: complex, y: complex, timeout: float) -> None:
     """Print X + Y: whole numbers of any size, decimal or complex numbers (1+2j)."""
-    with Client() as client:
-        click.echo(text(client.call("add.tasks.add", x, y, timeout=timeout)))
+    click.echo(text(ask("add.tasks.add", x, y, timeout=timeout)))
 
 
 if __name__ == "__main__":

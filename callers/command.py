@@ -1,13 +1,14 @@
 """What the callers' commands share: numbers as arguments, the timeout, errors in one line."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 import gmpy2
 
-from callers.client import TIMEOUT, check_timeout
+from callers.client import TIMEOUT, Client, check_timeout
 
 
 class Number(click.ParamType[int | float | complex]):
@@ -77,6 +78,26 @@ timeout_option = click.option(
 
 #: Lets a negative number be an argument: it begins like an option.
 NEGATIVE_NUMBERS = {"ignore_unknown_options": True}
+
+
+def ask(task: str, *args: Any, timeout: float) -> Any:
+    """Return the value of a job; on a terminal, show that and how long it is waited for."""
+    with Client() as client, _waiting_shown(task):
+        return client.call(task, *args, timeout=timeout)
+
+
+@contextmanager
+def _waiting_shown(task: str) -> Iterator[None]:
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        progress.add_task(f"waiting for {task}", total=None)
+        yield
 
 
 def run(command: Callable[..., Any]) -> None:

@@ -4,8 +4,7 @@ import sys
 
 import click
 
-from callers.client import Client
-from callers.command import NEGATIVE_NUMBERS, WholeNumber, run, text, timeout_option
+from callers.command import NEGATIVE_NUMBERS, WholeNumber, ask, run, text, timeout_option
 
 #: A terminal shows a number of more digits than this by its head and tail.
 DIGITS_IN_FULL = 1000
@@ -23,9 +22,7 @@ DIGITS_SHOWN = 20
 @timeout_option
 def factorial(n: int, full: bool | None, timeout: float) -> None:
     """Print N!, the product of all whole numbers from 1 to N, exactly."""
-    with Client() as client:
-        value = client.call("factorial.tasks.factorial", n, timeout=timeout)
-    digits = text(value)
+    digits = text(ask("factorial.tasks.factorial", n, timeout=timeout))
     if full is None:
         full = not sys.stdout.isatty()
     click.echo(digits if full else brief(digits))

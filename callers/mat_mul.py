@@ -6,8 +6,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from callers.client import Client
-from callers.command import NEGATIVE_NUMBERS, WholeNumber, run, timeout_option
+from callers.command import NEGATIVE_NUMBERS, WholeNumber, ask, run, timeout_option
 
 #: A terminal shows a matrix of more elements than this by its corners.
 ELEMENTS_IN_FULL = 64
@@ -34,8 +33,7 @@ def mat_mul(
     """Print A·B for random matrices A of M by N, and B of N by M, uniform on [0, 1)."""
     if out and not out.parent.is_dir():
         raise click.UsageError(f"there is no folder {str(out.parent)!r} to write {out.name} to")
-    with Client() as client:
-        product = client.call("mat_mul.tasks.mat_mul", m, n, seed, timeout=timeout)
+    product = ask("mat_mul.tasks.mat_mul", m, n, seed, timeout=timeout)
     if out:
         with out.open("wb") as file:
             np.save(file, product)

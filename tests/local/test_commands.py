@@ -1,11 +1,17 @@
 """The callers' commands: what they print, and the one line they print when it goes wrong."""
 
 import hashlib
+import os
+import pty
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from local.server import ROOT
 from tests.families import FACTORIAL_DIGESTS, product
 from tests.local.local import Local
 
@@ -31,6 +37,26 @@ def test_a_command_prints_its_result(local: Local, argv: tuple[str, ...], printe
     done = local.command(*argv)
 
     assert (done.stdout, done.stderr, done.returncode) == (printed, "", 0)
+
+
+def test_a_terminal_shows_the_wait_and_then_a_long_result_in_brief(local: Local) -> None:
+    terminal, end = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "callers.factorial", "20000"],
+        cwd=ROOT,
+        env={**local.env, "TERM": "xterm"},
+        stdout=end,
+        stderr=end,
+    ):
+        os.close(end)
+        shown = b""
+        with suppress(OSError):  # Linux says EIO when the other end is closed
+            while some := os.read(terminal, 4096):
+                shown += some
+    os.close(terminal)
+
+    assert "waiting for factorial.tasks.factorial" in shown.decode()
+    assert shown.decode().rstrip().endswith("00000000 (77338 digits)")
 
 
 @pytest.mark.parametrize("n", FACTORIAL_DIGESTS)
