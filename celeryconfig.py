@@ -5,6 +5,7 @@ The names are Celery's: https://docs.celeryq.dev/en/stable/userguide/configurati
 """
 
 import os
+import socket
 
 from kombu.transport import TRANSPORT_ALIASES
 
@@ -100,9 +101,15 @@ result_backend_max_retries = 60
 # A connection that is cut without a word must not hang anybody: time-outs, keep-alive
 # and health checks everywhere (all are off or long by default). A blocking fetch takes
 # one second, so the time-out is well above.
-_keepalive = {"socket_keepalive": True, "health_check_interval": 5}
 broker_transport_options = {
-    **_keepalive,
+    "health_check_interval": 5,
+    "socket_keepalive": True,
+    # Linux's own first probe comes after two hours; other systems name the option otherwise.
+    "socket_keepalive_options": {
+        getattr(socket, name): value
+        for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, name)
+    },
     "socket_timeout": 10,
     "socket_connect_timeout": 5,
     "max_connections": 20,
