@@ -29,13 +29,13 @@ docker_compose_stop: ## Stop it: running jobs finish, all others stay in their q
 docker_compose_clean: ## Remove its containers, network, stored jobs and results
 	docker compose --profile '*' down --volumes --remove-orphans
 
-docker_compose_scale: ## Run N workers of a family: SERVICE=add N=3
+docker_compose_scale: ## Run N workers of a family until the next start: SERVICE=add N=3
 	$(if $(and $(SERVICE),$(N)),,$(error say which and how many: make $@ SERVICE=add N=3))
 	docker compose up --detach --wait --no-deps --no-recreate --scale $(SERVICE)=$(N) $(SERVICE)
 
 # On a bare machine -------------------------------------------------------------
 
-.PHONY: demo local_start local_start_server local_stop kill_workers
+.PHONY: demo local_start local_start_server local_stop local_clean kill_workers
 demo: $(RUN) ## Start a cluster without Docker, run the three callers, stop it
 	@$(LOCAL) demo
 
@@ -48,7 +48,10 @@ local_start_server: $(RUN) ## Run its Redis alone: start workers in other termin
 local_stop: $(RUN) ## Stop the cluster that local_start runs elsewhere
 	@$(LOCAL) stop
 
-kill_workers: $(RUN) ## Stop all local workers; they finish what they run
+local_clean: local_stop ## Stop it and remove its stored jobs and results
+	rm -rf .local
+
+kill_workers: $(RUN) ## Stop all local workers; celery_start_add_worker starts one again
 	@$(LOCAL) kill-workers
 
 .PHONY: celery_start_add_worker celery_start_factorial_worker celery_start_mat_mul_worker
@@ -73,11 +76,14 @@ test_mat_mul_task: $(RUN) ## Ask the running cluster for a product of matrices
 
 # Development -------------------------------------------------------------------
 
-.PHONY: install test test_docker lint
+.PHONY: install test test_files test_docker lint
 install: $(DEV) ## Install everything into .venv
 
 test: $(DEV) ## Run all tests; those of the compose stack need a Docker engine
 	$(VENV)/bin/pytest
+
+test_files: $(DEV) ## Check in seconds that the files agree, and the tasks as plain functions
+	$(VENV)/bin/pytest tests/repo tests/unit
 
 test_docker: $(DEV) ## Run the tests of the compose stack alone
 	REQUIRE_DOCKER=1 $(VENV)/bin/pytest tests/cluster
@@ -90,7 +96,7 @@ $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(RUN): $(VENV)/bin/pip $(REQUIREMENTS)
-	$(INSTALL) -r local/requirements.txt
+	$(INSTALL) $(addprefix -r ,$(filter-out tests/%,$(wildcard */requirements.txt)))
 	@touch $@
 
 $(DEV): $(RUN)

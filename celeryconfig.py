@@ -60,14 +60,9 @@ _lease = limits.setting("JOB_LEASE", 15)
 
 # How many ----------------------------------------------------------------------
 
-# Jobs that a worker of each family runs side by side (<FAMILY>_CONCURRENCY): as many as it
-# has cores for jobs that compute, more for jobs that wait, one for a product of matrices,
-# which uses all cores itself. Not a setting of Celery's: cluster.worker reads it.
-family_concurrency = {
-    "add": limits.setting("ADD_CONCURRENCY", 4),
-    "factorial": limits.setting("FACTORIAL_CONCURRENCY", 2),
-    "mat_mul": limits.setting("MAT_MUL_CONCURRENCY", 1),
-}
+# Jobs that a family's worker runs side by side where <FAMILY>_CONCURRENCY does not say: one,
+# but for jobs that wait or use one core only. Not Celery's setting: cluster.worker reads it.
+family_concurrency = {"add": 4, "factorial": 2}
 # Take a job only when a process is free for it: others may be idle.
 worker_prefetch_multiplier = 1
 # Jobs that wait for their time are held in memory: bound them.

@@ -81,7 +81,8 @@ class Client:
         """Submit a job, wait up to `timeout` seconds and return its value.
 
         Raises what `submit` raises, what the job raised, or JobTimeout, which says what
-        became of the job: it stays submitted, and its result can be had by its id.
+        became of the job: it stays submitted, and its result can be had by its id. To find
+        that out, JobTimeout comes up to ANSWER_TIMEOUT later.
         """
         deadline = monotonic() + check_timeout(timeout)
         self._connect(min(timeout, CONNECT_TIMEOUT))
@@ -103,7 +104,7 @@ class Client:
                     self._send(task, args, {}, timeout, producer=producer) for args in list_of_args
                 ]
         except _AWAY as error:  # the batch itself, sent as the block ends
-            raise self._unreachable(error) from error
+            raise self._unreachable(error) from None
         return [self._wait(result, task, deadline, timeout) for result in results]
 
     def _send(
@@ -114,7 +115,7 @@ class Client:
         try:
             return self.app.send_task(task, args, kwargs, retry_policy=policy, **options)
         except _AWAY as error:
-            raise self._unreachable(error) from error
+            raise self._unreachable(error) from None
 
     def _connect(self, timeout: float) -> None:
         """Make sure that broker and result store answer, so that a dead one is found early."""
@@ -135,7 +136,7 @@ class Client:
                     reraise_as_library_errors=False,
                 )
         except _AWAY as error:
-            raise self._unreachable(error) from error
+            raise self._unreachable(error) from None
 
     def _wait(self, result: "AsyncResult[Any]", task: str, deadline: float, timeout: float) -> Any:
         """Return the job's value, or raise its error; JobTimeout at the deadline."""
@@ -148,7 +149,7 @@ class Client:
                     raise JobTimeout(self._why_late(result, task, timeout))
             except _AWAY as error:
                 if left <= 0:
-                    raise self._unreachable(error) from error
+                    raise self._unreachable(error) from None
                 sleep(min(left, RETRY_INTERVAL))
         return result.get()
 

@@ -109,8 +109,8 @@ def run(command: Callable[..., Any]) -> None:
         command(standalone_mode=False)
     except click.exceptions.Abort:
         _end("stopped", 130)
-    except click.ClickException as error:
-        _end(error.format_message(), error.exit_code)
+    except click.UsageError as error:
+        _end(f"{error.format_message()} (--help tells more)", error.exit_code)
     except BrokenPipeError:
         _end("nobody reads the output", 1)
     except Exception as error:  # noqa: BLE001 - a job may raise anything at its worker

@@ -7,6 +7,7 @@ from typing import Any
 
 from celery import Celery
 
+from cluster import limits
 from cluster.app import create
 from cluster.health import Heartbeat
 from cluster.lease import Lease
@@ -35,11 +36,14 @@ def arguments(app: Celery[Any]) -> list[str]:
     Gossip and mingle are left out: no setting uses them, and they cost each start a second.
     """
     family = app.main
+    usual = app.conf.family_concurrency.get(family, 1)
+    concurrency = limits.setting(f"{family.upper()}_CONCURRENCY", usual)
     return [
+        "--quiet",  # no banner: what it tells, the log's first lines and .env.example do
         "worker",
         f"--queues={family}",
         f"--hostname={family}@{socket.gethostname()}.{os.getpid()}",
-        f"--concurrency={app.conf.family_concurrency[family]}",
+        f"--concurrency={concurrency}",
         f"--loglevel={os.environ.get('LOG_LEVEL', 'INFO')}",
         "--without-gossip",
         "--without-mingle",

@@ -46,8 +46,6 @@ class Cluster:
             "REDIS_PASSWORD_FILE": str(password_file.resolve()),
             "PYTHONPATH": str(server.ROOT),
             "PYTHONUNBUFFERED": "1",
-            # Celery warns a root of what its tasks could do; here they are the user's own.
-            "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
         }
         self._server: Process | None = None
         self._workers: list[Process] = []
@@ -66,19 +64,22 @@ class Cluster:
     def start_workers(self, replicas: Mapping[str, int]) -> None:
         """Start that many workers of each family and wait until they consume.
 
-        Raises ServerError if one does not within READY_TIMEOUT.
+        Raises ServerError if one ends, or does not within READY_TIMEOUT.
         """
         for family, count in replicas.items():
             for _ in range(count):
                 self._workers.append(self._start_worker(family))
         deadline = monotonic() + READY_TIMEOUT
         while not self._stop_requested.wait(INTERVAL):
-            waiting = [worker.name for worker in self._workers if not self._is_ready(worker)]
+            waiting = [worker for worker in self._workers if not self._is_ready(worker)]
             if not waiting:
                 return
+            for worker in waiting:
+                if worker.exit_status is not None:
+                    raise server.ServerError(f"the {worker.name} worker did not start")
             if monotonic() > deadline:
-                raise server.ServerError(f"not ready after {READY_TIMEOUT:g} s: {waiting}")
-            self._restart_the_dead()
+                names = ", ".join(worker.name for worker in waiting)
+                raise server.ServerError(f"not ready after {READY_TIMEOUT:g} s: {names}")
 
     def _start_worker(self, family: str) -> Process:
         # The heartbeat's name holds the process id, which is known only to the process.

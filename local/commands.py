@@ -48,10 +48,6 @@ def _demo(cluster: Cluster) -> int:
     callers = [cluster.call(*argv) for argv in JOBS if not cluster.stop_requested]
     if cluster.stop_requested:
         return 130
-    click.echo("\nThe results:")
-    for argv, caller in zip(JOBS, callers, strict=True):
-        click.echo(f"\n{' '.join(argv)}\n" + "\n".join(caller.lines))
-    click.echo()
     return max(caller.exit_status or 0 for caller in callers)
 
 
@@ -67,6 +63,7 @@ def start(server_only: bool) -> None:
         )
     port = limits.setting("REDIS_PORT", 6379, most=65535)
     cluster = Cluster(state, port, server.password_file())
+    state.forget_stops()
     state.add("supervisor", os.getpid())
     try:
         sys.exit(running(cluster, lambda cluster: _start(cluster, server_only)))
@@ -123,6 +120,8 @@ def worker(family: str) -> None:
     """Run one worker of FAMILY in this terminal, against the local cluster's server."""
     state, pid = _state(), os.getpid()
     state.add(family, pid)
+    # Celery warns a root of what its tasks could do; here they are the user's own.
+    os.environ["PYTHONWARNINGS"] = "ignore:You're running the worker with superuser privileges"
     os.environ[health.VARIABLE] = str(state.heartbeat(family, pid))
     # The same process goes on as the worker: signals reach Celery itself.
     os.execv(sys.executable, [sys.executable, "-m", f"{family}.worker"])

@@ -80,7 +80,8 @@ def start(port: int, password_path: Path, data: Path) -> Process:
         except OSError as error:
             raise ServerError(
                 f"port {port} is taken ({error.strerror}): "
-                f"set REDIS_PORT to another, or end what listens there"
+                f"set REDIS_PORT to another, or end what listens there "
+                f"(a cluster on Docker: make docker_compose_stop)"
             ) from None
     data.mkdir(parents=True, exist_ok=True)
     secret = password_path.read_text().strip()

@@ -1,6 +1,7 @@
 """Which processes of this checkout's local cluster run: a folder of files named by process id."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -54,6 +55,10 @@ class State:
     def was_stopped(self, pid: int) -> bool:
         """Tell whether a process ended because it was asked to."""
         return (self._stopped / str(pid)).exists()
+
+    def forget_stops(self) -> None:
+        """Forget who was asked to end: nobody is left whom it concerns."""
+        shutil.rmtree(self._stopped, ignore_errors=True)
 
     def heartbeat(self, role: str, pid: int) -> Path:
         """Return the file that a worker keeps fresh while it consumes."""

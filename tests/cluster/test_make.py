@@ -61,7 +61,10 @@ def test_a_port_that_is_taken_is_said_in_one_line(
 
     assert done.returncode != 0
     port = make_environment["REDIS_PORT"]
-    assert f"error: port {port} of this machine is taken: set REDIS_PORT" in done.stderr
+    assert (
+        f"error: port {port} of this machine is taken: set REDIS_PORT to another in .env"
+        in done.stderr
+    )
 
 
 def test_scaling_without_saying_what_is_wrong_usage(make_environment: dict[str, str]) -> None:

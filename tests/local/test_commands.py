@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from local.server import ROOT
-from tests.families import FACTORIAL_DIGESTS, product
+from tests.families import FACTORIAL_DIGESTS, FAMILIES, product
 from tests.local.local import Local
 
 
@@ -115,7 +115,7 @@ def test_a_wrong_command_gives_one_line(
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("module", ["callers.add", "callers.factorial", "callers.mat_mul"])
+@pytest.mark.parametrize("module", [f"callers.{family}" for family in FAMILIES])
 def test_a_command_explains_itself(local: Local, module: str) -> None:
     done = local.command(module, "--help")
 

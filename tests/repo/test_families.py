@@ -9,6 +9,7 @@ from celery.app.task import Task
 
 from callers.client import Client
 from celeryconfig import family_concurrency, task_queues, task_routes
+from local.commands import JOBS as JOBS_OF_THE_DEMO
 from tests.families import BAD_JOBS, FAMILIES, JOBS, REFERENCE
 from tests.repo.repo import ROOT, compose, imports, make_targets, read
 
@@ -34,7 +35,7 @@ def test_one_name_everywhere() -> None:
     workers = {name for name, service in compose()["services"].items() if "healthcheck" in service}
 
     assert {file.parent.name for file in ROOT.glob("*/worker.py")} - {"cluster"} == families
-    assert set(task_queues) == set(family_concurrency) == families
+    assert set(task_queues) == families >= set(family_concurrency)
     assert workers - {"redis"} == families
     assert {file.stem for file in ROOT.glob("callers/*.py")} >= families
     for family in families:
@@ -42,9 +43,18 @@ def test_one_name_everywhere() -> None:
         assert service["image"] == f"task-cluster/{family}"
         assert service["build"]["dockerfile"] == f"{family}/Dockerfile"
         assert f"call-{family}" in compose()["services"]
+        for what in ("REPLICAS", "CONCURRENCY"):
+            assert f"#{family.upper()}_{what}=" in read(".env.example")
         assert f"celery_start_{family}_worker" in make_targets()
         assert f"test_{family}_task" in make_targets()
         assert f"| [`{family}`]({family}/tasks.py) |" in read("README.md")
+
+
+def test_the_demo_asks_for_what_the_caller_services_ask_for() -> None:
+    services = compose()["services"]
+    commands = [services[name]["command"] for name in services if name.startswith("call-")]
+
+    assert commands == [["python", "-m", *job] for job in JOBS_OF_THE_DEMO]
 
 
 def test_every_routed_task_is_its_familys_and_every_task_is_routed() -> None:

@@ -4,13 +4,18 @@ import re
 
 import pytest
 
+from celeryconfig import family_concurrency
 from tests.families import FAMILIES
 from tests.repo.repo import ROOT, files, read
 
 #: Read by the code under a name that is put together from a family's.
-PER_FAMILY = {f"{family.upper()}_REPLICAS" for family in FAMILIES}
+PER_FAMILY = {
+    f"{family.upper()}_{what}" for family in FAMILIES for what in ("REPLICAS", "CONCURRENCY")
+}
 #: Set by the project's own files for its own processes: nothing for a user to change.
-INTERNAL = {"WORKER_HEARTBEAT_FILE", "LOCAL_STATE", "REQUIRE_DOCKER"}
+INTERNAL = {"WORKER_HEARTBEAT_FILE", "LOCAL_STATE", "REQUIRE_DOCKER", "PYTHONWARNINGS"}
+#: Read by Compose itself.
+OF_COMPOSE = {"COMPOSE_PROJECT_NAME"}
 
 EXAMPLE = dict(re.findall(r"^#?([A-Z][A-Z_]+)=(.*)$", read(".env.example"), re.MULTILINE))
 
@@ -30,7 +35,7 @@ def used() -> set[str]:
 
 
 def test_the_example_has_every_variable_that_is_read_and_no_other() -> None:
-    assert set(EXAMPLE) == used()
+    assert set(EXAMPLE) == used() | OF_COMPOSE
 
 
 @pytest.mark.parametrize("variable", EXAMPLE)
@@ -48,13 +53,15 @@ def test_the_compose_files_defaults_are_those_of_the_example() -> None:
     assert defaults == {name: EXAMPLE[name] for name in defaults}
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_concurrency_of_the_example_is_the_codes(family: str) -> None:
+    assert EXAMPLE[f"{family.upper()}_CONCURRENCY"] == str(family_concurrency.get(family, 1))
+
+
 @pytest.mark.parametrize(
     ("file", "pattern", "variable"),
     [
         ("celeryconfig.py", r'"TASK_TIME_LIMIT", (\d+)', "TASK_TIME_LIMIT"),
-        ("celeryconfig.py", r'"ADD_CONCURRENCY", (\d+)', "ADD_CONCURRENCY"),
-        ("celeryconfig.py", r'"FACTORIAL_CONCURRENCY", (\d+)', "FACTORIAL_CONCURRENCY"),
-        ("celeryconfig.py", r'"MAT_MUL_CONCURRENCY", (\d+)', "MAT_MUL_CONCURRENCY"),
         ("celeryconfig.py", r'"JOB_LEASE", (\d+)', "JOB_LEASE"),
         ("celeryconfig.py", r'"REDIS_PORT", (\d+)', "REDIS_PORT"),
         ("local/commands.py", r'"REDIS_PORT", (\d+)', "REDIS_PORT"),

@@ -23,14 +23,14 @@ def test_a_worker_is_bound_to_its_queue_under_a_name_of_its_own() -> None:
 def test_the_concurrency_is_the_familys(family: str) -> None:
     app = worker_app(family)
 
-    assert f"--concurrency={family_concurrency[family]}" in arguments(app)
+    assert f"--concurrency={family_concurrency.get(family, 1)}" in arguments(app)
 
 
 @pytest.mark.parametrize(
     ("variable", "text"),
     [
         ("ADD_CONCURRENCY", "all"),
-        ("MAT_MUL_CONCURRENCY", "0"),
+        ("ADD_CONCURRENCY", "0"),
         ("TASK_TIME_LIMIT", "1.5"),
         ("JOB_LEASE", "-1"),
         ("REDIS_PORT", "70000"),
