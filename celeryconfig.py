@@ -123,9 +123,6 @@ redis_socket_connect_timeout = 5
 redis_socket_keepalive = True
 redis_backend_health_check_interval = 5
 redis_max_connections = 50
-# How often a caller re-subscribes to results before it says that Redis is gone: at most
-# a second or two, for it has a deadline of its own.
-result_backend_transport_options = {"retry_policy": {"max_retries": 4, "interval_max": 0.5}}
 
 # Reconnect for as long as it takes, at the start too: a worker that exits helps nobody.
 broker_connection_retry_on_startup = True

@@ -30,6 +30,25 @@ RETRY_INTERVAL = 0.2
 #: Seconds that workers have to answer when a job is late.
 ANSWER_TIMEOUT = 1.0
 
+#: Seconds that one operation may take on a connection that has gone silent. Longer than a
+#: blocking fetch of kombu's, which takes one second.
+OPERATION_TIMEOUT = 2.0
+
+#: Where a caller's settings differ from a worker's: it has a deadline, and a person waiting.
+#: A worker tries for minutes, and waits for ever.
+_IMPATIENT = {
+    "result_backend_always_retry": False,
+    "result_backend_transport_options": {"retry_policy": {"max_retries": 1, "interval_max": 0.5}},
+    "redis_socket_timeout": OPERATION_TIMEOUT,
+    "redis_socket_connect_timeout": OPERATION_TIMEOUT,
+}
+_IMPATIENT_TRANSPORT = {
+    "socket_timeout": OPERATION_TIMEOUT,
+    "socket_connect_timeout": OPERATION_TIMEOUT,
+    "max_retries": 1,
+    "interval_start": 0.1,
+}
+
 #: What Celery, kombu and redis-py raise while Redis is away. RuntimeError is the result
 #: backend's, out of retries to subscribe; it works again when Redis does.
 _AWAY = (OperationalError, RedisError, ConnectionError, RuntimeError)
@@ -45,6 +64,8 @@ class Client:
     def __init__(self, broker_url: str | None = None, result_backend: str | None = None) -> None:
         #: The plain Celery app, for whatever Celery can do beyond this class.
         self.app: Celery[Any] = create("caller", backend=result_backend, set_as_current=False)
+        transport_options = {**self.app.conf.broker_transport_options, **_IMPATIENT_TRANSPORT}
+        self.app.conf.update(_IMPATIENT, broker_transport_options=transport_options)
         if broker_url:
             self.app.conf.update(broker_read_url=broker_url, broker_write_url=broker_url)
 
@@ -110,8 +131,8 @@ class Client:
     def _send(
         self, task: str, args: Sequence[Any], kwargs: dict[str, Any], timeout: float, **options: Any
     ) -> "AsyncResult[Any]":
-        # The pauses between retries grow to a second: so many take about `timeout`.
-        policy = {"max_retries": max(1, int(timeout))}
+        # A try on a silent connection and the pause before the next take three seconds.
+        policy = {"max_retries": max(1, int(timeout / 3))}
         try:
             return self.app.send_task(task, args, kwargs, retry_policy=policy, **options)
         except _AWAY as error:

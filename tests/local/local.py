@@ -55,7 +55,9 @@ class Local:
         """Return the processes of a role: supervisor, server or a family's name."""
         return [process for process in self.state.running() if process.role == role]
 
-    def command(self, *argv: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    def command(
+        self, *argv: str, seconds: float = 120, **variables: str
+    ) -> "subprocess.CompletedProcess[str]":
         """Run `python -m …` in the cluster's environment."""
         return subprocess.run(
             [sys.executable, "-m", *argv],
@@ -63,7 +65,7 @@ class Local:
             env={**self.env, **variables},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=seconds,
             check=False,
         )
 

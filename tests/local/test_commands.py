@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pty
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -139,6 +140,50 @@ def test_no_redis_is_said_in_one_line(local: Local) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: cannot reach the broker at redis://")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_redis_that_hangs_does_not_hang_the_caller(own_local: Local) -> None:
+    (server,) = own_local.running("server")
+    server.signal(signal.SIGSTOP)
+    try:
+        # Twenty seconds are for a slow machine: the caller's own deadline is two.
+        done = own_local.command("callers.add", "4", "6", "--timeout", "2", seconds=20)
+    finally:
+        server.signal(signal.SIGCONT)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot reach the broker")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_redis_that_hangs_later_does_not_hang_the_caller(own_local: Local) -> None:
+    (server,) = own_local.running("server")
+    program = (
+        "from callers.client import Client\n"
+        "with Client() as client:\n"
+        "    client.call('add.tasks.add', 4, 6)\n"
+        "    print('connected', flush=True)\n"
+        "    input()\n"
+        "    client.call('add.tasks.add', 4, 6, timeout=2)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=own_local.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as caller:
+        assert caller.stdout
+        assert caller.stdout.readline() == "connected\n"
+        server.signal(signal.SIGSTOP)
+        try:
+            _, errors = caller.communicate("\n", timeout=30)
+        finally:
+            server.signal(signal.SIGCONT)
+
+    assert errors.splitlines()[-1].startswith("cluster.errors.Unreachable")
 
 
 def test_no_worker_is_said_in_one_line(server_only: Local) -> None:
