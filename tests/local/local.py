@@ -32,6 +32,7 @@ class Local:
             **variables,
         }
         self.log = folder / "log"
+        self.own_log = folder / "own-worker.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "local", "start", *options],
@@ -72,14 +73,17 @@ class Local:
     @contextmanager
     def own_worker(self, *module: str, **variables: str) -> Iterator["subprocess.Popen[bytes]"]:
         """Run a worker beside those of the cluster, as in a terminal of its own."""
-        with subprocess.Popen(
-            [sys.executable, "-m", *module],
-            cwd=ROOT,
-            env={**self.env, **variables},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        ) as process:
+        with (
+            self.own_log.open("w") as log,
+            subprocess.Popen(
+                [sys.executable, "-m", *module],
+                cwd=ROOT,
+                env={**self.env, **variables},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            ) as process,
+        ):
             try:
                 yield process
             finally:

@@ -21,7 +21,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         local.wait_until_ready()
         with local.own_worker("tests.local.misbehaving_worker") as worker, local.client() as client:
             yield client
-            assert worker.poll() is None, "the worker itself died"
+            assert worker.poll() is None, "the worker itself ended"
+        # One that is just about to end has said so.
+        assert "Unrecoverable error" not in local.own_log.read_text()
     finally:
         local.stop()
 
