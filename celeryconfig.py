@@ -21,7 +21,8 @@ _redis = f"redis://127.0.0.1:{_port}/0"
 # to be named in them, too.
 for _variable in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
     if os.environ.get(_variable):
-        os.environ[_variable] = with_password_file(os.environ[_variable])
+        _url = limits.url(_variable, os.environ[_variable])
+        os.environ[_variable] = with_password_file(_url)
 broker_url = os.environ.get("CELERY_BROKER_URL") or with_password_file(_redis)
 result_backend = os.environ.get("CELERY_RESULT_BACKEND") or with_password_file(_redis)
 

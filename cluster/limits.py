@@ -2,7 +2,9 @@
 
 import math
 import os
+import re
 from typing import Any
+from urllib.parse import urlsplit
 
 #: A value in an error's one line is shown in up to this many characters.
 BRIEF_LENGTH = 60
@@ -20,6 +22,25 @@ def setting(variable: str, default: int, most: int | None = None) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= (most or int(text)):
         raise ValueError(f"{variable} must be a whole number {bounds}, not {text!r}")
     return int(text)
+
+
+def url(variable: str, text: str) -> str:
+    """Return `text` if it is a URL by which a server can be reached, one of Redis in full.
+
+    Raises ValueError, naming the variable; it does not show the URL, which may hold a password.
+    """
+    parts = urlsplit(text)
+    try:
+        is_whole = bool(parts.scheme) and "://" in text and parts.port != 0
+    except ValueError:  # the port is no number
+        is_whole = False
+    if parts.scheme in {"redis", "rediss"}:
+        is_whole = (
+            is_whole and bool(parts.hostname) and re.fullmatch(r"(/\d*)?", parts.path) is not None
+        )
+    if not is_whole:
+        raise ValueError(f"{variable} must be a URL such as redis://127.0.0.1:6379/0")
+    return text
 
 
 def whole_number(name: str, value: Any, least: int) -> int:
