@@ -10,7 +10,7 @@ from celery import Celery
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult
 from celery.states import STARTED
-from kombu.exceptions import OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]
 from redis.exceptions import AuthenticationError, RedisError
 
 from cluster.app import create
@@ -51,7 +51,7 @@ _IMPATIENT_TRANSPORT = {
 
 #: What Celery, kombu and redis-py raise while Redis is away. RuntimeError is the result
 #: backend's, out of retries to subscribe; it works again when Redis does.
-_AWAY = (OperationalError, RedisError, ConnectionError, RuntimeError)
+_AWAY = (OperationalError, BatchPublishError, RedisError, ConnectionError, RuntimeError)
 
 
 class Client:
@@ -135,6 +135,8 @@ class Client:
         policy = {"max_retries": max(1, int(timeout / 3))}
         try:
             return self.app.send_task(task, args, kwargs, retry_policy=policy, **options)
+        except RecursionError:
+            raise  # a RuntimeError, too: the arguments hold themselves
         except _AWAY as error:
             raise self._unreachable(error) from None
 

@@ -1,5 +1,6 @@
 """What the callers' commands share: numbers as arguments, the timeout, errors in one line."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,9 @@ import click
 import gmpy2
 
 from callers.client import TIMEOUT, Client, check_timeout
+
+#: A whole number as Python writes it: a sign, and digits with single underscores between.
+_INTEGER = re.compile(r"[+-]?[0-9]+(_[0-9]+)*")
 
 
 class Number(click.ParamType[int | float | complex]):
@@ -57,8 +61,10 @@ class Seconds(click.ParamType[float]):
 
 
 def _read_int(text: str) -> int:
+    if not _INTEGER.fullmatch(text):
+        raise ValueError(text)
     # Python's int() refuses more than 4300 digits, and takes a time that is quadratic in them.
-    return int(gmpy2.mpz(text.replace("_", "")))
+    return int(gmpy2.mpz(text.replace("_", "").removeprefix("+")))
 
 
 def text(value: complex) -> str:

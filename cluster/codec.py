@@ -90,7 +90,10 @@ def pack(value: Any) -> Any:
         if isinstance(value, numpy.ndarray):
             return Array(value)
         if isinstance(value, numpy.generic):
-            return pack(value.item())
+            item = value.item()
+            if isinstance(item, numpy.generic):
+                raise TypeError(f"a {value.dtype} cannot travel: Python has no such number")
+            return pack(item)
     return value
 
 

@@ -141,6 +141,7 @@ class Cluster:
         self._end(self._workers, patience=STOP_TIMEOUT)
         if self._server:
             self._end([self._server], patience=STOP_TIMEOUT)
+            self.state.remove("server", self._server.pid)
 
     def _end(self, processes: Sequence[Process], patience: float) -> None:
         for number, seconds in (
@@ -173,9 +174,10 @@ def replicas() -> dict[str, int]:
 
 
 def running(cluster: Cluster, job: Callable[[Cluster], int]) -> int:
-    """Run `job` with SIGINT and SIGTERM asking for the stop, then stop; return its status."""
+    """Run `job` while the signals of a person ask for the stop, then stop; return its status."""
     with ExitStack() as at_exit:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            at_exit.callback(signal.signal, number, signal.signal(number, cluster.request_stop))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            before = signal.signal(number, cluster.request_stop)
+            at_exit.callback(signal.signal, number, before)
         at_exit.callback(cluster.stop)
         return job(cluster)

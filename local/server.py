@@ -85,18 +85,24 @@ def start(port: int, password_path: Path, data: Path) -> Process:
             ) from None
     data.mkdir(parents=True, exist_ok=True)
     secret = password_path.read_text().strip()
-    quoted = secret.replace("\\", "\\\\").replace('"', '\\"')
+    if not secret.isprintable() or not secret:
+        raise ServerError(f"the password file {password_path} must hold one line of text")
     config = f"""
-include {ROOT / "deploy" / "redis.conf"}
+include {_quoted(ROOT / "deploy" / "redis.conf")}
 bind 127.0.0.1
 port {port}
-dir "{data}"
-requirepass "{quoted}"
+dir {_quoted(data)}
+requirepass {_quoted(secret)}
 loglevel warning
 """
     server = Process("redis", [binary(), "-"], dict(os.environ), config)
     _wait_until_it_answers(server, port, secret)
     return server
+
+
+def _quoted(value: object) -> str:
+    """Return a value as the server's configuration wants it."""
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _wait_until_it_answers(server: Process, port: int, secret: str) -> None:

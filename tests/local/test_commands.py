@@ -82,6 +82,11 @@ def test_a_matrix_goes_into_a_file(local: Local, tmp_path: Path) -> None:
         (("callers.add", "4", "6", "7"), 2, "Got unexpected extra argument (7)"),
         (("callers.add", "four", "6"), 2, "Invalid value for 'X': 'four' is not a number"),
         (("callers.add", "True", "6"), 2, "Invalid value for 'X': 'True' is not a number"),
+        (("callers.add", "--5", "6"), 2, "Invalid value for 'X': '--5' is not a number"),
+        (("callers.add", "4 4", "6"), 2, "Invalid value for 'X': '4 4' is not a number"),
+        (("callers.factorial", "--4"), 2, "'--4' is not a whole number"),
+        (("callers.factorial", "0x"), 2, "'0x' is not a whole number"),
+        (("callers.factorial", "1__0"), 2, "'1__0' is not a whole number"),
         (("callers.add", "", "6"), 2, "Invalid value for 'X': '' is not a number"),
         (("callers.add", "4", "6", "--timeout", "0"), 2, "'0' is not a time in seconds above zero"),
         (

@@ -128,6 +128,34 @@ def test_local_stop_ends_what_a_killed_supervisor_left(own_local: Local) -> None
     assert list(own_local.state.running()) == []
 
 
+def test_a_closed_terminal_stops_it_in_order(own_local: Local) -> None:
+    own_local.process.send_signal(signal.SIGHUP)
+
+    assert own_local.process.wait(30) == 0
+    assert list(own_local.state.running()) == []
+
+
+def test_a_path_with_spaces_and_quotes_is_as_good_as_any(tmp_path: Path) -> None:
+    folder = tmp_path / 'a "b" c'
+    folder.mkdir()
+    local = Local(folder)
+    try:
+        local.wait_until_ready()
+    finally:
+        assert local.stop() == 0
+
+
+@pytest.mark.parametrize("text", ["", "\n", "two\nlines"])
+def test_a_password_file_without_one_line_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "password").write_text(text)
+    local = Local(tmp_path)
+
+    assert local.process.wait(30) == 1
+    assert local.output() == (
+        f"error: the password file {tmp_path / 'password'} must hold one line of text\n"
+    )
+
+
 def test_a_second_start_is_refused(own_local: Local) -> None:
     done = own_local.command("local", "start")
 

@@ -78,6 +78,11 @@ def test_an_array_of_objects_is_refused() -> None:
         pack(np.array([{}]))
 
 
+def test_a_number_that_python_does_not_have_is_refused() -> None:
+    with pytest.raises(TypeError, match="float128 cannot travel"):
+        pack(np.longdouble(1))
+
+
 @pytest.mark.parametrize(
     "fields",
     [
