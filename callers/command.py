@@ -117,8 +117,6 @@ def run(command: Callable[..., Any]) -> None:
         _end("stopped", 130)
     except click.UsageError as error:
         _end(f"{error.format_message()} (--help tells more)", error.exit_code)
-    except BrokenPipeError:
-        _end("nobody reads the output", 1)
     except Exception as error:  # noqa: BLE001 - a job may raise anything at its worker
         _end(str(error) or type(error).__name__, 1)
 

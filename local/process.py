@@ -2,7 +2,7 @@
 
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -79,6 +79,3 @@ class Process:
     def signal(self, number: int) -> None:
         """Send a signal to the program alone: Celery's pool must not get it."""
         self._popen.send_signal(number)
-
-
-Starter = Callable[[], Process]

@@ -3,7 +3,6 @@
 import os
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -93,7 +92,7 @@ def three_add_workers(stack: Stack) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def make_environment(engine: None, tmp_path: Path) -> dict[str, str]:
+def make_environment(engine: None) -> dict[str, str]:
     """The environment of a stack of the test's own, for commands that start one."""
     return {
         **os.environ,
