@@ -40,7 +40,7 @@ def test_one_name_everywhere() -> None:
     assert {file.stem for file in ROOT.glob("callers/*.py")} >= families
     for family in families:
         service = compose()["services"][family]
-        assert service["image"] == f"task-cluster/{family}"
+        assert service["image"] == f"${{IMAGE_PREFIX:-task-cluster}}/{family}"
         assert service["build"]["dockerfile"] == f"{family}/Dockerfile"
         assert f"call-{family}" in compose()["services"]
         for what in ("REPLICAS", "CONCURRENCY"):
