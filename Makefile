@@ -19,7 +19,7 @@ help: ## Show this list
 
 # On Docker ---------------------------------------------------------------------
 
-.PHONY: docker_compose_start docker_compose_stop docker_compose_clean docker_compose_scale
+.PHONY: docker_compose_start docker_compose_stop docker_compose_clean docker_compose_scale docker_compose_beat
 docker_compose_start: ## Build and start the cluster on Docker, run the three callers
 	@deploy/docker_start
 
@@ -33,11 +33,17 @@ docker_compose_scale: ## Run N workers of a family until the next start: SERVICE
 	$(if $(and $(SERVICE),$(N)),,$(error say which and how many: make $@ SERVICE=add N=3))
 	docker compose up --detach --wait --no-deps --no-recreate --scale $(SERVICE)=$(N) $(SERVICE)
 
+docker_compose_beat: ## Start beat, which submits jobs by the clock: beat_schedule in celeryconfig.py
+	docker compose --profile beat up --build --detach --wait --no-deps --no-recreate beat
+
 # On a bare machine -------------------------------------------------------------
 
-.PHONY: demo local_start local_start_server local_stop local_clean kill_workers
+.PHONY: demo demo_parallel local_start local_start_server local_stop local_clean kill_workers
 demo: $(RUN) ## Start a cluster without Docker, run the three callers, stop it
 	@$(LOCAL) demo
+
+demo_parallel: $(RUN) ## Do ten 5 s jobs in series, as a group and as a chord: a minute
+	@$(LOCAL) demo-parallel
 
 local_start: $(RUN) ## Run the cluster without Docker in this terminal, until Ctrl-C
 	@$(LOCAL) start
@@ -64,7 +70,13 @@ celery_start_factorial_worker: $(RUN) ## Run one more factorial worker in this t
 celery_start_mat_mul_worker: $(RUN) ## Run one more mat_mul worker in this terminal
 	@$(LOCAL) worker mat_mul
 
-.PHONY: test_add_task test_factorial_task test_mat_mul_task
+.PHONY: celery_start_beat
+celery_start_beat: $(RUN) ## Run beat in this terminal: it submits jobs by the clock
+	@$(VENV)/bin/python -m callers.beat
+
+# Ask the running cluster, on Docker or not -----------------------------------------
+
+.PHONY: test_add_task test_factorial_task test_mat_mul_task canvas inspect
 test_add_task: $(RUN) ## Ask the running cluster for 4 + 6
 	@$(VENV)/bin/python -m callers.add 4 6
 
@@ -73,6 +85,12 @@ test_factorial_task: $(RUN) ## Ask the running cluster for 20000!
 
 test_mat_mul_task: $(RUN) ## Ask the running cluster for a product of matrices
 	@$(VENV)/bin/python -m callers.mat_mul 20 20 --brief
+
+canvas: $(RUN) ## Run an example of each of Celery's ways to put jobs together
+	@$(VENV)/bin/python -m callers.canvas
+
+inspect: $(RUN) ## Show all workers, their queues and the jobs that run
+	@$(VENV)/bin/python -m callers.inspect
 
 # Development -------------------------------------------------------------------
 

@@ -7,11 +7,13 @@ The names are Celery's: https://docs.celeryq.dev/en/stable/userguide/configurati
 import os
 import socket
 
+from celery.app.backends import BACKEND_ALIASES
+from celery.schedules import crontab
 from kombu.transport import TRANSPORT_ALIASES
 
 from cluster import limits
 from cluster.password import with_password_file
-from cluster.routes import refuse_all_but
+from cluster.routes import celerys_own, refuse_all_but
 
 # Where ------------------------------------------------------------------------
 
@@ -26,8 +28,10 @@ for _variable in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
 broker_url = os.environ.get("CELERY_BROKER_URL") or with_password_file(_redis)
 result_backend = os.environ.get("CELERY_RESULT_BACKEND") or with_password_file(_redis)
 
-# What the scheme of a Redis URL stands for: kombu's transport, with a defect mended.
+# What the scheme of a Redis URL stands for: kombu's transport, with a defect mended, and
+# Celery's result store, which tells more of a chord that failed.
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "cluster.transport:Transport"))
+BACKEND_ALIASES.update(dict.fromkeys(("redis", "rediss"), "cluster.backend:RedisBackend"))
 
 # One line a task. A name that is not here is refused at the caller: on its way to
 # no worker, it would leave its caller waiting.
@@ -35,10 +39,14 @@ _routes = {
     "add.tasks.add": {"queue": "add"},
     "add.tasks.tsum": {"queue": "add"},
     "add.tasks.longtime_add": {"queue": "add"},
+    "add.tasks.unsteady_add": {"queue": "add"},
+    "add.tasks.error_of": {"queue": "add"},
     "factorial.tasks.factorial": {"queue": "factorial"},
     "mat_mul.tasks.mat_mul": {"queue": "mat_mul"},
 }
-task_routes = (_routes, refuse_all_but(_routes))
+# Celery's own tasks (chord_unlock, accumulate, backend_cleanup) need a worker, too.
+_of_celery = {"queue": "add"}
+task_routes = (_routes, celerys_own(_routes, _of_celery), refuse_all_but(_routes))
 task_queues = {
     queue: {"exchange": queue, "routing_key": queue}
     for queue in sorted({route["queue"] for route in _routes.values()})
@@ -46,8 +54,33 @@ task_queues = {
 # A misspelt queue is an error, not a new queue that nobody reads.
 task_create_missing_queues = False
 
-# What a message may hold: plain JSON and what cluster.codec adds. Never pickle.
+# What a message may hold: plain JSON and what cluster.codec adds. Never pickle. Whoever sends
+# something else is told so.
 accept_content = ["json"]
+worker_consumer = "cluster.consumer:Consumer"
+
+# When --------------------------------------------------------------------------
+
+# The furthest that a countdown or an ETA may lie ahead, in seconds: until then a worker holds
+# the job in its memory. Not Celery's setting: cluster.app reads it.
+longest_countdown = limits.setting("MAX_COUNTDOWN", 86_400)
+
+# What `callers.beat` submits by the clock; UTC. A job that no worker took within the time
+# that it is repeated in is not worth running: `expires`, in seconds.
+beat_schedule = {
+    "add-every-ten-seconds": {
+        "task": "add.tasks.add",
+        "args": (4, 6),
+        "schedule": 10.0,
+        "options": {"expires": 10},
+    },
+    "factorial-every-night": {
+        "task": "factorial.tasks.factorial",
+        "args": (20_000,),
+        "schedule": crontab(hour=3, minute=0),
+        "options": {"expires": 3600, "priority": "low"},
+    },
+}
 
 # How long ---------------------------------------------------------------------
 
@@ -63,7 +96,7 @@ _lease = limits.setting("JOB_LEASE", 15)
 
 # Jobs that a family's worker runs side by side where <FAMILY>_CONCURRENCY does not say: one,
 # but for jobs that wait or use one core only. Not Celery's setting: cluster.worker reads it.
-family_concurrency = {"add": 4, "factorial": 2}
+family_concurrency = {"add": 10, "factorial": 2}
 # Take a job only when a process is free for it: others may be idle.
 worker_prefetch_multiplier = 1
 # Jobs that wait for their time are held in memory: bound them.
@@ -79,7 +112,12 @@ task_acks_late = True
 # again, and give up after three times, for a job that kills its process every time.
 task_reject_on_worker_lost = True
 task_retry_on_worker_lost = True
-task_annotations = {"*": {"max_retries": 3, "default_retry_delay": 1}}
+task_annotations = {
+    "*": {"max_retries": 3, "default_retry_delay": 1},
+    # What one task may take where it differs from all others: `rate_limit`, of one worker;
+    # `soft_time_limit` and `time_limit`, in seconds.
+    "add.tasks.unsteady_add": {"rate_limit": "10/s", "soft_time_limit": 20, "time_limit": 30},
+}
 # A lost connection must not kill running jobs; the one that is then delivered twice is
 # recognised by its stored result.
 worker_cancel_long_running_tasks_on_connection_loss = False
@@ -116,8 +154,9 @@ broker_transport_options = {
     "unacked_restore_throttle": 1,
     "unacked_restore_limit": 1000,
     "unacked_mutex_expire": 10,
-    # One list a queue: priorities are not used yet.
-    "priority_steps": [0],
+    # Three lists a queue, the most urgent first: high, normal and low of cluster.options. The
+    # fourth is read for programs with kombu's own settings, which may write to it.
+    "priority_steps": [0, 3, 6, 9],
 }
 redis_socket_timeout = 10
 redis_socket_connect_timeout = 5

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from celery import shared_task
+from celery.result import AsyncResult
 
 from cluster import limits
 
@@ -11,6 +12,8 @@ Number = int | float | complex
 
 #: Seconds that `longtime_add` may wait: MAX_WAIT can lower or raise it, up to TASK_TIME_LIMIT.
 MAX_WAIT = 100
+#: Seconds that `error_of` waits for an error to be stored.
+ERROR_TIMEOUT = 10.0
 
 
 @shared_task
@@ -44,3 +47,35 @@ def longtime_add(x: Number, y: Number, seconds: float = 5) -> Any:
     limits.number("y", y)
     time.sleep(limits.seconds("seconds", seconds, limits.setting("MAX_WAIT", MAX_WAIT), "MAX_WAIT"))
     return x + y
+
+
+@shared_task(bind=True)
+def unsteady_add(self: Any, x: Number, y: Number, failures: int = 2) -> Any:
+    """Return x + y, after so many tries that fail as a lost connection does.
+
+    It shows how an error that can pass is met: see `cluster.task.Task`. Raises
+    ConnectionError if `failures` is more than the retries a job has, TypeError for
+    anything but numbers.
+    """
+    limits.whole_number("failures", failures, least=0)
+    total = add(x, y)
+    if self.request.retries < failures:
+        raise ConnectionError(f"try {self.request.retries + 1} was to fail")
+    return total
+
+
+@shared_task
+def error_of(job_id: str) -> str:
+    """Return the error of a failed job as text, `ValueError: …`: made for `link_error`.
+
+    Waits for that error for up to ERROR_TIMEOUT seconds: Celery calls a chord's error
+    callbacks just before it stores the error. Raises ValueError if the job has not failed,
+    TypeError for anything but an id.
+    """
+    if not isinstance(job_id, str):
+        raise TypeError(f"job_id must be a text, not {limits.brief(job_id)}")
+    failed: AsyncResult[Any] = AsyncResult(job_id)
+    error = failed.get(timeout=ERROR_TIMEOUT, propagate=False, disable_sync_subtasks=False)
+    if not failed.failed():
+        raise ValueError(f"job {job_id} has not failed")
+    return f"{type(error).__name__}: {error}"

@@ -1,20 +1,21 @@
 """The one place where callers talk to Celery: submit jobs by name, wait for results."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self
 
-from celery import Celery
+from celery.canvas import Signature
 from celery.exceptions import TimeoutError as CeleryTimeout
-from celery.result import AsyncResult
+from celery.result import AsyncResult, ResultBase, ResultSet
 from celery.states import STARTED
 from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]
 from redis.exceptions import AuthenticationError, RedisError
 
-from cluster.app import create
-from cluster.errors import JobTimeout, Unreachable
+from cluster.app import App, create
+from cluster.codec import OpaqueArray
+from cluster.errors import ClusterError, JobTimeout, Unreachable
 
 #: Seconds a job may take, waiting in its queue included, where the caller names no time.
 TIMEOUT = 60.0
@@ -63,7 +64,7 @@ class Client:
 
     def __init__(self, broker_url: str | None = None, result_backend: str | None = None) -> None:
         #: The plain Celery app, for whatever Celery can do beyond this class.
-        self.app: Celery[Any] = create("caller", backend=result_backend, set_as_current=False)
+        self.app: App = create("caller", backend=result_backend, set_as_current=False)
         transport_options = {**self.app.conf.broker_transport_options, **_IMPATIENT_TRANSPORT}
         self.app.conf.update(_IMPATIENT, broker_transport_options=transport_options)
         if broker_url:
@@ -80,6 +81,10 @@ class Client:
     ) -> None:
         self.close()
 
+    def connect(self) -> None:
+        """Find out at once whether the broker answers; raises Unreachable if not."""
+        self._connect(CONNECT_TIMEOUT)
+
     def close(self) -> None:
         """Close the connections; results that were fetched stay usable."""
         backend: Any = self.app.backend
@@ -89,25 +94,54 @@ class Client:
         notices.subscribed_to.clear()
         self.app.close()
 
-    def submit(self, task: str, *args: Any, **kwargs: Any) -> "AsyncResult[Any]":
-        """Submit a job and return at once, with Celery's handle on its result.
+    def signature(self, task: str, *args: Any, **kwargs: Any) -> "Signature[Any]":
+        """Return Celery's signature of a job: a part of a canvas, or a job with options.
 
-        Raises UnknownTask for a name that leads to no queue, Unreachable if the broker
-        does not answer within CONNECT_TIMEOUT seconds or refuses the password.
+        `client.signature("add.tasks.add", 4, 6).set(priority="high", countdown=10)`
+        """
+        return self.app.signature(task, args, kwargs)
+
+    def submit(self, task: "str | Signature[Any]", *args: Any, **kwargs: Any) -> Any:
+        """Submit a job, or a canvas, and return at once, with Celery's handle on its result.
+
+        Raises UnknownTask for a name that leads to no queue, with nothing submitted;
+        Unreachable if the broker does not answer within CONNECT_TIMEOUT seconds or refuses
+        the password; ValueError or TypeError for options that are out of range.
         """
         self._connect(CONNECT_TIMEOUT)
-        return self._send(task, args, kwargs, CONNECT_TIMEOUT)
+        return self._submit(task, args, kwargs, CONNECT_TIMEOUT)
 
-    def call(self, task: str, *args: Any, timeout: float = TIMEOUT, **kwargs: Any) -> Any:
-        """Submit a job, wait up to `timeout` seconds and return its value.
+    def call(
+        self, task: "str | Signature[Any]", *args: Any, timeout: float = TIMEOUT, **kwargs: Any
+    ) -> Any:
+        """Submit a job, or a canvas, wait up to `timeout` seconds and return its value.
 
-        Raises what `submit` raises, what the job raised, or JobTimeout, which says what
-        became of the job: it stays submitted, and its result can be had by its id. To find
-        that out, JobTimeout comes up to ANSWER_TIMEOUT later.
+        A group's value is the list of its members'. Raises what `submit` and `get` raise.
         """
         deadline = monotonic() + check_timeout(timeout)
         self._connect(min(timeout, CONNECT_TIMEOUT))
-        return self._wait(self._send(task, args, kwargs, timeout), task, deadline, timeout)
+        result = self._submit(task, args, kwargs, timeout)
+        name = task if isinstance(task, str) else task["task"]
+        return self._value(result, name, deadline, timeout)
+
+    def get(
+        self,
+        result: ResultBase,
+        timeout: float = TIMEOUT,
+        on_ready: Callable[[object], object] | None = None,
+    ) -> Any:
+        """Wait up to `timeout` seconds for what was submitted, and return its value.
+
+        `on_ready` is called for each job of a group as it ends, in any order. Raises what
+        the job raised, or JobTimeout, which says what became of the job: it stays submitted,
+        and its result can be had by its id. To find that out, JobTimeout comes up to
+        ANSWER_TIMEOUT later.
+        """
+        deadline = monotonic() + check_timeout(timeout)
+        if on_ready:
+            for job in _jobs(result):
+                job.then(on_ready, on_error=on_ready)
+        return self._value(result, "the job", deadline, timeout)
 
     def map(
         self, task: str, list_of_args: Iterable[Sequence[Any]], timeout: float = TIMEOUT
@@ -126,11 +160,23 @@ class Client:
                 ]
         except _AWAY as error:  # the batch itself, sent as the block ends
             raise self._unreachable(error) from None
-        return [self._wait(result, task, deadline, timeout) for result in results]
+        return [self._value(result, task, deadline, timeout) for result in results]
+
+    def _submit(
+        self, task: "str | Signature[Any]", args: Sequence[Any], kwargs: Any, timeout: float
+    ) -> Any:
+        if isinstance(task, str):
+            return self._send(task, args, kwargs, timeout)
+        try:
+            return task.apply_async(tuple(args), kwargs)
+        except RecursionError:
+            raise
+        except _AWAY as error:
+            raise self._unreachable(error) from None
 
     def _send(
         self, task: str, args: Sequence[Any], kwargs: dict[str, Any], timeout: float, **options: Any
-    ) -> "AsyncResult[Any]":
+    ) -> Any:
         # A try on a silent connection and the pause before the next take three seconds.
         policy = {"max_retries": max(1, int(timeout / 3))}
         try:
@@ -161,20 +207,29 @@ class Client:
         except _AWAY as error:
             raise self._unreachable(error) from None
 
-    def _wait(self, result: "AsyncResult[Any]", task: str, deadline: float, timeout: float) -> Any:
-        """Return the job's value, or raise its error; JobTimeout at the deadline."""
+    def _value(self, result: Any, name: str, deadline: float, timeout: float) -> Any:
+        """Return the value of a job, or the list of those of a group, or raise the error."""
+        if isinstance(result, ResultSet):
+            return [self._value(member, name, deadline, timeout) for member in result.results or ()]
+        self._wait(result, name, deadline, timeout)
+        value = result.get()
+        if isinstance(value, OpaqueArray):
+            raise ClusterError(f"the value is an array ({value!r}): install numpy here")
+        return value
+
+    def _wait(self, result: "AsyncResult[Any]", name: str, deadline: float, timeout: float) -> None:
+        """Wait until the job has ended; raise JobTimeout at the deadline."""
         while True:
             left = deadline - monotonic()
             try:
                 if self._is_done(result, left):
-                    break
+                    return
                 if left <= 0:
-                    raise JobTimeout(self._why_late(result, task, timeout))
+                    raise JobTimeout(self._why_late(result, name, timeout))
             except _AWAY as error:
                 if left <= 0:
                     raise self._unreachable(error) from None
                 sleep(min(left, RETRY_INTERVAL))
-        return result.get()
 
     def _is_done(self, result: "AsyncResult[Any]", left: float) -> bool:
         """Wait for a notice, but no longer than is left; tell whether the job has ended."""
@@ -189,19 +244,25 @@ class Client:
             return False
         return True
 
-    def _why_late(self, result: "AsyncResult[Any]", task: str, timeout: float) -> str:
-        late = f"{task} gave no result within {timeout:g} s"
-        queue = self.app.amqp.router.route({}, task)["queue"].name
+    def _why_late(self, result: "AsyncResult[Any]", name: str, timeout: float) -> str:
+        late = f"{name} gave no result within {timeout:g} s"
         try:
-            if result.state == STARTED:
-                return f"{late}: job {result.id} still runs on {result.info['hostname']}"
+            job = _first_unfinished(result)
+            if job.state == STARTED:
+                return f"{late}: job {job.id} still runs on {job.info['hostname']}"
+            if name not in self.app.conf.task_routes[0]:
+                return (
+                    f"{late}: nothing is known of job {job.id}, which waits in a queue, "
+                    "was never submitted, or ended so long ago that its result has expired"
+                )
+            queue = self.app.amqp.router.route({}, name)["queue"].name
             answers = self.app.control.inspect(timeout=ANSWER_TIMEOUT).active_queues() or {}
         except _AWAY as error:
             return f"{late}: the broker went away ({error})"
         workers = [name for name, queues in answers.items() if queue in _names(queues)]
         if not workers:
-            return f"{late}: no worker consumes the queue {queue!r}, where job {result.id} stays"
-        return f"{late}: job {result.id} waits in the queue {queue!r} of {len(workers)} worker(s)"
+            return f"{late}: no worker consumes the queue {queue!r}, where job {job.id} stays"
+        return f"{late}: job {job.id} waits in the queue {queue!r} of {len(workers)} worker(s)"
 
     def _unreachable(self, error: BaseException) -> Unreachable:
         if isinstance(error, Unreachable):
@@ -217,6 +278,24 @@ def check_timeout(seconds: float) -> float:
     if not 0 < seconds < math.inf:
         raise ValueError(f"timeout must be a number of seconds above zero, not {seconds}")
     return seconds
+
+
+def _jobs(result: Any) -> Iterator["AsyncResult[Any]"]:
+    """Yield the jobs that a result is made of."""
+    if isinstance(result, ResultSet):
+        for member in result.results or ():
+            yield from _jobs(member)
+    else:
+        yield result
+
+
+def _first_unfinished(result: "AsyncResult[Any]") -> "AsyncResult[Any]":
+    """Return the job that all others wait for: a chain's result is its last job's."""
+    parent: Any = result.parent
+    while parent is not None and not parent.ready():
+        result = next(job for job in _jobs(parent) if not job.ready())
+        parent = result.parent
+    return result
 
 
 def _names(queues: Sequence[Any]) -> set[str]:

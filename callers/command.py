@@ -67,10 +67,12 @@ def _read_int(text: str) -> int:
     return int(gmpy2.mpz(text.replace("_", "").removeprefix("+")))
 
 
-def text(value: complex) -> str:
-    """Return a number as text, an int with all its digits."""
+def text(value: Any) -> str:
+    """Return a value as text, an int with all its digits, in a list or alone."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(text, value))}]"
     # str() refuses more than 4300 digits, too.
-    return gmpy2.mpz(value).digits() if isinstance(value, int) else str(value)
+    return gmpy2.mpz(value).digits() if type(value) is int else str(value)
 
 
 timeout_option = click.option(

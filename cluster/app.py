@@ -1,10 +1,13 @@
 """The Celery app that every worker and caller of the cluster is."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery
 from celery.app import amqp
+from celery.canvas import group
 
+from cluster import canvas, options
 from cluster.codec import pack
 
 
@@ -23,12 +26,55 @@ class AMQP(amqp.AMQP):
         return message._replace(body=(body_args, body_kwargs, pack(embedded)))
 
 
-def create(name: str, **options: Any) -> Celery:
-    """Return an app called `name`, configured by `celeryconfig`; `options` are Celery's."""
-    return Celery(
+class App(Celery[Any]):
+    """A Celery app that finds what is wrong with a job where the job is submitted."""
+
+    def send_task(
+        self,
+        name: str,
+        args: Any = None,
+        kwargs: Any = None,
+        countdown: Any = None,
+        eta: Any = None,
+        *rest: Any,
+        **more: Any,
+    ) -> Any:
+        """Send a job by name: every job comes this way, from a canvas or from beat, too.
+
+        `priority` is high, normal or low, or the broker's number. Raises UnknownTask for a
+        name, of this task or of one linked to it, that leads to no worker; ValueError or
+        TypeError for a priority, countdown or ETA that is out of range.
+        """
+        self.check_names(canvas.linked_names(more))
+        options.check_time(countdown, eta, self.now(), self.conf.longest_countdown)
+        scheme = (self.conf.broker_write_url or self.conf.broker_url).partition(":")[0]
+        more["priority"] = options.priority(
+            more.get("priority"), amqp=scheme in {"amqp", "amqps", "pyamqp"}
+        )
+        return super().send_task(name, args, kwargs, countdown, eta, *rest, **more)
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raise UnknownTask for the first name that leads to no worker."""
+        for name in names:
+            # A router of ours finds the queue of Celery's map in its arguments: checked there.
+            if not name.startswith("celery."):
+                self.amqp.router.route({}, name)
+
+
+def _check_group(app: Any, signature: group) -> None:
+    if isinstance(app, App):
+        app.check_names(canvas.task_names(signature))
+
+
+canvas.check_groups_first(_check_group)
+
+
+def create(name: str, **settings: Any) -> App:
+    """Return an app called `name`, configured by `celeryconfig`; `settings` are Celery's."""
+    return App(
         name,
         amqp=AMQP,
         task_cls="cluster.task:Task",
         config_source="celeryconfig",
-        **options,
+        **settings,
     )

@@ -70,6 +70,24 @@ class Array:
         }
 
 
+class OpaqueArray:
+    """An array in a process without numpy, which can pass it on but not look into it.
+
+    A worker gets one where it only carries a value: it joins the results of a chord
+    whose members are of other families, or runs a link of a chain that keeps what it got.
+    """
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self._fields = fields
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self._fields["shape"]))
+        return f"<array {shape} {self._fields['dtype']}, to be read with numpy>"
+
+    def __json__(self) -> dict[str, Any]:
+        return {"__type__": "ndarray", "__value__": self._fields}
+
+
 def pack(value: Any) -> Any:
     """Return `value` with long integers and arrays wrapped, inside containers too.
 
@@ -109,11 +127,11 @@ def _decode_complex(parts: list[float]) -> complex:
     return complex(*parts)
 
 
-def _decode_array(fields: dict[str, Any]) -> "np.ndarray[Any, Any]":
+def _decode_array(fields: dict[str, Any]) -> "np.ndarray[Any, Any] | OpaqueArray":
     try:
         import numpy as np
     except ImportError:
-        raise ValueError("this value is an array: install numpy to read it") from None
+        return OpaqueArray(fields)
     dtype = np.dtype(fields["dtype"])
     if dtype.kind not in NUMERIC_KINDS:
         raise ValueError(f"an array of {dtype} is refused: only numbers may travel")

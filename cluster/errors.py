@@ -23,3 +23,7 @@ class OutOfMemory(ClusterError):
     Not a `MemoryError`: Celery takes one for a broken worker, ends it and runs
     the job again, which ends the next worker.
     """
+
+
+class Unreadable(ClusterError):
+    """The worker could not read the job's message: not JSON, or a value of no known type."""

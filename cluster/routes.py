@@ -1,4 +1,4 @@
-"""A job that no worker would ever run is refused where it is submitted."""
+"""Which queue a job goes to; one that no worker would ever run is refused at its submitter."""
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
@@ -6,7 +6,29 @@ from typing import Any
 
 from cluster.errors import UnknownTask
 
-Router = Callable[..., dict[str, Any] | None]
+Router = Callable[..., Mapping[str, Any] | None]
+
+
+def celerys_own(routes: Mapping[str, Any], others: Mapping[str, Any]) -> Router:
+    """Return a router for the tasks that Celery brings: `celery.starmap` and its like.
+
+    `map`, `starmap` and `chunks` run another task in their own process, so they go where
+    that one goes. The rest, which need no family's code, go to `others`.
+    """
+
+    def route(
+        name: str, args: object, kwargs: Any, options: Mapping[str, Any], task: object = None
+    ) -> Mapping[str, Any] | None:
+        if not name.startswith("celery.") or "queue" in options:
+            return None
+        inner = (kwargs or {}).get("task")
+        if inner is None:
+            return others
+        if inner["task"] not in routes:
+            raise unknown_task(inner["task"], routes)
+        return dict(routes[inner["task"]])
+
+    return route
 
 
 def refuse_all_but(routes: Mapping[str, Any]) -> Router:
@@ -19,13 +41,13 @@ def refuse_all_but(routes: Mapping[str, Any]) -> Router:
         name: str, args: object, kwargs: object, options: Mapping[str, Any], task: object = None
     ) -> None:
         if "queue" not in options:
-            raise UnknownTask(f"no task is called {name!r}{_hint(name, routes)}")
+            raise unknown_task(name, routes)
 
     return refuse
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
+def unknown_task(name: str, known: Iterable[str]) -> UnknownTask:
+    """Return the error for a name that leads to no worker, with the nearest one that does."""
     close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; there are {', '.join(sorted(known))}"
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known))}"
+    return UnknownTask(f"no task is called {name!r}; {hint}")

@@ -28,9 +28,18 @@ class Request(CeleryRequest):
 
 
 class Task(CeleryTask[Any, Any]):
-    """A task whose result may be a long integer or an array."""
+    """A task whose result may be a long integer or an array.
+
+    An error that can pass, of a connection or a time-out, is no failure yet: the job runs
+    again after up to 1, 2 and 4 s, at random so that many do not come back at once
+    ("full jitter": https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+    """
 
     Request = f"{__name__}:Request"
+    autoretry_for = (ConnectionError, TimeoutError)
+    retry_backoff = True
+    retry_backoff_max = 60
+    retry_jitter = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task: plainly where Python code calls it, packing the result for Celery."""

@@ -34,7 +34,7 @@ class Cluster:
     `kill-workers` has stopped.
     """
 
-    def __init__(self, state: State, port: int, password_file: Path) -> None:
+    def __init__(self, state: State, port: int, password_file: Path, **variables: str) -> None:
         self.state = state
         self.port = port
         self.password_file = password_file
@@ -46,6 +46,7 @@ class Cluster:
             "REDIS_PASSWORD_FILE": str(password_file.resolve()),
             "PYTHONPATH": str(server.ROOT),
             "PYTHONUNBUFFERED": "1",
+            **variables,
         }
         self._server: Process | None = None
         self._workers: list[Process] = []
@@ -92,10 +93,10 @@ class Cluster:
 
     # Run -----------------------------------------------------------------------
 
-    def call(self, *argv: str) -> Process:
+    def call(self, *argv: str, draws: bool = False) -> Process:
         """Run a caller to its end, or until a stop is requested."""
         show("caller", f"$ python -m {' '.join(argv)}")
-        caller = Process("caller", [sys.executable, "-m", *argv], self.env)
+        caller = Process("caller", [sys.executable, "-m", *argv], self.env, draws=draws)
         self._callers.append(caller)
         while not caller.wait(INTERVAL) and not self._stop_requested.is_set():
             self._restart_the_dead()
@@ -137,15 +138,16 @@ class Cluster:
 
     def stop(self) -> None:
         """Stop callers, then workers, which finish what they run, then the server."""
-        self._end(self._callers, patience=0)
-        self._end(self._workers, patience=STOP_TIMEOUT)
+        # A caller leaves the terminal in order on Ctrl-C, which reaches it this way alone.
+        self._end(self._callers, signal.SIGINT, patience=2)
+        self._end(self._workers, signal.SIGTERM, patience=STOP_TIMEOUT)
         if self._server:
-            self._end([self._server], patience=STOP_TIMEOUT)
+            self._end([self._server], signal.SIGTERM, patience=STOP_TIMEOUT)
             self.state.remove("server", self._server.pid)
 
-    def _end(self, processes: Sequence[Process], patience: float) -> None:
+    def _end(self, processes: Sequence[Process], first: int, patience: float) -> None:
         for number, seconds in (
-            (signal.SIGTERM, patience),
+            (first, patience),
             (signal.SIGQUIT, 5),
             (signal.SIGKILL, 5),
         ):

@@ -22,10 +22,19 @@ def show(name: str, line: str) -> None:
 
 
 class Process:
-    """A program that runs in a session of its own, so that Ctrl-C reaches only its starter."""
+    """A program that runs in a session of its own, so that Ctrl-C reaches only its starter.
+
+    With `draws` its output goes to the terminal as it is: it shows a progress bar.
+    """
 
     def __init__(
-        self, name: str, argv: Sequence[str], env: Mapping[str, str], stdin: str = ""
+        self,
+        name: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        stdin: str = "",
+        *,
+        draws: bool = False,
     ) -> None:
         self.name = name
         self.lines: list[str] = []
@@ -33,8 +42,8 @@ class Process:
             argv,
             env=env,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stdout=None if draws else subprocess.PIPE,
+            stderr=None if draws else subprocess.STDOUT,
             text=True,
             errors="replace",
             start_new_session=True,
@@ -52,8 +61,7 @@ class Process:
             pass  # it ended already: its exit status tells
 
     def _show_output(self) -> None:
-        assert self._popen.stdout
-        for line in self._popen.stdout:
+        for line in self._popen.stdout or ():
             self.lines.append(line.rstrip("\n"))
             show(self.name, self.lines[-1])
 

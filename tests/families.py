@@ -62,6 +62,7 @@ JOBS = [
     Job("add.tasks.tsum", ([],), 0),
     Job("add.tasks.tsum", ([10**5000, 1],), 10**5000 + 1),
     Job("add.tasks.longtime_add", (4, 6), 10, {"seconds": 0.1}),
+    Job("add.tasks.unsteady_add", (4, 6, 0), 10),
     Job("factorial.tasks.factorial", (0,), 1),
     Job("factorial.tasks.factorial", (20,), 2432902008176640000),
     Job("factorial.tasks.factorial", (20_000,), FACTORIAL_DIGESTS[20_000]),
@@ -70,6 +71,9 @@ JOBS = [
     Job("mat_mul.tasks.mat_mul", (20, 30, 7), product(20, 30, 7)),
     Job("mat_mul.tasks.mat_mul", (300, 200), product(300, 200, 7), {"seed": 7}),
 ]
+
+#: Tasks whose good example needs another job first: tests/local/test_canvas.py has it.
+ABOUT_JOBS = {"add.tasks.error_of"}
 
 #: What every worker must answer with an error.
 BAD_JOBS = [
@@ -84,6 +88,8 @@ BAD_JOBS = [
     BadJob("add.tasks.longtime_add", (1, 2, -1), ValueError, "MAX_WAIT"),
     BadJob("add.tasks.longtime_add", (1, 2, 1e9), ValueError, "MAX_WAIT"),
     BadJob("add.tasks.longtime_add", (1, 2, float("nan")), ValueError, "not nan"),
+    BadJob("add.tasks.unsteady_add", (4, 6, -1), ValueError, "failures must be at least 0"),
+    BadJob("add.tasks.error_of", (7,), TypeError, "job_id must be a text, not 7"),
     BadJob("factorial.tasks.factorial", (-1,), ValueError, "n must be at least 0, not -1"),
     BadJob("factorial.tasks.factorial", (2.5,), TypeError, "n must be a whole number, not 2.5"),
     BadJob("factorial.tasks.factorial", (float("nan"),), TypeError, "not nan"),

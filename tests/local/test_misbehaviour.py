@@ -71,4 +71,4 @@ def test_an_error_of_the_job_is_not_taken_for_a_broken_connection(client: Client
     result = client.app.send_task(f"{MODULE}.error_of_the_client", queue="add")
 
     with pytest.raises(RuntimeError, match="the job's own"):
-        client._wait(result, "add.tasks.add", float("inf"), 0)
+        client.get(result)

@@ -13,7 +13,13 @@ PER_FAMILY = {
     f"{family.upper()}_{what}" for family in FAMILIES for what in ("REPLICAS", "CONCURRENCY")
 }
 #: Set by the project's own files for its own processes: nothing for a user to change.
-INTERNAL = {"WORKER_HEARTBEAT_FILE", "LOCAL_STATE", "REQUIRE_DOCKER", "PYTHONWARNINGS"}
+INTERNAL = {
+    "WORKER_HEARTBEAT_FILE",
+    "BEAT_HEARTBEAT_FILE",
+    "LOCAL_STATE",
+    "REQUIRE_DOCKER",
+    "PYTHONWARNINGS",
+}
 #: Read by Compose itself.
 OF_COMPOSE = {"COMPOSE_PROJECT_NAME"}
 
@@ -63,6 +69,7 @@ def test_the_concurrency_of_the_example_is_the_codes(family: str) -> None:
     [
         ("celeryconfig.py", r'"TASK_TIME_LIMIT", (\d+)', "TASK_TIME_LIMIT"),
         ("celeryconfig.py", r'"JOB_LEASE", (\d+)', "JOB_LEASE"),
+        ("celeryconfig.py", r'"MAX_COUNTDOWN", ([\d_]+)', "MAX_COUNTDOWN"),
         ("celeryconfig.py", r'"REDIS_PORT", (\d+)', "REDIS_PORT"),
         ("local/commands.py", r'"REDIS_PORT", (\d+)', "REDIS_PORT"),
         ("add/tasks.py", r"^MAX_WAIT = (\d+)", "MAX_WAIT"),

@@ -1,0 +1,80 @@
+"""`python -m callers.beat`: submit jobs by the clock, as `beat_schedule` of celeryconfig says.
+
+One beat a cluster: two of them would submit each job twice.
+"""
+
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from celery import beat
+from celery.schedules import maybe_schedule
+
+from cluster import limits
+from cluster.app import App, create
+from cluster.errors import ClusterError, UnknownTask
+
+#: Where it notes when each job was submitted last, so that a restart misses none: BEAT_STATE.
+STATE = Path(".local/beat-schedule")
+#: Touched at each pass over the schedule: BEAT_HEARTBEAT_FILE. None without the variable.
+HEARTBEAT_VARIABLE = "BEAT_HEARTBEAT_FILE"
+#: Seconds between two passes, at most: a heartbeat must not grow old.
+INTERVAL = 5
+
+
+class Scheduler(beat.PersistentScheduler):
+    """Celery's scheduler, with a heartbeat file."""
+
+    def tick(self, *args: Any, **options: Any) -> Any:
+        """Submit what is due and return the seconds until the next job is."""
+        seconds = super().tick(*args, **options)
+        heartbeat = os.environ.get(HEARTBEAT_VARIABLE)
+        if heartbeat:
+            Path(heartbeat).touch()
+        return seconds
+
+
+def check(schedule: dict[str, dict[str, Any]], app: App) -> None:
+    """Check a schedule before the first job of it is due.
+
+    Raises UnknownTask or ClusterError, naming the entry, for a task that no worker has, a
+    missing or a wrong time. Celery would say so when the job is due, to its log.
+    """
+    for name, entry in schedule.items():
+        try:
+            app.check_names([entry["task"]])
+            times: Any = maybe_schedule(entry["schedule"], app=app)
+            if times.remaining_estimate(app.now()) <= timedelta(0):
+                raise ValueError("it would be due all the time")
+        except UnknownTask as error:
+            raise UnknownTask(f"beat_schedule[{name!r}]: {error}") from None
+        except KeyError as error:
+            raise ClusterError(f"beat_schedule[{name!r}] has no {error}") from None
+        except (AttributeError, TypeError, ValueError):
+            raise ClusterError(
+                f"beat_schedule[{name!r}]: schedule must be a number of seconds or a crontab, "
+                f"not {limits.brief(entry['schedule'])}"
+            ) from None
+
+
+def run(app: App) -> None:
+    """Run until a signal stops it; raise SystemExit with one line if the schedule is wrong."""
+    try:
+        check(app.conf.beat_schedule, app)
+        state = Path(os.environ.get("BEAT_STATE") or STATE)
+        state.parent.mkdir(parents=True, exist_ok=True)
+    except (ClusterError, OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    app.Beat(
+        scheduler="callers.beat:Scheduler",
+        max_interval=INTERVAL,
+        schedule=str(state),
+        loglevel=os.environ.get("LOG_LEVEL") or "INFO",
+        quiet=True,
+    ).run()
+
+
+if __name__ == "__main__":
+    run(create("beat"))

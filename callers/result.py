@@ -1,0 +1,32 @@
+"""`python -m callers.result ID`: fetch the result of a job that any program submitted."""
+
+import click
+
+from callers.client import Client
+from callers.command import Seconds, run, text
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--state", is_flag=True, help="Print the job's state in place of its value.")
+@click.option(
+    "--timeout",
+    type=Seconds(),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the result.",
+)
+def result(job_id: str, state: bool, timeout: float) -> None:
+    """Print the value of the job with this ID; wait for it if it is not there yet.
+
+    The state is PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED; it is PENDING both for
+    a job that waits in a queue and for one that never was.
+    """
+    with Client() as client:
+        job = client.app.AsyncResult(job_id)
+        click.echo(job.state if state else text(client.get(job, timeout)))
+
+
+if __name__ == "__main__":
+    run(result)

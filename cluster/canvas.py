@@ -1,0 +1,52 @@
+"""Canvas: every name in a signature is checked before the first of its jobs is sent.
+
+A misspelt name further on in a chain, among the members of a group, in a callback or in an
+error callback would otherwise be found when half of the work is done, by a worker.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from celery import canvas
+
+#: Where signatures stand among the options of a job.
+_LINKED = ("link", "link_error", "chain", "chord")
+#: Where they stand among the arguments of Celery's own tasks: chain and group, chord, map.
+_PARTS = ("tasks", "header", "body", "task")
+
+
+def task_names(signature: Any) -> Iterator[str]:
+    """Yield the name of each task that a signature, or a list of them, would submit.
+
+    A group, a chord or a chain is no job of its own; `map`, `starmap` and `chunks` are.
+    """
+    if isinstance(signature, list | tuple):
+        for part in signature:
+            yield from task_names(part)
+    elif isinstance(signature, Mapping) and "task" in signature:
+        if signature.get("subtask_type") not in {"chain", "group", "chord"}:
+            yield signature["task"]
+        if signature["task"].startswith("celery."):
+            yield from linked_names(signature["kwargs"], _PARTS)
+        yield from linked_names(signature["options"])
+
+
+def linked_names(options: Mapping[str, Any], keys: tuple[str, ...] = _LINKED) -> Iterator[str]:
+    """Yield the names of the tasks that follow a job with these options."""
+    for key in keys:
+        yield from task_names(options.get(key))
+
+
+def check_groups_first(check: Callable[[Any, canvas.group], None]) -> None:
+    """Have `check(app, group)` called before any member of a group is sent.
+
+    Celery has no hook between a group's `apply_async` and its first member's, and sends a
+    member before it looks at the next one's name.
+    """
+    stock = canvas.group.apply_async
+
+    def apply_async(self: canvas.group, *args: Any, **options: Any) -> Any:
+        check(self.app, self)
+        return stock(self, *args, **options)
+
+    canvas.group.apply_async = apply_async  # type: ignore[method-assign]

@@ -1,0 +1,78 @@
+"""When and how urgently a job runs: its priority, its countdown and its ETA, checked."""
+
+import math
+from datetime import datetime, timedelta
+from typing import Any
+
+from cluster import limits
+
+#: The priorities by name. What number each is depends on the broker: kombu's Redis transport
+#: takes 0 for the most urgent, AMQP takes 0 for the least.
+PRIORITIES = ("high", "normal", "low")
+_ON_REDIS = {"high": 0, "normal": 3, "low": 6}
+#: Quorum queues know two: above 4, and the rest.
+_ON_AMQP = {"high": 9, "normal": 4, "low": 0}
+#: Numbers pass as they are, with the broker's meaning.
+LEAST, MOST = 0, 9
+
+#: Seconds by which an ETA may have passed: clocks differ, and a message takes its time.
+CLOCK_SKEW = 60
+
+
+def priority(value: Any, *, amqp: bool) -> int:
+    """Return the broker's number for a priority; None stands for normal.
+
+    Raises ValueError for anything but high, normal, low or a whole number from 0 to 9.
+    """
+    numbers = _ON_AMQP if amqp else _ON_REDIS
+    value = "normal" if value is None else value
+    if isinstance(value, str) and value in numbers:
+        return numbers[value]
+    if isinstance(value, bool) or not isinstance(value, int) or not LEAST <= value <= MOST:
+        raise ValueError(
+            f"priority must be {', '.join(PRIORITIES)} or a whole number from {LEAST} to {MOST}, "
+            f"not {limits.brief(value)}"
+        )
+    return value
+
+
+def check_time(countdown: Any, eta: Any, now: datetime, most: int) -> None:
+    """Check that a job runs neither in the past nor in more than `most` seconds.
+
+    Until then a worker holds the job in its memory, and its caller can't tell it from one
+    that was lost. Raises ValueError, or TypeError for what is no time at all.
+    """
+    if countdown is not None:
+        _check_countdown(countdown, most)
+    if eta is not None:
+        moment = _moment(eta, now)
+        if moment < now - timedelta(seconds=CLOCK_SKEW):
+            raise ValueError(f"eta must not be in the past, as {eta} is")
+        if moment > now + timedelta(seconds=most):
+            raise ValueError(
+                f"eta must be within {most} s from now (MAX_COUNTDOWN), which {eta} is not; "
+                "beat_schedule in celeryconfig.py is for what is further away"
+            )
+
+
+def _check_countdown(countdown: Any, most: int) -> None:
+    if isinstance(countdown, bool) or not isinstance(countdown, int | float):
+        raise TypeError(f"countdown must be a number of seconds, not {limits.brief(countdown)}")
+    if math.isnan(countdown) or not 0 <= countdown <= most:
+        raise ValueError(
+            f"countdown must be from 0 to {most} s (MAX_COUNTDOWN), not {limits.brief(countdown)}"
+        )
+
+
+def _moment(eta: Any, now: datetime) -> datetime:
+    """Return an ETA as a datetime with a time zone: the cluster's, UTC, if it names none."""
+    if isinstance(eta, str):
+        try:
+            eta = datetime.fromisoformat(eta)
+        except ValueError:
+            raise ValueError(
+                f"eta must be a time as ISO 8601 writes it, not {limits.brief(eta)}"
+            ) from None
+    if not isinstance(eta, datetime):
+        raise TypeError(f"eta must be a datetime, not {limits.brief(eta)}")
+    return eta if eta.tzinfo else eta.replace(tzinfo=now.tzinfo)
