@@ -45,18 +45,26 @@ def check(schedule: dict[str, dict[str, Any]], app: App) -> None:
     for name, entry in schedule.items():
         try:
             app.check_names([entry["task"]])
-            times: Any = maybe_schedule(entry["schedule"], app=app)
-            if times.remaining_estimate(app.now()) <= timedelta(0):
-                raise ValueError("it would be due all the time")
+            is_regular = _is_regular(entry["schedule"], app)
         except UnknownTask as error:
             raise UnknownTask(f"beat_schedule[{name!r}]: {error}") from None
         except KeyError as error:
             raise ClusterError(f"beat_schedule[{name!r}] has no {error}") from None
-        except (AttributeError, TypeError, ValueError):
+        if not is_regular:
             raise ClusterError(
-                f"beat_schedule[{name!r}]: schedule must be a number of seconds or a crontab, "
-                f"not {limits.brief(entry['schedule'])}"
-            ) from None
+                f"beat_schedule[{name!r}]: schedule must be a crontab or a number of seconds "
+                f"above zero, not {limits.brief(entry['schedule'])}"
+            )
+
+
+def _is_regular(times: Any, app: App) -> bool:
+    """Tell whether a schedule leaves time between a job and the next."""
+    try:
+        schedule: Any = maybe_schedule(times, app=app)
+        left: timedelta = schedule.remaining_estimate(app.now())
+    except (AttributeError, TypeError):  # it is none of Celery's schedules
+        return False
+    return left > timedelta(0)
 
 
 def run(app: App) -> None:

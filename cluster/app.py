@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import Celery
 from celery.app import amqp
-from celery.canvas import group
+from celery.canvas import Signature
 
 from cluster import canvas, options
 from cluster.codec import pack
@@ -61,12 +61,12 @@ class App(Celery[Any]):
                 self.amqp.router.route({}, name)
 
 
-def _check_group(app: Any, signature: group) -> None:
+def _check_canvas(app: Any, signature: Signature[Any]) -> None:
     if isinstance(app, App):
         app.check_names(canvas.task_names(signature))
 
 
-canvas.check_groups_first(_check_group)
+canvas.check_first(_check_canvas)
 
 
 def create(name: str, **settings: Any) -> App:

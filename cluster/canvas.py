@@ -5,9 +5,11 @@ error callback would otherwise be found when half of the work is done, by a work
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
 from typing import Any
 
 from celery import canvas
+from celery.canvas import Signature
 
 #: Where signatures stand among the options of a job.
 _LINKED = ("link", "link_error", "chain", "chord")
@@ -37,16 +39,22 @@ def linked_names(options: Mapping[str, Any], keys: tuple[str, ...] = _LINKED) ->
         yield from task_names(options.get(key))
 
 
-def check_groups_first(check: Callable[[Any, canvas.group], None]) -> None:
-    """Have `check(app, group)` called before any member of a group is sent.
+def check_first(check: Callable[[Any, Signature[Any]], None]) -> None:
+    """Have `check(app, signature)` called before the first job of a canvas is sent.
 
-    Celery has no hook between a group's `apply_async` and its first member's, and sends a
-    member before it looks at the next one's name.
+    Celery has no hook there: it sends a group's member before it looks at the next one's
+    name, and has a chord's members run before it looks at its callback.
     """
-    stock = canvas.group.apply_async
+    for kind in (canvas.group, canvas._chain, canvas.chord):  # noqa: SLF001 - what chain() makes
+        _check_first(kind, check)
 
-    def apply_async(self: canvas.group, *args: Any, **options: Any) -> Any:
+
+def _check_first(kind: Any, check: Callable[[Any, Signature[Any]], None]) -> None:
+    stock = kind.apply_async
+
+    @wraps(stock)
+    def apply_async(self: Signature[Any], *args: Any, **options: Any) -> Any:
         check(self.app, self)
         return stock(self, *args, **options)
 
-    canvas.group.apply_async = apply_async  # type: ignore[method-assign]
+    kind.apply_async = apply_async

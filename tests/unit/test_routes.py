@@ -1,8 +1,10 @@
 """A job that no worker would run is refused before it is sent: no broker is needed to see it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from celery import chain, chord, chunks, group, xmap, xstarmap
 from celery.exceptions import QueueNotFound
 
 from callers.client import Client
@@ -29,3 +31,50 @@ def test_an_unrouted_task_is_refused_with_the_names_there_are(client: Client) ->
 def test_a_misspelt_queue_is_refused(client: Client) -> None:
     with pytest.raises(QueueNotFound, match="'ad'"):
         client.app.send_task("add.tasks.add", (4, 6), queue="ad")
+
+
+@pytest.mark.parametrize(
+    "canvas",
+    [
+        lambda add, ad: group(add(), ad()),
+        lambda add, ad: chain(add(), ad()),
+        lambda add, ad: chain(add(), group(add(), chain(add(), ad()))),
+        lambda add, ad: chain(group(add(), add()), ad()),
+        lambda add, ad: chord([add(), ad()], add()),
+        lambda add, ad: chord([add(), add()], ad()),
+        lambda add, ad: chord([add(), add()], add().on_error(ad())),
+        lambda add, ad: group(chord([add(), add()], add()), chord([add(), add()], ad())),
+        lambda add, ad: group(add(), xstarmap(ad(), [(1, 2)])),
+        lambda add, ad: xmap(ad(), [1]),
+        lambda add, ad: chunks(ad(), [(1, 2), (3, 4)], 1),
+        lambda add, ad: chain(add(), xstarmap(ad(), [(1, 2)])),
+        lambda add, ad: add().set(link=ad()),
+        lambda add, ad: add().on_error(ad()),
+        lambda add, ad: group(add(), add().set(link=[add(), ad()])),
+    ],
+)
+def test_a_misspelt_task_anywhere_in_a_canvas_is_refused_before_anything_is_sent(
+    client: Client, canvas: Callable[[Any, Any], Any]
+) -> None:
+    # Were the first job sent, the error would be that of a broker that is not there.
+    def add() -> Any:
+        return client.signature("add.tasks.add", 1)
+
+    def ad() -> Any:
+        return client.signature("add.tasks.ad", 1)
+
+    with pytest.raises(UnknownTask, match=r"did you mean 'add.tasks.add'"):
+        canvas(add, ad).apply_async()
+
+
+@pytest.mark.parametrize("name", ["celery.chord_unlock", "celery.accumulate"])
+def test_celerys_own_tasks_have_a_queue(client: Client, name: str) -> None:
+    assert client.app.amqp.router.route({}, name)["queue"].name == "add"
+
+
+@pytest.mark.parametrize("name", ["celery.map", "celery.starmap"])
+def test_a_map_goes_where_its_task_does(client: Client, name: str) -> None:
+    inner = client.signature("mat_mul.tasks.mat_mul")
+    route = client.app.amqp.router.route({}, name, kwargs={"task": inner, "it": []})
+
+    assert route["queue"].name == "mat_mul"

@@ -1,0 +1,71 @@
+"""When and how urgently: what is refused, and what the broker gets."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from cluster import options
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+DAY = 86_400
+
+
+@pytest.mark.parametrize(
+    ("value", "on_redis", "on_amqp"),
+    [("high", 0, 9), ("normal", 3, 4), (None, 3, 4), ("low", 6, 0), (0, 0, 0), (9, 9, 9)],
+)
+def test_a_priority_is_a_number_of_the_brokers(value: Any, on_redis: int, on_amqp: int) -> None:
+    assert options.priority(value, amqp=False) == on_redis
+    assert options.priority(value, amqp=True) == on_amqp
+
+
+@pytest.mark.parametrize("value", [-1, 10, 10**400, "urgent", "", 1.5, True, [1]])
+def test_a_priority_out_of_range_is_one_line(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^priority must be high, normal, low or a whole number"):
+        options.priority(value, amqp=False)
+
+
+@pytest.mark.parametrize(
+    ("countdown", "eta"),
+    [
+        (None, None),
+        (0, None),
+        (0.5, None),
+        (DAY, None),
+        (None, NOW),
+        (None, NOW - timedelta(seconds=59)),
+        (None, NOW + timedelta(days=1)),
+        (None, "2026-11-21T13:00"),
+        (None, "2026-11-21T13:00:00.5+01:00"),
+        (None, datetime(2026, 11, 21, 12)),  # noqa: DTZ001 - one without a zone is UTC
+    ],
+)
+def test_a_time_that_is_safe_passes(countdown: Any, eta: Any) -> None:
+    options.check_time(countdown, eta, NOW, DAY)
+
+
+@pytest.mark.parametrize(
+    ("countdown", "eta", "error", "words"),
+    [
+        (-1, None, ValueError, "countdown must be from 0 to 86400 s (MAX_COUNTDOWN), not -1"),
+        (DAY + 1, None, ValueError, "not 86401"),
+        (float("nan"), None, ValueError, "not nan"),
+        (float("inf"), None, ValueError, "not inf"),
+        ("soon", None, TypeError, "countdown must be a number of seconds, not 'soon'"),
+        (True, None, TypeError, "not True"),
+        (None, NOW - timedelta(hours=1), ValueError, "eta must not be in the past"),
+        (None, NOW + timedelta(days=1, seconds=1), ValueError, "eta must be within 86400 s"),
+        (None, "9999-12-31", ValueError, "beat_schedule"),
+        (None, "tomorrow", ValueError, "eta must be a time as ISO 8601 writes it"),
+        (None, 7, TypeError, "eta must be a datetime, not 7"),
+    ],
+)
+def test_a_time_that_is_not_safe_is_one_line(
+    countdown: Any, eta: Any, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error) as caught:
+        options.check_time(countdown, eta, NOW, DAY)
+
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
