@@ -88,6 +88,8 @@ beat_schedule = {
 # that it can clean up after; past the hard one its process is ended and replaced.
 task_time_limit = limits.setting("TASK_TIME_LIMIT", 120)
 task_soft_time_limit = max(1, task_time_limit - 10)
+# Celery's own forgets a hard limit that is below the soft one.
+worker_pool = "cluster.pool:TaskPool"
 # A job whose worker died is given to another after this many seconds. Far shorter than a
 # job may run: workers renew it while they run the job (cluster.lease).
 _lease = limits.setting("JOB_LEASE", 15)

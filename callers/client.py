@@ -94,7 +94,7 @@ class Client:
         notices.subscribed_to.clear()
         self.app.close()
 
-    def signature(self, task: str, *args: Any, **kwargs: Any) -> "Signature[Any]":
+    def signature(self, task: str, *args: Any, **kwargs: Any) -> Any:
         """Return Celery's signature of a job: a part of a canvas, or a job with options.
 
         `client.signature("add.tasks.add", 4, 6).set(priority="high", countdown=10)`

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from typing import Any
 
 from celery import shared_task
@@ -66,3 +67,15 @@ def recurse(n: int) -> int:
 def error_of_the_client() -> None:
     """Raise what the client takes for a broken connection, were it not the job's own."""
     raise RuntimeError("the job's own")
+
+
+@shared_task
+def too_slow() -> None:
+    """Run for longer than the configuration allows: see `misbehaving_worker`."""
+    time.sleep(60)
+
+
+@shared_task
+def too_slow_softly() -> None:
+    """Run for longer than the configuration's soft limit allows."""
+    time.sleep(60)

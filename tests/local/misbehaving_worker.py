@@ -4,6 +4,11 @@ from cluster.worker import run, worker_app
 
 app = worker_app("add")
 app.conf.include = ["tests.local.misbehaving_tasks"]
+app.conf.task_annotations = {
+    **app.conf.task_annotations,
+    "tests.local.misbehaving_tasks.too_slow": {"time_limit": 1},
+    "tests.local.misbehaving_tasks.too_slow_softly": {"soft_time_limit": 1},
+}
 
 if __name__ == "__main__":
     run(app)

@@ -1,0 +1,30 @@
+"""The worker's pool of processes: Celery's, which looks at every hard time limit."""
+
+from typing import Any
+
+from celery.concurrency import asynpool, prefork
+
+
+class Pool(asynpool.AsynPool):
+    """A pool where a hard time limit below the soft one holds.
+
+    Celery's begins to count the hard limit when the soft one has passed, so a job with
+    a hard limit of its own of 1 s ran on until the cluster's soft limit, 110 s.
+    """
+
+    on_timeout_set: Any
+
+    def _create_timelimit_handlers(self, hub: Any) -> None:
+        super()._create_timelimit_handlers(hub)  # type: ignore[misc]  # the stubs leave it out
+        set_timers = self.on_timeout_set
+
+        def on_timeout_set(job: Any, soft: float | None, hard: float | None) -> None:
+            set_timers(job, None if soft and hard and soft >= hard else soft, hard)
+
+        self.on_timeout_set = on_timeout_set
+
+
+class TaskPool(prefork.TaskPool):
+    """Celery's prefork pool, on the one above."""
+
+    Pool = Pool

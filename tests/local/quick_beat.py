@@ -1,0 +1,13 @@
+"""`python -m tests.local.quick_beat`: beat with the schedule that TEST_SCHEDULE holds as JSON."""
+
+import json
+import os
+
+from callers.beat import run
+from cluster.app import create
+
+app = create("beat")
+app.conf.beat_schedule = json.loads(os.environ["TEST_SCHEDULE"])
+
+if __name__ == "__main__":
+    run(app)

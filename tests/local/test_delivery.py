@@ -1,0 +1,123 @@
+"""When a job runs, how often, and before which others."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+
+from callers.client import Client
+from tests.local.local import Local
+from tests.seed import shuffle
+
+MISBEHAVE = "tests.local.misbehaving_tasks"
+
+
+def test_priorities_are_respected_in_a_queue_that_is_full(server_only: Local) -> None:
+    priorities = ["high", "normal", "low", None] * 25
+    shuffle(priorities)
+    with server_only.client() as client:
+        jobs = []
+        for priority in priorities:
+            signature = client.signature("add.tasks.add", 4, 6)
+            jobs.append(client.submit(signature.set(priority=priority) if priority else signature))
+        with server_only.own_worker("local", "worker", "add", ADD_CONCURRENCY="1"):
+            for job in jobs:
+                client.get(job)
+        ended = sorted(zip((job.date_done for job in jobs), priorities, strict=True))
+
+    order = [priority or "normal" for _, priority in ended]
+    assert order == ["high"] * 25 + ["normal"] * 50 + ["low"] * 25
+
+
+def slow(client: Client) -> Any:
+    """Return the signature of a job that is not urgent, and takes 0.2 s."""
+    return client.signature("add.tasks.longtime_add", 1, 1, 0.2).set(priority="low")
+
+
+def test_an_urgent_job_overtakes_those_that_wait_while_others_run(server_only: Local) -> None:
+    with server_only.client() as client:
+        waiting = [client.submit(slow(client)) for _ in range(20)]
+        with server_only.own_worker("local", "worker", "add", ADD_CONCURRENCY="1"):
+            client.get(waiting[0])
+            urgent = client.submit(client.signature("add.tasks.add", 4, 6).set(priority="high"))
+            client.get(urgent)
+            ended_before = sum(job.ready() for job in waiting)
+
+            # One more may have been taken, and one have been running.
+            assert ended_before <= 5
+            for job in waiting:
+                client.get(job)
+
+
+@pytest.mark.parametrize("option", ["countdown", "eta"])
+def test_a_job_runs_at_its_time_and_not_before(client: Client, option: str) -> None:
+    moment = datetime.now(UTC) + timedelta(seconds=1.5)
+    when: dict[str, Any] = {option: 1.5 if option == "countdown" else moment}
+    job = client.submit(client.signature("add.tasks.add", 4, 6).set(**when))
+
+    assert client.get(job) == 10
+    assert job.date_done >= moment.replace(tzinfo=job.date_done.tzinfo)
+
+
+def test_a_job_waits_for_its_time_longer_than_a_lease_and_runs_once(server_only: Local) -> None:
+    lease = {"JOB_LEASE": "2"}
+    with (
+        server_only.own_worker("local", "worker", "add", **lease),
+        server_only.own_worker("local", "worker", "add", **lease),
+        server_only.client() as client,
+    ):
+        job = client.submit(client.signature("add.tasks.add", 4, 6).set(countdown=7))
+        client.get(job)
+        stats = client.app.control.inspect(timeout=1).stats() or {}
+
+    assert sum(worker["total"].get("add.tasks.add", 0) for worker in stats.values()) == 1
+
+
+def test_an_error_that_can_pass_is_tried_again(client: Client) -> None:
+    job = client.submit("add.tasks.unsteady_add", 4, 6, failures=2)
+
+    assert client.get(job) == 10
+
+
+def test_an_error_that_does_not_pass_is_the_callers_after_four_tries(client: Client) -> None:
+    with pytest.raises(ConnectionError, match="try 4 was to fail"):
+        client.call("add.tasks.unsteady_add", 4, 6, failures=99)
+
+
+def test_a_rate_limit_of_the_configuration_holds(client: Client) -> None:
+    jobs = [client.submit("add.tasks.unsteady_add", i, i, failures=0) for i in range(15)]
+    for job in jobs:
+        client.get(job)
+    ended = sorted(job.date_done for job in jobs)
+
+    # 10 a second: 1.4 s between the first and the last of 15, whatever the machine.
+    assert (ended[-1] - ended[0]).total_seconds() > 1
+
+
+@pytest.mark.parametrize(
+    ("task", "error"),
+    [("too_slow_softly", SoftTimeLimitExceeded), ("too_slow", TimeLimitExceeded)],
+)
+def test_a_time_limit_of_the_configuration_holds_for_its_task(
+    server_only: Local, task: str, error: type[Exception]
+) -> None:
+    with (
+        server_only.own_worker("tests.local.misbehaving_worker"),
+        server_only.client() as client,
+    ):
+        job = client.app.send_task(f"{MISBEHAVE}.{task}", queue="add")
+        with pytest.raises(error):
+            client.get(job, 20)
+
+
+@pytest.mark.parametrize(
+    ("option", "error"),
+    [("soft_time_limit", SoftTimeLimitExceeded), ("time_limit", TimeLimitExceeded)],
+)
+def test_a_time_limit_of_the_job_itself_holds(
+    client: Client, option: str, error: type[Exception]
+) -> None:
+    slow: Any = client.signature("add.tasks.longtime_add", 4, 6, seconds=50)
+    with pytest.raises(error):
+        client.call(slow.set(**{option: 1}), timeout=20)
