@@ -19,7 +19,7 @@ help: ## Show this list
 
 # On Docker ---------------------------------------------------------------------
 
-.PHONY: docker_compose_start docker_compose_stop docker_compose_clean docker_compose_scale docker_compose_beat
+.PHONY: docker_compose_start docker_compose_stop docker_compose_clean docker_compose_scale docker_compose_beat monitoring
 docker_compose_start: ## Build and start the cluster on Docker, run the three callers
 	@deploy/docker_start
 
@@ -35,6 +35,11 @@ docker_compose_scale: ## Run N workers of a family until the next start: SERVICE
 
 docker_compose_beat: ## Start beat, which submits jobs by the clock: beat_schedule in celeryconfig.py
 	docker compose --profile beat up --build --detach --wait --no-deps --no-recreate beat
+
+monitoring: ## Start Flower on Docker: a page that shows workers and jobs, behind a password
+	@deploy/make_secrets
+	docker compose --profile monitoring up --detach --wait --build flower
+	@printf 'Flower: http://127.0.0.1:%s, user flower, password in secrets/flower_password\n' "$${FLOWER_PORT:-5555}"
 
 # On a bare machine -------------------------------------------------------------
 

@@ -26,10 +26,10 @@ def test_a_service_is_confined(name: str) -> None:
     assert "container_name" not in service
 
 
-@pytest.mark.parametrize("name", ["redis", *FAMILIES])
+@pytest.mark.parametrize("name", ["redis", *FAMILIES, "flower"])
 def test_a_service_that_stays_is_healthy_before_it_is_used_and_comes_back(name: str) -> None:
     assert SERVICES[name]["restart"] == "unless-stopped"
-    assert SERVICES[name]["healthcheck"]["test"][0] == "CMD-SHELL"
+    assert SERVICES[name]["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
 
 
 @pytest.mark.parametrize("name", [*CALLERS, *FAMILIES])
@@ -78,6 +78,19 @@ def test_redis_is_durable_and_published_on_this_machine_alone() -> None:
     assert "maxmemory-policy noeviction" in read("deploy/redis.conf")
 
 
+def test_flower_is_started_when_asked_and_published_on_this_machine_alone() -> None:
+    flower = SERVICES["flower"]
+
+    assert flower["profiles"] == ["monitoring"]
+    assert flower["ports"] == ["127.0.0.1:${FLOWER_PORT:-5555}:5555"]
+    assert flower["volumes"] == ["flower:/data"]
+    assert flower["secrets"] == ["redis_password", "flower_password"]
+    assert flower["depends_on"] == {"redis": {"condition": "service_healthy"}}
+    assert flower["image"] == "${IMAGE_PREFIX:-task-cluster}/flower"
+    assert flower["build"]["dockerfile"] == "deploy/flower/Dockerfile"
+    assert flower["environment"]["FLOWER_READ_ONLY"] == "${FLOWER_READ_ONLY:-true}"
+
+
 def test_no_secret_can_reach_git_or_an_image() -> None:
     assert "/secrets/" in read(".gitignore").splitlines()
     assert read(".dockerignore").splitlines()[1] == "*"
@@ -86,7 +99,7 @@ def test_no_secret_can_reach_git_or_an_image() -> None:
         assert secret["file"].startswith("secrets/")
 
 
-@pytest.mark.parametrize("folder", ["callers", *FAMILIES])
+@pytest.mark.parametrize("folder", ["callers", *FAMILIES, "deploy/flower"])
 def test_an_image_is_not_root_and_holds_no_other_familys_code(folder: str) -> None:
     text = read(f"{folder}/Dockerfile")
     copied = set(re.findall(r"^COPY (\S+)", text, re.MULTILINE))

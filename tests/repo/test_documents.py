@@ -18,6 +18,7 @@ INTERFACE = {
     "docker_compose_stop",
     "docker_compose_clean",
     "docker_compose_scale",
+    "monitoring",
     "demo",
     "local_start",
     "local_stop",
@@ -72,7 +73,7 @@ def test_every_requirement_is_pinned() -> None:
         line.split("==")[0].lower().replace("_", "-")
         for line in read("constraints.txt").splitlines()
     }
-    for file in ROOT.glob("*/requirements.txt"):
+    for file in (*ROOT.glob("*/requirements.txt"), *ROOT.glob("deploy/*/requirements.txt")):
         for line in file.read_text().splitlines():
             if line and not line.startswith(("#", "-r")):
                 assert re.sub(r"\[.*\]", "", line).lower() in pinned, line

@@ -93,6 +93,7 @@ def test_a_worker_takes_jobs_from_its_own_queue_alone(family: str) -> None:
         ("callers", {"cluster"}),
         *((family, {"cluster"}) for family in FAMILIES),
         ("local", {"celeryconfig", "cluster"}),
+        ("deploy/flower", {"cluster"}),
     ],
 )
 def test_imports_go_downwards_only(package: str, allowed: set[str]) -> None:
