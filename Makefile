@@ -24,7 +24,7 @@ docker_compose_start: ## Build and start the cluster on Docker, run the three ca
 	@deploy/docker_start
 
 docker_compose_stop: ## Stop it: running jobs finish, all others stay in their queues
-	docker compose stop
+	docker compose --profile '*' stop
 
 docker_compose_clean: ## Remove its containers, network, stored jobs and results
 	docker compose --profile '*' down --volumes --remove-orphans
