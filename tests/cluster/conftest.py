@@ -8,6 +8,7 @@ import pytest
 
 from callers.client import Client
 from local.server import free_port
+from tests.cluster.flower import Flower
 from tests.cluster.stack import Stack
 from tests.repo.repo import ROOT
 
@@ -33,7 +34,9 @@ def stack_settings(engine: None, tmp_path_factory: pytest.TempPathFactory) -> St
     subprocess.run([ROOT / "deploy" / "make_secrets"], check=True)
     port = free_port()
     settings = tmp_path_factory.mktemp("compose") / "settings"
-    settings.write_text(f"REDIS_PORT={port}\nJOB_LEASE={LEASE}\n")
+    settings.write_text(
+        f"REDIS_PORT={port}\nJOB_LEASE={LEASE}\nFLOWER_PORT={free_port()}\nFLOWER_READ_ONLY=true\n"
+    )
     return Stack(f"task-cluster-test-{os.getpid()}", settings, port)
 
 
@@ -76,6 +79,16 @@ def stack(docker_services: object, stack_settings: Stack) -> Stack:
     return stack_settings
 
 
+@pytest.fixture(scope="session")
+def flower(stack: Stack) -> Flower:
+    """The stack's Flower, which is started where a test asks for it."""
+    monitoring = ("--profile", "monitoring")
+    start = ("up", "--detach", "--wait", "--no-deps", "--build", "flower")
+    stack.compose(*monitoring, *start, seconds=300)
+    address = stack.compose(*monitoring, "port", "flower", "5555")
+    return Flower(int(address.rpartition(":")[2]))
+
+
 @pytest.fixture
 def client(stack: Stack) -> Iterator[Client]:
     """A client of the stack, on the host."""
@@ -98,4 +111,5 @@ def make_environment(engine: None) -> dict[str, str]:
         **os.environ,
         "COMPOSE_PROJECT_NAME": f"task-cluster-own-{os.getpid()}",
         "REDIS_PORT": str(free_port()),
+        "FLOWER_PORT": str(free_port()),
     }

@@ -3,16 +3,19 @@
 import json
 import socket
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from tests.cluster.flower import PASSWORD as FLOWER_PASSWORD
+from tests.cluster.flower import Flower
 from tests.cluster.stack import PASSWORD, Stack, docker
 from tests.families import FAMILIES
 from tests.repo.repo import ROOT
 
-SERVICES = ["redis", *FAMILIES]
+SERVICES = ["redis", *FAMILIES, "flower"]
 
 
 @pytest.mark.parametrize("password", [None, "wrong"])
@@ -24,28 +27,33 @@ def test_redis_refuses_a_wrong_password(stack: Stack, password: str | None) -> N
         client.ping()
 
 
-def test_nothing_is_published_beyond_this_machine(stack: Stack) -> None:
-    published = []
+def test_nothing_is_published_beyond_this_machine(stack: Stack, flower: Flower) -> None:
+    ports = [stack.port, flower.port]
+    published = set()
     for container in stack.all_containers():
         for bindings in stack.inspect(container)["NetworkSettings"]["Ports"].values():
-            published += [(binding["HostIp"], binding["HostPort"]) for binding in bindings or []]
+            published |= {(binding["HostIp"], binding["HostPort"]) for binding in bindings or []}
 
-    assert published == [("127.0.0.1", str(stack.port))]
+    assert published == {("127.0.0.1", str(port)) for port in ports}
     own = _address_of_this_machine()
-    with socket.socket() as client:
-        client.settimeout(5)
-        assert client.connect_ex((own, stack.port)) != 0
+    for port in ports:
+        with socket.socket() as client:
+            client.settimeout(5)
+            assert client.connect_ex((own, port)) != 0
 
 
-def test_the_password_is_in_no_inspection_history_process_or_log(stack: Stack) -> None:
-    password = PASSWORD.read_text().strip()
+@pytest.mark.parametrize("file", [PASSWORD, FLOWER_PASSWORD], ids=lambda file: file.name)
+def test_a_password_is_in_no_inspection_history_process_or_log(
+    stack: Stack, flower: Flower, file: Path
+) -> None:
+    password = file.read_text().strip()
     images = {stack.inspect(container)["Image"] for container in stack.all_containers()}
     shown = [
         docker("inspect", *stack.all_containers()),
         *(docker("history", "--no-trunc", image) for image in images),
         *(docker("inspect", image) for image in images),
-        stack.compose("logs"),
-        stack.compose("config"),
+        stack.compose("--profile", "*", "logs"),
+        stack.compose("--profile", "*", "config"),
         subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout,
         subprocess.run(
             ["git", "log", "-p", "--all"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -56,9 +64,12 @@ def test_the_password_is_in_no_inspection_history_process_or_log(stack: Stack) -
     assert all(password not in text for text in shown)
 
 
-@pytest.mark.parametrize(("service", "user"), [("redis", "999"), *((f, "10001") for f in FAMILIES)])
+@pytest.mark.parametrize(
+    ("service", "user"),
+    [("redis", "999"), *((f, "10001") for f in FAMILIES), ("flower", "10001")],
+)
 def test_a_container_is_not_root_and_cannot_change_itself(
-    stack: Stack, service: str, user: str
+    stack: Stack, flower: Flower, service: str, user: str
 ) -> None:
     def write(path: str) -> str:
         command = f"touch {path} 2>&1 && echo written || true"
@@ -69,8 +80,12 @@ def test_a_container_is_not_root_and_cannot_change_itself(
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_container_is_limited_as_the_file_says(stack: Stack, service: str) -> None:
-    config: dict[str, Any] = json.loads(stack.compose("config", "--format", "json"))
+def test_a_container_is_limited_as_the_file_says(
+    stack: Stack, flower: Flower, service: str
+) -> None:
+    config: dict[str, Any] = json.loads(
+        stack.compose("--profile", "monitoring", "config", "--format", "json")
+    )
     limits = config["services"][service]["deploy"]["resources"]["limits"]
     host = stack.inspect(stack.containers(service)[0])["HostConfig"]
 

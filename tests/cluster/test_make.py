@@ -3,7 +3,8 @@
 import socket
 import subprocess
 
-from tests.cluster.stack import Stack
+from tests.cluster.flower import PASSWORD as FLOWER_PASSWORD
+from tests.cluster.stack import Stack, docker
 from tests.repo.repo import ROOT
 
 
@@ -24,20 +25,36 @@ def make(
 def test_one_command_starts_everything_and_shows_the_three_results(
     stack: Stack, make_environment: dict[str, str]
 ) -> None:
+    of_project = (
+        "--filter",
+        f"label=com.docker.compose.project={make_environment['COMPOSE_PROJECT_NAME']}",
+    )
     try:
         started = make("docker_compose_start", environment=make_environment)
         scaled = make("docker_compose_scale", "SERVICE=add", "N=3", environment=make_environment)
+        monitored = make("monitoring", environment=make_environment)
         stopped = make("docker_compose_stop", environment=make_environment)
+        running = docker("ps", "--quiet", *of_project)
     finally:
         cleaned = make("docker_compose_clean", environment=make_environment)
+    left = docker("ps", "--all", "--quiet", *of_project)
+    left += docker("volume", "ls", "--quiet", *of_project)
 
     assert started.returncode == 0, started.stdout + started.stderr
     assert "call-add\n10\n" in started.stdout
     assert "call-factorial\n18192063202303451348…" in started.stdout
     assert "call-mat_mul\n[[" in started.stdout
     assert scaled.returncode == 0, scaled.stderr
+    assert monitored.returncode == 0, monitored.stderr
+    assert monitored.stdout.splitlines()[-1] == (
+        f"Flower: http://127.0.0.1:{make_environment['FLOWER_PORT']}, user flower, "
+        "password in secrets/flower_password"
+    )
+    assert FLOWER_PASSWORD.read_text().strip() not in monitored.stdout + monitored.stderr
     assert stopped.returncode == 0, stopped.stderr
+    assert running == ""
     assert cleaned.returncode == 0, cleaned.stderr
+    assert left == ""
 
 
 def test_no_engine_is_said_in_one_line(make_environment: dict[str, str]) -> None:

@@ -83,10 +83,11 @@ def test_the_workflow_runs_what_ci_runs_here() -> None:
     workflow = read(".github/workflows/ci.yml")
 
     assert re.findall(r"^\s+(?:- )?run: (.*)$", workflow, re.MULTILINE) == [
+        "sudo .ci/browser",
         "make lint",
         "make test",
     ]
-    for command in ("make lint", "make test"):
+    for command in (".ci/browser", "make lint", "make test"):
         assert f"\n{command}\n" in read(".ci/run")
     assert "REQUIRE_DOCKER" in workflow
     assert "REQUIRE_DOCKER" in read(".ci/run")

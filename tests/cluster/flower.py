@@ -1,0 +1,49 @@
+"""Flower as a test sees it: from outside, with its password, with a wrong one or with none."""
+
+import json
+from base64 import b64encode
+from contextlib import closing
+from http.client import HTTPConnection
+from typing import Any
+
+from tests.repo.repo import ROOT
+
+USER = "flower"
+PASSWORD = ROOT / "secrets" / "flower_password"
+
+
+class Flower:
+    """The Flower of one stack, on a port of 127.0.0.1."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.password = PASSWORD.read_text().strip()
+
+    def ask(self, path: str, password: str | None, method: str = "GET") -> tuple[int, str]:
+        """Return the status and the text of the answer to one request."""
+        login = b64encode(f"{USER}:{password}".encode()).decode()
+        headers = {} if password is None else {"Authorization": f"Basic {login}"}
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=20)) as connection:
+            connection.request(method, path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+
+    def json(self, path: str) -> Any:
+        """Return what Flower answers to a request with its password."""
+        status, text = self.ask(path, self.password)
+        assert status == 200, f"{path}: {status} {text}"
+        return json.loads(text)
+
+    def workers(self, family: str = "") -> dict[str, dict[str, Any]]:
+        """Return a family's workers, or all, that are alive: what is known of each, by its name."""
+        return {
+            worker["hostname"]: worker
+            for worker in self.json("/workers?json=1")["data"]
+            if worker["hostname"].startswith(family) and worker["status"]
+        }
+
+    def state(self, task_id: str) -> str | None:
+        """Return the state of a job, or None where Flower has not heard of it."""
+        state: str | None = self.json("/api/tasks").get(task_id, {}).get("state")
+        return state
