@@ -55,7 +55,8 @@ def run_a_job(flower: Flower, client: Client) -> str:
         eventually("the job is shown", lambda: flower.state(result.id) == "SUCCESS", 2)
     except AssertionError:
         return ""
-    return result.id
+    job_id: str = result.id
+    return job_id
 
 
 def test_a_browser_sees_the_workers_the_queues_and_a_jobs_success(page: Page, job: str) -> None:

@@ -58,10 +58,10 @@ def test_a_misspelt_task_anywhere_in_a_canvas_is_refused_before_anything_is_sent
 ) -> None:
     # Were the first job sent, the error would be that of a broker that is not there.
     def add() -> Any:
-        return client.signature("add.tasks.add", 1)
+        return client.signature("add.tasks.add", 1, 1)
 
     def ad() -> Any:
-        return client.signature("add.tasks.ad", 1)
+        return client.signature("add.tasks.ad", 1, 1)
 
     with pytest.raises(UnknownTask, match=r"did you mean 'add.tasks.add'"):
         canvas(add, ad).apply_async()
