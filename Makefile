@@ -19,7 +19,8 @@ help: ## Show this list
 
 # On Docker ---------------------------------------------------------------------
 
-.PHONY: docker_compose_start docker_compose_stop docker_compose_clean docker_compose_scale docker_compose_beat monitoring
+.PHONY: docker_compose_start docker_compose_stop docker_compose_clean docker_compose_scale \
+	docker_compose_beat docker_compose_join monitoring
 docker_compose_start: ## Build and start the cluster on Docker, run the three callers
 	@deploy/docker_start
 
@@ -35,6 +36,9 @@ docker_compose_scale: ## Run N workers of a family until the next start: SERVICE
 
 docker_compose_beat: ## Start beat, which submits jobs by the clock: beat_schedule in celeryconfig.py
 	docker compose --profile beat up --build --detach --wait --no-deps --no-recreate beat
+
+docker_compose_join: ## Run workers alone, for the Redis of another machine: CELERY_BROKER_URL names it
+	docker compose -f docker-compose.yml -f deploy/workers.yml up --build --detach --wait
 
 monitoring: ## Start Flower on Docker: a page that shows workers and jobs, behind a password
 	@deploy/make_secrets

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 
 from celeryconfig import task_time_limit
 from tests.families import FAMILIES
@@ -69,7 +70,7 @@ def test_a_stop_outlasts_the_longest_job(family: str) -> None:
 def test_redis_is_durable_and_published_on_this_machine_alone() -> None:
     redis = SERVICES["redis"]
 
-    assert redis["ports"] == ["127.0.0.1:${REDIS_PORT:-6379}:6379"]
+    assert redis["ports"] == ["${REDIS_BIND:-127.0.0.1}:${REDIS_PORT:-6379}:6379"]
     assert redis["volumes"] == ["redis:/data"]
     assert redis["command"][-2:] == ["--maxmemory", "2gb"]
     assert redis["deploy"]["resources"]["limits"]["memory"] == "3g"
@@ -89,6 +90,15 @@ def test_flower_is_started_when_asked_and_published_on_this_machine_alone() -> N
     assert flower["image"] == "${IMAGE_PREFIX:-task-cluster}/flower"
     assert flower["build"]["dockerfile"] == "deploy/flower/Dockerfile"
     assert flower["environment"]["FLOWER_READ_ONLY"] == "${FLOWER_READ_ONLY:-true}"
+
+
+def test_the_workers_of_another_machine_are_those_of_all_families() -> None:
+    overlay = yaml.safe_load(read("deploy/workers.yml"))["services"]
+
+    assert overlay.pop("redis") == {"profiles": ["elsewhere"]}
+    assert set(overlay) == set(FAMILIES)
+    for service in overlay.values():
+        assert set(service["environment"]) == {"CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"}
 
 
 def test_no_secret_can_reach_git_or_an_image() -> None:

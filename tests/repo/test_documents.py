@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.capabilities import BARE, DOCKER, RUNNING, count_of_rows, rows
 from tests.repo.repo import ROOT, make_targets, read
 
 DOCUMENTS = [
@@ -45,7 +46,8 @@ def test_a_recipe_is_short(target: str) -> None:
 
 
 def test_every_target_has_its_line_of_help() -> None:
-    phony = " ".join(re.findall(r"^\.PHONY: (.*)$", read("Makefile"), re.MULTILINE)).split()
+    lines = read("Makefile").replace("\\\n", " ")
+    phony = " ".join(re.findall(r"^\.PHONY: (.*)$", lines, re.MULTILINE)).split()
 
     assert set(phony) == set(make_targets())
 
@@ -77,6 +79,12 @@ def test_every_requirement_is_pinned() -> None:
         for line in file.read_text().splitlines():
             if line and not line.startswith(("#", "-r")):
                 assert re.sub(r"\[.*\]", "", line).lower() in pinned, line
+
+
+def test_every_row_of_the_capabilities_is_one_that_a_test_runs() -> None:
+    read_rows = [row for section in (RUNNING, BARE, DOCKER) for row in rows(section)]
+
+    assert len(read_rows) == count_of_rows() > 50
 
 
 def test_the_workflow_runs_what_ci_runs_here() -> None:
