@@ -66,6 +66,7 @@ def _check_canvas(app: Any, signature: Signature[Any]) -> None:
         app.check_names(canvas.task_names(signature))
 
 
+canvas.send_groups_in_one_write()
 canvas.check_first(_check_canvas)
 
 
