@@ -13,6 +13,15 @@ include .env
 export
 endif
 
+# The broker on Docker; RabbitMQ's overlay goes over the compose file for every command.
+BROKER ?= redis
+ifeq ($(BROKER),rabbitmq)
+export COMPOSE_FILE := docker-compose.yml:deploy/rabbitmq.yml
+else ifneq ($(BROKER),redis)
+$(error BROKER must be redis or rabbitmq, not '$(BROKER)')
+endif
+export BROKER
+
 .PHONY: help
 help: ## Show this list
 	@sed -nE 's/^([a-z_]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "  %-34s%s\n", $$1, $$2}'
@@ -20,7 +29,7 @@ help: ## Show this list
 # On Docker ---------------------------------------------------------------------
 
 .PHONY: docker_compose_start docker_compose_stop docker_compose_clean docker_compose_scale
-docker_compose_start: ## Build and start the cluster on Docker, run the three callers
+docker_compose_start: ## Build and start the cluster on Docker, run the three callers; BROKER=rabbitmq for RabbitMQ
 	@deploy/docker_start
 
 docker_compose_stop: ## Stop it: running jobs finish, all others stay in their queues
