@@ -150,8 +150,6 @@ class Client:
                     break
                 if left <= 0:
                     raise JobTimeout(self._why_late(result, task, timeout))
-            except JobTimeout:
-                raise  # an OSError, too
             except broker.AWAY as error:
                 if left <= 0:
                     raise broker.unreachable(self.app, error) from None
@@ -178,7 +176,7 @@ class Client:
             if result.state == STARTED:
                 return f"{late}: job {result.id} still runs on {result.info['hostname']}"
             answers = self.app.control.inspect(timeout=ANSWER_TIMEOUT).active_queues() or {}
-        except broker.AWAY as error:
+        except (OSError, *broker.AWAY) as error:
             return f"{late}: the broker went away ({error})"
         workers = [name for name, queues in answers.items() if queue in _names(queues)]
         if not workers:

@@ -14,7 +14,7 @@ from cluster.errors import Unreachable
 #: What Celery, kombu and the servers' clients raise while a server is away. RuntimeError is
 #: the result backend's, out of retries to subscribe; it works again when Redis does.
 AWAY = (
-    *(OperationalError, BatchPublishError, RuntimeError, OSError),
+    *(OperationalError, BatchPublishError, RuntimeError, ConnectionError),
     *(RedisError, AMQPError, MessageNacked),
 )
 #: What they raise where the password, or the user, is not the right one.
@@ -42,7 +42,7 @@ def connect(app: "Celery[Any]", timeout: float) -> None:
                 timeout=timeout,
                 reraise_as_library_errors=False,
             )
-    except AWAY as error:
+    except (OSError, *AWAY) as error:  # among them an address that cannot be resolved
         raise unreachable(app, error) from None
 
 
@@ -52,7 +52,7 @@ def unreachable(app: "Celery[Any]", error: BaseException) -> Unreachable:
         return error
     connection = app.connection_for_write()
     server = f"broker at {connection.as_uri()}"
-    if isinstance(error, RedisError) and rabbitmq.is_url(connection.as_uri()):
+    if isinstance(error, RedisError | RuntimeError) and rabbitmq.is_url(connection.as_uri()):
         server = f"result store at {app.backend.as_uri(include_password=False)}"
     if isinstance(error, REFUSED):
         return Unreachable(f"the {server} refuses the password: {error}")
