@@ -15,8 +15,9 @@ endif
 
 # The broker on Docker; RabbitMQ's overlay goes over the compose file for every command.
 BROKER ?= redis
+WITH_RABBITMQ := docker-compose.yml:deploy/rabbitmq.yml
 ifeq ($(BROKER),rabbitmq)
-export COMPOSE_FILE := docker-compose.yml:deploy/rabbitmq.yml
+export COMPOSE_FILE := $(WITH_RABBITMQ)
 else ifneq ($(BROKER),redis)
 $(error BROKER must be redis or rabbitmq, not '$(BROKER)')
 endif
@@ -33,10 +34,10 @@ docker_compose_start: ## Build and start the cluster on Docker, run the three ca
 	@deploy/docker_start
 
 docker_compose_stop: ## Stop it: running jobs finish, all others stay in their queues
-	docker compose stop
+	COMPOSE_FILE=$(WITH_RABBITMQ) docker compose stop
 
 docker_compose_clean: ## Remove its containers, network, stored jobs and results
-	docker compose --profile '*' down --volumes --remove-orphans
+	COMPOSE_FILE=$(WITH_RABBITMQ) docker compose --profile '*' down --volumes --remove-orphans
 
 docker_compose_scale: ## Run N workers of a family until the next start: SERVICE=add N=3
 	$(if $(and $(SERVICE),$(N)),,$(error say which and how many: make $@ SERVICE=add N=3))
