@@ -86,6 +86,11 @@ class Transport(pyamqp.Transport):
     file. What kombu is given is not the password but the function that reads it.
     """
 
+    def __init__(self, client: Any, **options: Any) -> None:
+        super().__init__(client, **options)
+        if os.environ.get(VARIABLE):
+            client.password = read_password
+
     @property
     def default_connection_params(self) -> dict[str, Any]:
         """What a URL does not say: our own password for the user it names, or else guest."""
@@ -94,13 +99,6 @@ class Transport(pyamqp.Transport):
         if client.userid and password_file():
             params["password"] = read_password
         return params
-
-    def establish_connection(self) -> Any:
-        """Connect. Raises Unreachable if the password's file can't be read."""
-        if os.environ.get(VARIABLE):
-            client: Any = self.client
-            client.password = read_password
-        return super().establish_connection()
 
 
 class SSLTransport(Transport, pyamqp.SSLTransport):

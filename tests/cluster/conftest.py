@@ -8,7 +8,7 @@ import pytest
 
 from callers.client import Client
 from local.server import free_port
-from tests.cluster.stack import Stack
+from tests.cluster.stack import Stack, make
 from tests.repo.repo import ROOT
 
 LOGS = ROOT / ".test-logs"
@@ -71,9 +71,34 @@ def docker_cleanup() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def stack(docker_services: object, stack_settings: Stack) -> Stack:
+def redis_stack(docker_services: object, stack_settings: Stack) -> Stack:
     """The running stack."""
     return stack_settings
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_stack(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A second stack, with RabbitMQ, started as a user does."""
+    port, rabbitmq_port = free_port(), free_port()
+    settings = tmp_path_factory.mktemp("rabbitmq") / "settings"
+    settings.write_text(f"REDIS_PORT={port}\nRABBITMQ_PORT={rabbitmq_port}\n")
+    stack = Stack(f"task-cluster-rabbitmq-{os.getpid()}", settings, port, rabbitmq_port)
+    try:
+        done = make("docker_compose_start", environment=stack.environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "call-add\n10\n" in done.stdout
+        yield stack
+    finally:
+        LOGS.mkdir(exist_ok=True)
+        (LOGS / "rabbitmq.log").write_text(stack.compose("logs", "--no-color"))
+        make("docker_compose_clean", environment=stack.environment)
+
+
+@pytest.fixture
+def stack(request: pytest.FixtureRequest) -> Stack:
+    """The running stack: with Redis as the broker where a test names no other."""
+    running: Stack = request.getfixturevalue(f"{getattr(request, 'param', 'redis')}_stack")
+    return running
 
 
 @pytest.fixture

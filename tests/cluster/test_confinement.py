@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import redis
 
-from tests.cluster.stack import PASSWORD, Stack, docker
+from tests.cluster.stack import PASSWORD, RABBITMQ_PASSWORD, Stack, docker
 from tests.families import FAMILIES
 from tests.repo.repo import ROOT
 
-SERVICES = ["redis", *FAMILIES]
+#: The broker whose stack has the service, and the service.
+SERVICES = [("redis", "redis"), ("rabbitmq", "rabbitmq"), *(("redis", f) for f in FAMILIES)]
+BOTH = pytest.mark.parametrize("stack", ["redis", "rabbitmq"], indirect=True)
 
 
 @pytest.mark.parametrize("password", [None, "wrong"])
@@ -24,21 +26,25 @@ def test_redis_refuses_a_wrong_password(stack: Stack, password: str | None) -> N
         client.ping()
 
 
+@BOTH
 def test_nothing_is_published_beyond_this_machine(stack: Stack) -> None:
     published = []
     for container in stack.all_containers():
         for bindings in stack.inspect(container)["NetworkSettings"]["Ports"].values():
             published += [(binding["HostIp"], binding["HostPort"]) for binding in bindings or []]
 
-    assert published == [("127.0.0.1", str(stack.port))]
+    ports = sorted(port for port in (stack.port, stack.rabbitmq_port) if port)
+    assert sorted(published) == sorted(("127.0.0.1", str(port)) for port in ports)
     own = _address_of_this_machine()
-    with socket.socket() as client:
-        client.settimeout(5)
-        assert client.connect_ex((own, stack.port)) != 0
+    for port in ports:
+        with socket.socket() as client:
+            client.settimeout(5)
+            assert client.connect_ex((own, port)) != 0
 
 
-def test_the_password_is_in_no_inspection_history_process_or_log(stack: Stack) -> None:
-    password = PASSWORD.read_text().strip()
+@BOTH
+def test_no_password_is_in_an_inspection_history_process_or_log(stack: Stack) -> None:
+    passwords = [file.read_text().strip() for file in (PASSWORD, RABBITMQ_PASSWORD)]
     images = {stack.inspect(container)["Image"] for container in stack.all_containers()}
     shown = [
         docker("inspect", *stack.all_containers()),
@@ -52,23 +58,23 @@ def test_the_password_is_in_no_inspection_history_process_or_log(stack: Stack) -
         ).stdout,
     ]
 
-    assert len(password) == 40
-    assert all(password not in text for text in shown)
+    for password in passwords:
+        assert len(password) == 40
+        assert all(password not in text for text in shown)
 
 
-@pytest.mark.parametrize(("service", "user"), [("redis", "999"), *((f, "10001") for f in FAMILIES)])
-def test_a_container_is_not_root_and_cannot_change_itself(
-    stack: Stack, service: str, user: str
-) -> None:
+@pytest.mark.parametrize(("stack", "service"), SERVICES, indirect=["stack"])
+def test_a_container_is_not_root_and_cannot_change_itself(stack: Stack, service: str) -> None:
     def write(path: str) -> str:
         command = f"touch {path} 2>&1 && echo written || true"
         return stack.compose("exec", "-T", service, "sh", "-c", command)
 
+    user = "10001" if service in FAMILIES else "999"
     assert stack.compose("exec", "-T", service, "id", "-u") == user
     assert "Read-only file system" in write("/usr/x")
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize(("stack", "service"), SERVICES, indirect=["stack"])
 def test_a_container_is_limited_as_the_file_says(stack: Stack, service: str) -> None:
     config: dict[str, Any] = json.loads(stack.compose("config", "--format", "json"))
     limits = config["services"][service]["deploy"]["resources"]["limits"]
