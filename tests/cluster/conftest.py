@@ -121,6 +121,7 @@ def make_environment(engine: None) -> dict[str, str]:
     """The environment of a stack of the test's own, for commands that start one."""
     return {
         **os.environ,
+        "BROKER": "redis",
         "COMPOSE_PROJECT_NAME": f"task-cluster-own-{os.getpid()}",
         "REDIS_PORT": str(free_port()),
     }
