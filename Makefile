@@ -13,6 +13,16 @@ include .env
 export
 endif
 
+# The broker on Docker; RabbitMQ's overlay goes over the compose file for every command.
+BROKER ?= redis
+WITH_RABBITMQ := docker-compose.yml:deploy/rabbitmq.yml
+ifeq ($(BROKER),rabbitmq)
+export COMPOSE_FILE := $(WITH_RABBITMQ)
+else ifneq ($(BROKER),redis)
+$(error BROKER must be redis or rabbitmq, not '$(BROKER)')
+endif
+export BROKER
+
 .PHONY: help
 help: ## Show this list
 	@sed -nE 's/^([a-z_]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "  %-34s%s\n", $$1, $$2}'
@@ -21,14 +31,14 @@ help: ## Show this list
 
 .PHONY: docker_compose_start docker_compose_stop docker_compose_clean docker_compose_scale \
 	docker_compose_beat docker_compose_join monitoring
-docker_compose_start: ## Build and start the cluster on Docker, run the three callers
+docker_compose_start: ## Build and start the cluster on Docker, run the three callers; BROKER=rabbitmq for RabbitMQ
 	@deploy/docker_start
 
 docker_compose_stop: ## Stop it: running jobs finish, all others stay in their queues
-	docker compose --profile '*' stop
+	COMPOSE_FILE=$(WITH_RABBITMQ) docker compose --profile '*' stop
 
 docker_compose_clean: ## Remove its containers, network, stored jobs and results
-	docker compose --profile '*' down --volumes --remove-orphans
+	COMPOSE_FILE=$(WITH_RABBITMQ) docker compose --profile '*' down --volumes --remove-orphans
 
 docker_compose_scale: ## Run N workers of a family until the next start: SERVICE=add N=3
 	$(if $(and $(SERVICE),$(N)),,$(error say which and how many: make $@ SERVICE=add N=3))

@@ -11,7 +11,7 @@ from celery.app.backends import BACKEND_ALIASES
 from celery.schedules import crontab
 from kombu.transport import TRANSPORT_ALIASES
 
-from cluster import limits
+from cluster import limits, rabbitmq
 from cluster.password import with_password_file
 from cluster.routes import celerys_own, refuse_all_but
 
@@ -19,13 +19,18 @@ from cluster.routes import celerys_own, refuse_all_but
 
 _port = limits.setting("REDIS_PORT", 6379, most=65535)
 _redis = f"redis://127.0.0.1:{_port}/0"
+# The broker that `make docker_compose_start` was told to start.
+_broker = _redis
+if os.environ.get("BROKER") == "rabbitmq":
+    _rabbitmq_port = limits.setting("RABBITMQ_PORT", 5672, most=65535)
+    _broker = f"amqp://cluster@127.0.0.1:{_rabbitmq_port}/cluster"
 # Celery prefers these two variables to what this module says: the password file has
 # to be named in them, too.
 for _variable in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
     if os.environ.get(_variable):
         _url = limits.url(_variable, os.environ[_variable])
         os.environ[_variable] = with_password_file(_url)
-broker_url = os.environ.get("CELERY_BROKER_URL") or with_password_file(_redis)
+broker_url = os.environ.get("CELERY_BROKER_URL") or with_password_file(_broker)
 result_backend = os.environ.get("CELERY_RESULT_BACKEND") or with_password_file(_redis)
 
 # What the scheme of a Redis URL stands for: kombu's transport, with a defect mended, and
@@ -180,3 +185,9 @@ task_publish_retry_policy = {
     "interval_step": 0.2,
     "interval_max": 1,
 }
+
+# RabbitMQ ---------------------------------------------------------------------
+
+# Where it is the broker: queues and connections are declared otherwise (cluster.rabbitmq).
+if rabbitmq.is_url(broker_url):
+    globals().update(rabbitmq.settings(task_queues))

@@ -10,12 +10,11 @@ from celery.canvas import Signature
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult, ResultBase, ResultSet
 from celery.states import STARTED
-from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]
-from redis.exceptions import AuthenticationError, RedisError
 
+from cluster import broker, rabbitmq
 from cluster.app import App, create
 from cluster.codec import OpaqueArray
-from cluster.errors import ClusterError, JobTimeout, Unreachable
+from cluster.errors import ClusterError, JobTimeout
 
 #: Seconds a job may take, waiting in its queue included, where the caller names no time.
 TIMEOUT = 60.0
@@ -43,32 +42,34 @@ _IMPATIENT = {
     "redis_socket_timeout": OPERATION_TIMEOUT,
     "redis_socket_connect_timeout": OPERATION_TIMEOUT,
 }
+#: Of both transports: each takes what is its own.
 _IMPATIENT_TRANSPORT = {
-    "socket_timeout": OPERATION_TIMEOUT,
+    "socket_timeout": OPERATION_TIMEOUT,  # Redis
     "socket_connect_timeout": OPERATION_TIMEOUT,
+    "connect_timeout": OPERATION_TIMEOUT,  # RabbitMQ
+    "read_timeout": OPERATION_TIMEOUT,
+    "write_timeout": OPERATION_TIMEOUT,
     "max_retries": 1,
     "interval_start": 0.1,
 }
-
-#: What Celery, kombu and redis-py raise while Redis is away. RuntimeError is the result
-#: backend's, out of retries to subscribe; it works again when Redis does.
-_AWAY = (OperationalError, BatchPublishError, RedisError, ConnectionError, RuntimeError)
 
 
 class Client:
     """Submits jobs to the cluster and fetches their results.
 
     Without arguments it finds the cluster by the environment, as every part of it does
-    (CELERY_BROKER_URL, CELERY_RESULT_BACKEND, REDIS_PASSWORD_FILE), or on this machine.
+    (CELERY_BROKER_URL, CELERY_RESULT_BACKEND and the password files), or on this machine.
     """
 
     def __init__(self, broker_url: str | None = None, result_backend: str | None = None) -> None:
         #: The plain Celery app, for whatever Celery can do beyond this class.
         self.app: App = create("caller", backend=result_backend, set_as_current=False)
-        transport_options = {**self.app.conf.broker_transport_options, **_IMPATIENT_TRANSPORT}
-        self.app.conf.update(_IMPATIENT, broker_transport_options=transport_options)
         if broker_url:
             self.app.conf.update(broker_read_url=broker_url, broker_write_url=broker_url)
+            if rabbitmq.is_url(broker_url):
+                self.app.conf.update(rabbitmq.settings(self.app.conf.task_queues))
+        transport_options = {**self.app.conf.broker_transport_options, **_IMPATIENT_TRANSPORT}
+        self.app.conf.update(_IMPATIENT, broker_transport_options=transport_options)
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +84,7 @@ class Client:
 
     def connect(self) -> None:
         """Find out at once whether the broker answers; raises Unreachable if not."""
-        self._connect(CONNECT_TIMEOUT)
+        broker.connect(self.app, CONNECT_TIMEOUT)
 
     def close(self) -> None:
         """Close the connections; results that were fetched stay usable."""
@@ -108,7 +109,7 @@ class Client:
         Unreachable if the broker does not answer within CONNECT_TIMEOUT seconds or refuses
         the password; ValueError or TypeError for options that are out of range.
         """
-        self._connect(CONNECT_TIMEOUT)
+        broker.connect(self.app, CONNECT_TIMEOUT)
         return self._submit(task, args, kwargs, CONNECT_TIMEOUT)
 
     def call(
@@ -119,7 +120,7 @@ class Client:
         A group's value is the list of its members'. Raises what `submit` and `get` raise.
         """
         deadline = monotonic() + check_timeout(timeout)
-        self._connect(min(timeout, CONNECT_TIMEOUT))
+        broker.connect(self.app, min(timeout, CONNECT_TIMEOUT))
         result = self._submit(task, args, kwargs, timeout)
         name = task if isinstance(task, str) else task["task"]
         return self._value(result, name, deadline, timeout)
@@ -152,14 +153,14 @@ class Client:
         that failed, the first one's error.
         """
         deadline = monotonic() + check_timeout(timeout)
-        self._connect(min(timeout, CONNECT_TIMEOUT))
+        broker.connect(self.app, min(timeout, CONNECT_TIMEOUT))
         try:
             with self.app.producer_or_acquire() as producer, producer.batch():
                 results = [
                     self._send(task, args, {}, timeout, producer=producer) for args in list_of_args
                 ]
-        except _AWAY as error:  # the batch itself, sent as the block ends
-            raise self._unreachable(error) from None
+        except broker.AWAY as error:  # the batch itself, sent as the block ends
+            raise broker.unreachable(self.app, error) from None
         return [self._value(result, task, deadline, timeout) for result in results]
 
     def _submit(
@@ -171,8 +172,8 @@ class Client:
             return task.apply_async(tuple(args), kwargs)
         except RecursionError:
             raise
-        except _AWAY as error:
-            raise self._unreachable(error) from None
+        except broker.AWAY as error:
+            raise broker.unreachable(self.app, error) from None
 
     def _send(
         self, task: str, args: Sequence[Any], kwargs: dict[str, Any], timeout: float, **options: Any
@@ -183,29 +184,8 @@ class Client:
             return self.app.send_task(task, args, kwargs, retry_policy=policy, **options)
         except RecursionError:
             raise  # a RuntimeError, too: the arguments hold themselves
-        except _AWAY as error:
-            raise self._unreachable(error) from None
-
-    def _connect(self, timeout: float) -> None:
-        """Make sure that broker and result store answer, so that a dead one is found early."""
-        deadline = monotonic() + timeout
-
-        def refused(error: Exception, interval: float) -> None:
-            if isinstance(error, AuthenticationError) or monotonic() > deadline:
-                raise error
-
-        try:
-            with self.app.connection_or_acquire() as connection:
-                connection.ensure_connection(
-                    refused,
-                    interval_start=0.1,
-                    interval_step=0.2,
-                    interval_max=1,
-                    timeout=timeout,
-                    reraise_as_library_errors=False,
-                )
-        except _AWAY as error:
-            raise self._unreachable(error) from None
+        except broker.AWAY as error:
+            raise broker.unreachable(self.app, error) from None
 
     def _value(self, result: Any, name: str, deadline: float, timeout: float) -> Any:
         """Return the value of a job, or the list of those of a group, or raise the error."""
@@ -226,9 +206,9 @@ class Client:
                     return
                 if left <= 0:
                     raise JobTimeout(self._why_late(result, name, timeout))
-            except _AWAY as error:
+            except broker.AWAY as error:
                 if left <= 0:
-                    raise self._unreachable(error) from None
+                    raise broker.unreachable(self.app, error) from None
                 sleep(min(left, RETRY_INTERVAL))
 
     def _is_done(self, result: "AsyncResult[Any]", left: float) -> bool:
@@ -257,20 +237,12 @@ class Client:
                 )
             queue = self.app.amqp.router.route({}, name)["queue"].name
             answers = self.app.control.inspect(timeout=ANSWER_TIMEOUT).active_queues() or {}
-        except _AWAY as error:
+        except (OSError, *broker.AWAY) as error:
             return f"{late}: the broker went away ({error})"
         workers = [name for name, queues in answers.items() if queue in _names(queues)]
         if not workers:
             return f"{late}: no worker consumes the queue {queue!r}, where job {job.id} stays"
         return f"{late}: job {job.id} waits in the queue {queue!r} of {len(workers)} worker(s)"
-
-    def _unreachable(self, error: BaseException) -> Unreachable:
-        if isinstance(error, Unreachable):
-            return error
-        url = self.app.connection_for_write().as_uri()
-        if isinstance(error, AuthenticationError):
-            return Unreachable(f"the broker at {url} refuses the password: {error}")
-        return Unreachable(f"cannot reach the broker at {url}: {error}")
 
 
 def check_timeout(seconds: float) -> float:

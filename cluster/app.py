@@ -7,7 +7,7 @@ from celery import Celery
 from celery.app import amqp
 from celery.canvas import Signature
 
-from cluster import canvas, options
+from cluster import canvas, options, rabbitmq
 from cluster.codec import pack
 
 
@@ -47,10 +47,10 @@ class App(Celery[Any]):
         """
         self.check_names(canvas.linked_names(more))
         options.check_time(countdown, eta, self.now(), self.conf.longest_countdown)
-        scheme = (self.conf.broker_write_url or self.conf.broker_url).partition(":")[0]
-        more["priority"] = options.priority(
-            more.get("priority"), amqp=scheme in {"amqp", "amqps", "pyamqp"}
-        )
+        on_rabbitmq = rabbitmq.is_url(self.conf.broker_write_url or self.conf.broker_url)
+        more["priority"] = options.priority(more.get("priority"), amqp=on_rabbitmq)
+        if on_rabbitmq:
+            countdown, eta = options.in_whole_seconds(countdown, eta, self.now())
         return super().send_task(name, args, kwargs, countdown, eta, *rest, **more)
 
     def check_names(self, names: Iterable[str]) -> None:

@@ -52,10 +52,11 @@ def _beat(consumer: Any, file: Path) -> None:
 def _consumes(consumer: Any) -> bool:
     """Tell whether jobs reach this worker: it waits for one, or holds all it may."""
     channel = consumer.task_consumer.channel
-    if not channel.qos.can_consume():
-        return True
     sent_at = getattr(channel, "_brpop_sent_at", None)
-    # Other transports than Redis push: being connected is all there is to see.
+    # Other transports than Redis push: being connected is all there is to see. RabbitMQ's
+    # heartbeats end a connection that is silent.
     if sent_at is None:
         return bool(consumer.connection and consumer.connection.connected)
+    if not channel.qos.can_consume():
+        return True
     return bool(monotonic() - sent_at < FETCH_TIMEOUT)

@@ -23,7 +23,8 @@ class Lease(bootsteps.StartStopStep):
 
     def start(self, consumer: Any) -> None:
         """Renew four times in a visibility timeout, so that a missed one does no harm."""
-        qos = consumer.task_consumer.channel.qos
+        # RabbitMQ has no such timeout: it knows a dead worker by its connection.
+        qos = getattr(consumer.task_consumer.channel, "qos", None)
         timeout = getattr(qos, "visibility_timeout", None)
         if timeout:
             self.timer = consumer.timer.call_repeatedly(timeout / 4, _renew, (qos,))

@@ -55,6 +55,19 @@ def check_time(countdown: Any, eta: Any, now: datetime, most: int) -> None:
             )
 
 
+def in_whole_seconds(countdown: Any, eta: Any, now: datetime) -> tuple[Any, Any]:
+    """Return the countdown and the ETA for RabbitMQ, where a job waits for a second or more.
+
+    Celery raises ValueError for a countdown, or an ETA, that is less than a second away.
+    """
+    left = countdown
+    if eta is not None:
+        left = (_moment(eta, now) - now).total_seconds()
+    if left is None or left >= 1:
+        return countdown, eta
+    return (1 if left > 0 else None), None
+
+
 def _check_countdown(countdown: Any, most: int) -> None:
     if isinstance(countdown, bool) or not isinstance(countdown, int | float):
         raise TypeError(f"countdown must be a number of seconds, not {limits.brief(countdown)}")

@@ -1,4 +1,4 @@
-"""Where the Redis password comes from: a file, named by REDIS_PASSWORD_FILE.
+"""Where a server's password comes from: a file, for Redis named by REDIS_PASSWORD_FILE.
 
 The file is read when a connection is made, so that no URL, setting, log line or
 process listing holds the password, and a changed one is used at the next connection.
@@ -13,16 +13,31 @@ from redis.credentials import CredentialProvider
 from cluster.errors import Unreachable
 
 VARIABLE = "REDIS_PASSWORD_FILE"
-#: Where `make` leaves the password it made, seen from the project's root.
-DEFAULT = Path(__file__).resolve().parent.parent / "secrets" / "redis_password"
+#: Where `make` leaves the passwords it made, seen from the project's root.
+SECRETS = Path(__file__).resolve().parent.parent / "secrets"
+DEFAULT = SECRETS / "redis_password"
 
 
-def path() -> Path | None:
+def path(variable: str, default: Path) -> Path | None:
     """Return the password file to use, or None where there is none."""
-    named = os.environ.get(VARIABLE)
+    named = os.environ.get(variable)
     if named:
         return Path(named)
-    return DEFAULT if DEFAULT.exists() else None
+    return default if default.exists() else None
+
+
+def read(server: str, variable: str, default: Path) -> str:
+    """Return a server's password. Raises Unreachable if its file can't be read or is empty."""
+    file = path(variable, default) or default
+    try:
+        password = file.read_text().strip()
+    except OSError as error:
+        raise Unreachable(
+            f"cannot read the {server} password from {file} ({variable}): {error.strerror}"
+        ) from None
+    if not password:
+        raise Unreachable(f"the {server} password file {file} ({variable}) is empty")
+    return password
 
 
 class PasswordFile(CredentialProvider):
@@ -30,26 +45,18 @@ class PasswordFile(CredentialProvider):
 
     def get_credentials(self) -> tuple[str]:
         """Return the password. Raises Unreachable if the file can't be read or is empty."""
-        file = path() or DEFAULT
-        try:
-            password = file.read_text().strip()
-        except OSError as error:
-            raise Unreachable(
-                f"cannot read the Redis password from {file} ({VARIABLE}): {error.strerror}"
-            ) from None
-        if not password:
-            raise Unreachable(f"the Redis password file {file} ({VARIABLE}) is empty")
-        return (password,)
+        return (read("Redis", VARIABLE, DEFAULT),)
 
 
 def with_password_file(url: str) -> str:
     """Return `url` such that kombu and Celery take the password from the file.
 
     A file named by REDIS_PASSWORD_FILE wins over a password in the URL, which wins
-    over the project's own file. URLs of other servers than Redis are left as they are.
+    over the project's own file. URLs of other servers than Redis are left as
+    they are: RabbitMQ's password is the transport's own matter (cluster.rabbitmq).
     """
     parts = urlsplit(url)
-    if parts.scheme not in ("redis", "rediss") or path() is None:
+    if parts.scheme not in ("redis", "rediss") or path(VARIABLE, DEFAULT) is None:
         return url
     if parts.password and VARIABLE not in os.environ:
         return url

@@ -11,12 +11,13 @@ from cluster import limits
 from cluster.app import create
 from cluster.health import Heartbeat
 from cluster.lease import Lease
+from cluster.rabbitmq import DeadLetters
 
 
 def worker_app(family: str) -> Celery:
-    """Return the worker app of a family: its tasks, a heartbeat and leases on its jobs."""
+    """Return the worker app of a family: its tasks, and its steps beyond Celery's."""
     app = create(family, include=[f"{family}.tasks"])
-    app.steps["consumer"].update((Heartbeat, Lease))
+    app.steps["consumer"].update((Heartbeat, Lease, DeadLetters))
     return app
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import monotonic
 
 from celeryconfig import task_queues, task_time_limit
-from cluster import limits
+from cluster import limits, password
 from local import server
 from local.process import Process, show
 from local.state import State
@@ -31,23 +31,35 @@ class Cluster:
     """A server, its workers and the callers that run against them, as child processes.
 
     A child that ends is started again, as in the compose stack, but for a worker that
-    `kill-workers` has stopped.
+    `kill-workers` has stopped. The server is for what no URL names: broker, results or both.
     """
 
-    def __init__(self, state: State, port: int, password_file: Path, **variables: str) -> None:
+    def __init__(
+        self,
+        state: State,
+        port: int,
+        password_file: Path,
+        broker: str = "",
+        backend: str = "",
+        **variables: str,
+    ) -> None:
         self.state = state
         self.port = port
         self.password_file = password_file
+        self.broker = broker
+        self.needs_server = not (broker and backend)
         url = f"redis://127.0.0.1:{port}/0"
         self.env = {
             **os.environ,
-            "CELERY_BROKER_URL": url,
-            "CELERY_RESULT_BACKEND": url,
-            "REDIS_PASSWORD_FILE": str(password_file.resolve()),
+            "CELERY_BROKER_URL": broker or url,
+            "CELERY_RESULT_BACKEND": backend or url,
             "PYTHONPATH": str(server.ROOT),
             "PYTHONUNBUFFERED": "1",
             **variables,
         }
+        # The project's own file is found without: named, it would win over other URLs' passwords.
+        if password_file != password.DEFAULT:
+            self.env[password.VARIABLE] = str(password_file.resolve())
         self._server: Process | None = None
         self._workers: list[Process] = []
         self._callers: list[Process] = []

@@ -10,12 +10,15 @@ from typing import NoReturn
 
 import click
 
-from cluster import health, limits
+from cluster import broker, health, limits
+from cluster.app import create
 from local import server
 from local.cluster import FAMILIES, STOP_TIMEOUT, Cluster, replicas, running
 from local.process import show
 from local.state import DEFAULT, Running, State, stop
 
+#: Seconds that a broker which is not the cluster's own may take to answer.
+CONNECT_TIMEOUT = 5.0
 #: What the demo asks for: the callers' arguments.
 JOBS = (
     ("callers.add", "4", "6"),
@@ -86,7 +89,12 @@ def start(server_only: bool) -> None:
             f"it runs already (process {others[0]}): `make local_stop` ends it"
         )
     port = limits.setting("REDIS_PORT", 6379, most=65535)
-    cluster = Cluster(state, port, server.password_file())
+    named = (os.environ.get(name, "") for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"))
+    cluster = Cluster(state, port, server.password_file(), *named)
+    if server_only and not cluster.needs_server:
+        raise click.ClickException(
+            "there is no server to start: CELERY_BROKER_URL and CELERY_RESULT_BACKEND name others"
+        )
     state.forget_stops()
     state.add("supervisor", os.getpid())
     try:
@@ -96,11 +104,17 @@ def start(server_only: bool) -> None:
 
 
 def _start(cluster: Cluster, server_only: bool) -> int:
-    cluster.start_server()
+    where = f"127.0.0.1:{cluster.port}"
+    if cluster.broker:
+        with create("local", set_as_current=False) as app:
+            broker.connect(app, CONNECT_TIMEOUT)
+            where = app.connection_for_write().as_uri()
+    if cluster.needs_server:
+        cluster.start_server()
     if not server_only:
         cluster.start_workers(replicas())
     if not cluster.stop_requested:
-        show("local", f"ready on 127.0.0.1:{cluster.port}; Ctrl-C stops it")
+        show("local", f"ready on {where}; Ctrl-C stops it")
     cluster.run_until_stopped()
     show("local", "stopping: workers finish what they run; Ctrl-C again stops at once")
     return 0

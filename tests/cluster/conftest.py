@@ -9,7 +9,7 @@ import pytest
 from callers.client import Client
 from local.server import free_port
 from tests.cluster.flower import Flower
-from tests.cluster.stack import Stack
+from tests.cluster.stack import Stack, make
 from tests.repo.repo import ROOT
 
 LOGS = ROOT / ".test-logs"
@@ -74,18 +74,43 @@ def docker_cleanup() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def stack(docker_services: object, stack_settings: Stack) -> Stack:
+def redis_stack(docker_services: object, stack_settings: Stack) -> Stack:
     """The running stack."""
     return stack_settings
 
 
 @pytest.fixture(scope="session")
-def flower(stack: Stack) -> Flower:
+def rabbitmq_stack(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A second stack, with RabbitMQ, started as a user does."""
+    port, rabbitmq_port = free_port(), free_port()
+    settings = tmp_path_factory.mktemp("rabbitmq") / "settings"
+    settings.write_text(f"REDIS_PORT={port}\nRABBITMQ_PORT={rabbitmq_port}\n")
+    stack = Stack(f"task-cluster-rabbitmq-{os.getpid()}", settings, port, rabbitmq_port)
+    try:
+        done = make("docker_compose_start", environment=stack.environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "call-add\n10\n" in done.stdout
+        yield stack
+    finally:
+        LOGS.mkdir(exist_ok=True)
+        (LOGS / "rabbitmq.log").write_text(stack.compose("logs", "--no-color"))
+        make("docker_compose_clean", environment=stack.environment)
+
+
+@pytest.fixture
+def stack(request: pytest.FixtureRequest) -> Stack:
+    """The running stack: with Redis as the broker where a test names no other."""
+    running: Stack = request.getfixturevalue(f"{getattr(request, 'param', 'redis')}_stack")
+    return running
+
+
+@pytest.fixture(scope="session")
+def flower(redis_stack: Stack) -> Flower:
     """The stack's Flower, which is started where a test asks for it."""
     monitoring = ("--profile", "monitoring")
     start = ("up", "--detach", "--wait", "--no-deps", "--build", "flower")
-    stack.compose(*monitoring, *start, seconds=300)
-    address = stack.compose(*monitoring, "port", "flower", "5555")
+    redis_stack.compose(*monitoring, *start, seconds=300)
+    address = redis_stack.compose(*monitoring, "port", "flower", "5555")
     return Flower(int(address.rpartition(":")[2]))
 
 
@@ -107,9 +132,14 @@ def three_add_workers(stack: Stack) -> Iterator[list[str]]:
 @pytest.fixture
 def make_environment(engine: None) -> dict[str, str]:
     """The environment of a stack of the test's own, for commands that start one."""
+    return own_environment("own")
+
+
+def own_environment(name: str) -> dict[str, str]:
+    """Return the environment in which the Makefile's commands are about a stack of that name."""
     return {
         **os.environ,
-        "COMPOSE_PROJECT_NAME": f"task-cluster-own-{os.getpid()}",
-        "REDIS_PORT": str(free_port()),
-        "FLOWER_PORT": str(free_port()),
+        "BROKER": "redis",
+        "COMPOSE_PROJECT_NAME": f"task-cluster-{name}-{os.getpid()}",
+        **{name: str(free_port()) for name in ("REDIS_PORT", "RABBITMQ_PORT", "FLOWER_PORT")},
     }

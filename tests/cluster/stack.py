@@ -1,7 +1,9 @@
 """The compose stack as a test sees it: from outside, by the commands a user has."""
 
 import json
+import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +13,7 @@ from tests.repo.repo import ROOT
 from tests.waiting import eventually
 
 PASSWORD = ROOT / "secrets" / "redis_password"
+RABBITMQ_PASSWORD = ROOT / "secrets" / "rabbitmq_password"
 
 
 def docker(*argv: str, seconds: float = 120) -> str:
@@ -22,18 +25,53 @@ def docker(*argv: str, seconds: float = 120) -> str:
     return done.stdout.strip()
 
 
-class Stack:
-    """One project of the compose file, on a Redis port of its own."""
+def make(
+    *argv: str, environment: dict[str, str], seconds: float = 300
+) -> "subprocess.CompletedProcess[str]":
+    """Run a target of the Makefile, to its end."""
+    return subprocess.run(
+        ["make", *argv],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
 
-    def __init__(self, project: str, settings: Path, port: int) -> None:
+
+class Stack:
+    """One project of the compose file, under overlays or not, on ports of its own."""
+
+    def __init__(
+        self,
+        project: str,
+        settings: Path,
+        port: int,
+        rabbitmq_port: int = 0,
+        *,
+        overlays: Sequence[str] = (),
+        host: str = "127.0.0.1",
+    ) -> None:
         self.project = project
+        self.host = host
         self.port = port
+        self.rabbitmq_port = rabbitmq_port
         self.command = f"docker compose --env-file {settings}"
+        # Named, so that a COMPOSE_FILE of the user's changes nothing.
+        self.files = [
+            f"--file={file}"
+            for file in (
+                "docker-compose.yml",
+                *(["deploy/rabbitmq.yml"] if rabbitmq_port else []),
+                *overlays,
+            )
+        ]
 
     def compose(self, *argv: str, seconds: float = 120) -> str:
         """Run a docker compose command on this stack and return what it prints."""
         options = self.command.split()[1:]
-        return docker(*options, "--project-name", self.project, *argv, seconds=seconds)
+        return docker(*options, *self.files, "--project-name", self.project, *argv, seconds=seconds)
 
     def containers(self, service: str) -> list[str]:
         """Return the ids of a service's running containers."""
@@ -69,8 +107,51 @@ class Stack:
             60,
         )
 
+    def kill_the_worker(self, container: str) -> None:
+        """End a worker as kill -9 does; `docker kill` is one by hand, after which none comes."""
+        command = ["docker", "exec", container, "python", "-c", _KILL_THE_WORKER]
+        # With the worker ends its container, and with that this command.
+        assert subprocess.run(command, check=False, timeout=30).returncode in {0, 137}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment in which the Makefile's commands are about this stack."""
+        return {
+            **os.environ,
+            "COMPOSE_PROJECT_NAME": self.project,
+            "BROKER": "rabbitmq" if self.rabbitmq_port else "redis",
+            "REDIS_PORT": str(self.port),
+            "RABBITMQ_PORT": str(self.rabbitmq_port),
+        }
+
+    @property
+    def result_url(self) -> str:
+        """The URL of this stack's results, seen from the host."""
+        return f"redis://:{_quoted(PASSWORD)}@{self.host}:{self.port}/0"
+
+    @property
+    def broker_url(self) -> str:
+        """The URL of this stack's broker, seen from the host."""
+        if not self.rabbitmq_port:
+            return self.result_url
+        user = f"cluster:{_quoted(RABBITMQ_PASSWORD)}"
+        return f"amqp://{user}@{self.host}:{self.rabbitmq_port}/cluster"
+
     def client(self) -> Client:
         """Return a client of this stack, on the host."""
-        password = quote(PASSWORD.read_text().strip(), safe="")
-        url = f"redis://:{password}@127.0.0.1:{self.port}/0"
-        return Client(url, url)
+        return Client(self.broker_url, self.result_url)
+
+
+def _quoted(password: Path) -> str:
+    return quote(password.read_text().strip(), safe="")
+
+
+#: Ends the process that tini started: the worker itself.
+_KILL_THE_WORKER = """
+import os, signal
+from pathlib import Path
+for stat in Path("/proc").glob("[0-9]*/stat"):
+    pid, parent = int(stat.parent.name), int(stat.read_text().rpartition(")")[2].split()[1])
+    if parent == 1 and pid != os.getpid():
+        os.kill(pid, signal.SIGKILL)
+"""

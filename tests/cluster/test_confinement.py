@@ -3,7 +3,6 @@
 import json
 import socket
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +10,17 @@ import redis
 
 from tests.cluster.flower import PASSWORD as FLOWER_PASSWORD
 from tests.cluster.flower import Flower
-from tests.cluster.stack import PASSWORD, Stack, docker
+from tests.cluster.stack import PASSWORD, RABBITMQ_PASSWORD, Stack, docker
 from tests.families import FAMILIES
 from tests.repo.repo import ROOT
 
-SERVICES = ["redis", *FAMILIES, "flower"]
+#: The broker whose stack has the service, and the service.
+SERVICES = [
+    ("redis", "redis"),
+    ("rabbitmq", "rabbitmq"),
+    *(("redis", service) for service in (*FAMILIES, "flower")),
+]
+BOTH = pytest.mark.parametrize("stack", ["redis", "rabbitmq"], indirect=True)
 
 
 @pytest.mark.parametrize("password", [None, "wrong"])
@@ -27,8 +32,11 @@ def test_redis_refuses_a_wrong_password(stack: Stack, password: str | None) -> N
         client.ping()
 
 
+@BOTH
 def test_nothing_is_published_beyond_this_machine(stack: Stack, flower: Flower) -> None:
-    ports = [stack.port, flower.port]
+    ports = [port for port in (stack.port, stack.rabbitmq_port) if port]
+    if not stack.rabbitmq_port:
+        ports.append(flower.port)
     published = set()
     for container in stack.all_containers():
         for bindings in stack.inspect(container)["NetworkSettings"]["Ports"].values():
@@ -42,11 +50,12 @@ def test_nothing_is_published_beyond_this_machine(stack: Stack, flower: Flower) 
             assert client.connect_ex((own, port)) != 0
 
 
-@pytest.mark.parametrize("file", [PASSWORD, FLOWER_PASSWORD], ids=lambda file: file.name)
-def test_a_password_is_in_no_inspection_history_process_or_log(
-    stack: Stack, flower: Flower, file: Path
+@BOTH
+def test_no_password_is_in_an_inspection_history_process_or_log(
+    stack: Stack, flower: Flower
 ) -> None:
-    password = file.read_text().strip()
+    files = (PASSWORD, RABBITMQ_PASSWORD, FLOWER_PASSWORD)
+    passwords = [file.read_text().strip() for file in files]
     images = {stack.inspect(container)["Image"] for container in stack.all_containers()}
     shown = [
         docker("inspect", *stack.all_containers()),
@@ -60,26 +69,25 @@ def test_a_password_is_in_no_inspection_history_process_or_log(
         ).stdout,
     ]
 
-    assert len(password) == 40
-    assert all(password not in text for text in shown)
+    for password in passwords:
+        assert len(password) == 40
+        assert all(password not in text for text in shown)
 
 
-@pytest.mark.parametrize(
-    ("service", "user"),
-    [("redis", "999"), *((f, "10001") for f in FAMILIES), ("flower", "10001")],
-)
+@pytest.mark.parametrize(("stack", "service"), SERVICES, indirect=["stack"])
 def test_a_container_is_not_root_and_cannot_change_itself(
-    stack: Stack, flower: Flower, service: str, user: str
+    stack: Stack, flower: Flower, service: str
 ) -> None:
     def write(path: str) -> str:
         command = f"touch {path} 2>&1 && echo written || true"
         return stack.compose("exec", "-T", service, "sh", "-c", command)
 
+    user = "10001" if service in FAMILIES else "999"
     assert stack.compose("exec", "-T", service, "id", "-u") == user
     assert "Read-only file system" in write("/usr/x")
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize(("stack", "service"), SERVICES, indirect=["stack"])
 def test_a_container_is_limited_as_the_file_says(
     stack: Stack, flower: Flower, service: str
 ) -> None:

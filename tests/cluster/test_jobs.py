@@ -6,6 +6,8 @@ from callers.client import Client
 from tests.cluster.stack import Stack
 from tests.families import JOBS, Job, check
 
+pytestmark = pytest.mark.parametrize("stack", ["redis", "rabbitmq"], indirect=True)
+
 
 @pytest.mark.parametrize(
     ("caller", "printed"),

@@ -1,25 +1,9 @@
 """The commands of the Makefile that start and stop the stack, and what they say when they can't."""
 
 import socket
-import subprocess
 
 from tests.cluster.flower import PASSWORD as FLOWER_PASSWORD
-from tests.cluster.stack import Stack, docker
-from tests.repo.repo import ROOT
-
-
-def make(
-    *argv: str, environment: dict[str, str], seconds: float = 300
-) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        ["make", *argv],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
+from tests.cluster.stack import Stack, docker, make
 
 
 def test_one_command_starts_everything_and_shows_the_three_results(
@@ -89,3 +73,26 @@ def test_scaling_without_saying_what_is_wrong_usage(make_environment: dict[str, 
 
     assert done.returncode == 2
     assert "make docker_compose_scale SERVICE=add N=3" in done.stderr
+
+
+def test_an_unknown_broker_is_said_in_one_line(make_environment: dict[str, str]) -> None:
+    done = make("docker_compose_start", "BROKER=kafka", environment=make_environment)
+
+    assert done.returncode == 2
+    assert "BROKER must be redis or rabbitmq, not 'kafka'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_port_of_rabbitmq_that_is_taken_is_said_in_one_line(
+    rabbitmq_stack: Stack, make_environment: dict[str, str]
+) -> None:
+    make_environment["BROKER"] = "rabbitmq"
+    make_environment["RABBITMQ_PORT"] = str(rabbitmq_stack.rabbitmq_port)
+    try:
+        done = make("docker_compose_start", environment=make_environment)
+    finally:
+        make("docker_compose_clean", environment=make_environment)
+
+    assert done.returncode != 0
+    port = rabbitmq_stack.rabbitmq_port
+    assert f"error: port {port} of this machine is taken: set RABBITMQ_PORT" in done.stderr

@@ -26,6 +26,7 @@ class Local:
             self.password.write_text("p@ss w\\rd\"'")
         self.env = {
             **os.environ,
+            "BROKER": "redis",
             "LOCAL_STATE": str(self.state.folder),
             "REDIS_PORT": str(self.port),
             "REDIS_PASSWORD_FILE": str(self.password),

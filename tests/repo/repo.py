@@ -29,9 +29,9 @@ def files() -> list[Path]:
     return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).exists()]
 
 
-def compose() -> dict[str, Any]:
-    """Return the compose file, its anchors resolved."""
-    content: dict[str, Any] = yaml.safe_load(read("docker-compose.yml"))
+def compose(name: str = "docker-compose.yml") -> dict[str, Any]:
+    """Return the compose file, or an overlay of it, its anchors resolved."""
+    content: dict[str, Any] = yaml.safe_load(read(name))
     return content
 
 

@@ -11,12 +11,16 @@ from tests.families import FAMILIES
 from tests.repo.repo import ROOT, compose, imports, read
 
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]
+OVERLAY: dict[str, dict[str, Any]] = compose("deploy/rabbitmq.yml")["services"]
+SERVERS = {"redis": SERVICES["redis"], "rabbitmq": OVERLAY["rabbitmq"]}
 CALLERS = [name for name in SERVICES if name.startswith("call-")]
+#: Whatever else connects to the broker.
+OTHERS = ["demo-parallel", "beat", "flower"]
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", [*SERVICES, "rabbitmq"])
 def test_a_service_is_confined(name: str) -> None:
-    service = SERVICES[name]
+    service = {**SERVICES, **SERVERS}[name]
 
     assert service["init"] is True
     assert service["read_only"] is True
@@ -27,10 +31,12 @@ def test_a_service_is_confined(name: str) -> None:
     assert "container_name" not in service
 
 
-@pytest.mark.parametrize("name", ["redis", *FAMILIES, "flower"])
+@pytest.mark.parametrize("name", [*SERVERS, *FAMILIES, "flower", "beat"])
 def test_a_service_that_stays_is_healthy_before_it_is_used_and_comes_back(name: str) -> None:
-    assert SERVICES[name]["restart"] == "unless-stopped"
-    assert SERVICES[name]["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
+    service = {**SERVICES, **SERVERS}[name]
+
+    assert service["restart"] == "unless-stopped"
+    assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
 
 
 @pytest.mark.parametrize("name", [*CALLERS, *FAMILIES])
@@ -101,11 +107,41 @@ def test_the_workers_of_another_machine_are_those_of_all_families() -> None:
         assert set(service["environment"]) == {"CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"}
 
 
+@pytest.mark.parametrize("name", [*CALLERS, *FAMILIES, *OTHERS])
+def test_every_client_of_redis_is_one_of_rabbitmq_under_its_overlay(name: str) -> None:
+    service = OVERLAY[name]
+
+    assert service["environment"]["CELERY_BROKER_URL"] == "amqp://cluster@rabbitmq:5672/cluster"
+    assert service["environment"]["RABBITMQ_PASSWORD_FILE"] == "/run/secrets/rabbitmq_password"
+    assert service["secrets"] == ["rabbitmq_password"]
+    assert service["depends_on"] == {"rabbitmq": {"condition": "service_healthy"}}
+    # Nothing else: what differs between the brokers is who carries the jobs.
+    assert set(service) == {"environment", "secrets", "depends_on"}
+
+
+def test_rabbitmq_is_durable_and_publishes_amqp_alone_on_this_machine_alone() -> None:
+    assert (
+        set(OVERLAY)
+        == {"rabbitmq", *CALLERS, *FAMILIES, *OTHERS}
+        == {*SERVICES, *SERVERS} - {"redis"}
+    )
+    assert OVERLAY["rabbitmq"]["ports"] == ["127.0.0.1:${RABBITMQ_PORT:-5672}:5672"]
+    assert OVERLAY["rabbitmq"]["volumes"] == ["rabbitmq:/var/lib/rabbitmq"]
+    # Its data folder is named after it.
+    assert OVERLAY["rabbitmq"]["hostname"] == "rabbitmq"
+
+
+def test_an_overlay_says_what_it_adds() -> None:
+    for file in ROOT.glob("deploy/*.yml"):
+        assert file.read_text().startswith("# Adds ")
+
+
 def test_no_secret_can_reach_git_or_an_image() -> None:
     assert "/secrets/" in read(".gitignore").splitlines()
     assert read(".dockerignore").splitlines()[1] == "*"
     assert "!secrets" not in read(".dockerignore")
-    for secret in compose()["secrets"].values():
+    secrets = {**compose()["secrets"], **compose("deploy/rabbitmq.yml")["secrets"]}
+    for secret in secrets.values():
         assert secret["file"].startswith("secrets/")
 
 

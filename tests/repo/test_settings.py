@@ -53,8 +53,9 @@ def test_a_variable_is_explained(variable: str) -> None:
     assert above.startswith("#")
 
 
-def test_the_compose_files_defaults_are_those_of_the_example() -> None:
-    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", read("docker-compose.yml")))
+@pytest.mark.parametrize("file", ["docker-compose.yml", "deploy/rabbitmq.yml"])
+def test_the_compose_files_defaults_are_those_of_the_example(file: str) -> None:
+    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", read(file)))
 
     assert defaults == {name: EXAMPLE[name] for name in defaults}
 
@@ -71,6 +72,7 @@ def test_the_concurrency_of_the_example_is_the_codes(family: str) -> None:
         ("celeryconfig.py", r'"JOB_LEASE", (\d+)', "JOB_LEASE"),
         ("celeryconfig.py", r'"MAX_COUNTDOWN", ([\d_]+)', "MAX_COUNTDOWN"),
         ("celeryconfig.py", r'"REDIS_PORT", (\d+)', "REDIS_PORT"),
+        ("celeryconfig.py", r'"RABBITMQ_PORT", (\d+)', "RABBITMQ_PORT"),
         ("local/commands.py", r'"REDIS_PORT", (\d+)', "REDIS_PORT"),
         ("add/tasks.py", r"^MAX_WAIT = (\d+)", "MAX_WAIT"),
         ("factorial/tasks.py", r"^MAX_N = ([\d_]+)", "FACTORIAL_MAX_N"),
