@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+from kombu import pools
 
 from callers.client import Client
 from local.server import free_port
@@ -15,6 +16,8 @@ from tests.repo.repo import ROOT
 LOGS = ROOT / ".test-logs"
 #: Seconds: short, so that a test of a killed worker is, too.
 LEASE = 6
+#: Jobs that an add worker runs at once: few, so that others wait.
+AT_ONCE = 4
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +38,8 @@ def stack_settings(engine: None, tmp_path_factory: pytest.TempPathFactory) -> St
     port = free_port()
     settings = tmp_path_factory.mktemp("compose") / "settings"
     settings.write_text(
-        f"REDIS_PORT={port}\nJOB_LEASE={LEASE}\nFLOWER_PORT={free_port()}\nFLOWER_READ_ONLY=true\n"
+        f"REDIS_PORT={port}\nJOB_LEASE={LEASE}\nADD_CONCURRENCY={AT_ONCE}\n"
+        f"FLOWER_PORT={free_port()}\nFLOWER_READ_ONLY=true\n"
     )
     return Stack(f"task-cluster-test-{os.getpid()}", settings, port)
 
@@ -84,7 +88,9 @@ def rabbitmq_stack(engine: None, tmp_path_factory: pytest.TempPathFactory) -> It
     """A second stack, with RabbitMQ, started as a user does."""
     port, rabbitmq_port = free_port(), free_port()
     settings = tmp_path_factory.mktemp("rabbitmq") / "settings"
-    settings.write_text(f"REDIS_PORT={port}\nRABBITMQ_PORT={rabbitmq_port}\n")
+    settings.write_text(
+        f"REDIS_PORT={port}\nRABBITMQ_PORT={rabbitmq_port}\nADD_CONCURRENCY={AT_ONCE}\n"
+    )
     stack = Stack(f"task-cluster-rabbitmq-{os.getpid()}", settings, port, rabbitmq_port)
     try:
         done = make("docker_compose_start", environment=stack.environment)
@@ -119,6 +125,8 @@ def client(stack: Stack) -> Iterator[Client]:
     """A client of the stack, on the host."""
     with stack.client() as client:
         yield client
+    # Each test is a program of its own: none inherits connections that broke in another.
+    pools.reset()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from celery.result import AsyncResult
 
 from callers.client import Client
-from tests.cluster.conftest import LEASE
+from tests.cluster.conftest import AT_ONCE, LEASE
 from tests.cluster.stack import Stack, docker
 from tests.waiting import eventually
 
@@ -18,10 +18,13 @@ JOBS = [(i, i, 0.5) for i in range(30)]
 SUMS = [2 * i for i in range(30)]
 
 
-def submit(client: Client) -> list[Result]:
-    """Submit the jobs, and return their results once some of them run."""
+def submit(client: Client, workers: int = 1) -> list[Result]:
+    """Submit the jobs, and return their results once so many workers are busy with them."""
     results = [client.submit("add.tasks.longtime_add", *args) for args in JOBS]
-    eventually("a job runs", lambda: any(result.state == "STARTED" for result in results))
+    busy = workers * AT_ONCE
+    eventually(
+        "all workers are busy", lambda: sum(job.state == "STARTED" for job in results) >= busy
+    )
     return results
 
 
@@ -48,7 +51,7 @@ def test_a_stopped_worker_finishes_what_it_runs_and_leaves_the_rest(
 def test_scaling_down_loses_nothing(
     stack: Stack, client: Client, three_add_workers: list[str]
 ) -> None:
-    results = submit(client)
+    results = submit(client, len(three_add_workers))
     stack.scale("add", 1)
 
     assert len(stack.containers("add")) == 1
@@ -71,7 +74,7 @@ def test_a_restart_of_redis_loses_nothing(
 def test_a_killed_workers_jobs_run_elsewhere(
     stack: Stack, client: Client, three_add_workers: list[str]
 ) -> None:
-    results = submit(client)
+    results = submit(client, len(three_add_workers))
     docker("kill", three_add_workers[0])
 
     # The lease, a quarter more until somebody looks, and the work itself.
