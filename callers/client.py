@@ -6,7 +6,7 @@ from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self
 
-from celery.canvas import Signature
+from celery.canvas import Signature, maybe_signature
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult, ResultBase, ResultSet
 from celery.states import STARTED
@@ -168,8 +168,10 @@ class Client:
     ) -> Any:
         if isinstance(task, str):
             return self._send(task, args, kwargs, timeout)
+        # A map or chunks made without an app would go to Celery's current one, not to ours.
+        signature: Any = maybe_signature(task, app=self.app)
         try:
-            return task.apply_async(tuple(args), kwargs)
+            return signature.apply_async(tuple(args), kwargs)
         except RecursionError:
             raise
         except broker.AWAY as error:

@@ -94,7 +94,9 @@ def parallel(seconds: float) -> None:
         TimeElapsedColumn(),
     )
     runs = []
-    with Client() as client, Progress(*columns, console=Console(stderr=True)) as progress:
+    terminal = Console(stderr=True)
+    bars = Progress(*columns, console=terminal, disable=not terminal.is_terminal)
+    with Client() as client, bars as progress:
         client.call("add.tasks.add", 0, 0)  # the connections are made, and a worker is there
         for way, do in WAYS.items():
             bar = progress.add_task(way, total=COUNT)

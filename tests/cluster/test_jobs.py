@@ -2,7 +2,9 @@
 
 import pytest
 
+from callers.canvas import EXAMPLES
 from callers.client import Client
+from tests.canvas import VALUES
 from tests.cluster.stack import Stack
 from tests.families import JOBS, Job, check
 
@@ -24,6 +26,18 @@ def test_a_caller_service_prints_its_result(stack: Stack, caller: str, printed: 
 @pytest.mark.parametrize("job", JOBS, ids=str)
 def test_a_job_from_outside_gives_its_value(client: Client, job: Job) -> None:
     check(job, client.call(job.task, *job.args, **job.kwargs))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_canvas_from_outside_gives_its_value(client: Client, name: str) -> None:
+    assert EXAMPLES[name](client, 30) == VALUES[name]
+
+
+def test_jobs_run_at_their_time_and_again_after_an_error_that_can_pass(client: Client) -> None:
+    soon = client.signature("add.tasks.add", 4, 6).set(countdown=0.5)
+
+    assert client.call(soon) == 10
+    assert client.call("add.tasks.unsteady_add", 4, 6, failures=1) == 10
 
 
 def test_a_thousand_jobs_come_back_in_order(client: Client) -> None:

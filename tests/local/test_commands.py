@@ -3,18 +3,24 @@
 import hashlib
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from celery import xmap
 
 from local.server import ROOT
 from tests.families import FACTORIAL_DIGESTS, FAMILIES, product
 from tests.local.local import Local
+from tests.waiting import eventually
+
+PARALLEL = ("callers.parallel", "--seconds")
 
 
 @pytest.mark.parametrize(
@@ -41,9 +47,17 @@ def test_a_command_prints_its_result(local: Local, argv: tuple[str, ...], printe
 
 
 def test_a_terminal_shows_the_wait_and_then_a_long_result_in_brief(local: Local) -> None:
+    shown = on_a_terminal(local, "callers.factorial", "20000")
+
+    assert "waiting for factorial.tasks.factorial" in shown
+    assert shown.rstrip().endswith("00000000 (77338 digits)")
+
+
+def on_a_terminal(local: Local, *argv: str) -> str:
+    """Run `python -m …` on a terminal and return what that shows."""
     terminal, end = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", "callers.factorial", "20000"],
+        [sys.executable, "-m", *argv],
         cwd=ROOT,
         env={**local.env, "TERM": "xterm"},
         stdout=end,
@@ -55,9 +69,7 @@ def test_a_terminal_shows_the_wait_and_then_a_long_result_in_brief(local: Local)
             while some := os.read(terminal, 4096):
                 shown += some
     os.close(terminal)
-
-    assert "waiting for factorial.tasks.factorial" in shown.decode()
-    assert shown.decode().rstrip().endswith("00000000 (77338 digits)")
+    return shown.decode()
 
 
 @pytest.mark.parametrize("n", FACTORIAL_DIGESTS)
@@ -107,6 +119,23 @@ def test_a_matrix_goes_into_a_file(local: Local, tmp_path: Path) -> None:
         (("callers.mat_mul", "5", "5", "--seed", "x"), 2, "'x' is not a whole number"),
         (("callers.mat_mul", "5", "5", "--out", "/nowhere/c.npy"), 2, "no folder '/nowhere'"),
         (("callers.mat_mul", "5", "5", "--out", "/"), 2, "is a directory"),
+        (("callers.submit",), 2, "Missing argument 'TASK'."),
+        (("callers.submit", "add.tasks.ad", "4", "6"), 1, "did you mean 'add.tasks.add'?"),
+        (("callers.submit", "add.tasks.add", "--priority", "urgent"), 1, "not 'urgent'"),
+        (("callers.submit", "add.tasks.add", "--priority", "10"), 1, "0 to 9, not 10"),
+        (("callers.submit", "add.tasks.add", "--countdown", "x"), 2, "'x' is not a valid float"),
+        (("callers.submit", "add.tasks.add", "--countdown", "-1"), 1, "(MAX_COUNTDOWN), not -1.0"),
+        (("callers.submit", "add.tasks.add", "--countdown", "nan"), 1, "not nan"),
+        (("callers.submit", "add.tasks.add", "--eta", "soon"), 1, "eta must be a time as ISO 8601"),
+        (("callers.submit", "add.tasks.add", "--eta", "2020-01-01"), 1, "must not be in the past"),
+        (("callers.submit", "add.tasks.add", "--eta", "9999-01-01"), 1, "within 86400 s from now"),
+        (("callers.submit", "add.tasks.add", "--queue", "ad"), 1, "'ad'"),
+        (("callers.result",), 2, "Missing argument 'ID'."),
+        (("callers.result", "x", "--timeout", "0.1"), 1, "nothing is known of job x"),
+        (("callers.canvas", "rope"), 2, "'rope' is not one of 'chain'"),
+        (("callers.parallel", "--seconds", "0"), 2, "'0' is not a time in seconds above zero"),
+        (("callers.parallel", "--seconds", "101"), 1, "(MAX_WAIT), not 101"),
+        (("callers.inspect", "--timeout", "-1"), 2, "'-1' is not a time in seconds above zero"),
     ],
 )
 def test_a_wrong_command_gives_one_line(
@@ -121,12 +150,62 @@ def test_a_wrong_command_gives_one_line(
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("module", [f"callers.{family}" for family in FAMILIES])
+@pytest.mark.parametrize("module", [*FAMILIES, "submit", "result", "canvas", "parallel", "inspect"])
 def test_a_command_explains_itself(local: Local, module: str) -> None:
-    done = local.command(module, "--help")
+    done = local.command(f"callers.{module}", "--help")
 
     assert done.returncode == 0
-    assert "--timeout SECONDS" in done.stdout
+    assert "Options:" in done.stdout
+    assert " SECONDS" in done.stdout
+
+
+@pytest.mark.parametrize("words", [("4", "6"), ("4", "y=6"), ("x=4", "y=6")])
+def test_a_job_is_submitted_by_one_command_and_fetched_by_another(
+    local: Local, words: tuple[str, ...]
+) -> None:
+    submitted = local.command("callers.submit", "add.tasks.add", *words)
+    fetched = local.command("callers.result", submitted.stdout.strip())
+    state = local.command("callers.result", submitted.stdout.strip(), "--state")
+
+    assert (submitted.returncode, fetched.stdout, state.stdout) == (0, "10\n", "SUCCESS\n")
+
+
+def test_a_result_that_is_a_list_of_long_integers_is_printed(local: Local) -> None:
+    with local.client() as client:
+        factorials: Any = client.signature("factorial.tasks.factorial")
+        job = client.submit(xmap(factorials, [2, 2000]))
+    done = local.command("callers.result", job.id)
+
+    assert done.stdout.startswith("[2, 33162750924506332411")
+    assert len(done.stdout) == len("[2, ]\n") + 5736
+
+
+def test_the_three_ways_of_ten_jobs_give_the_same(local: Local) -> None:
+    done = local.command("callers.parallel", "--seconds", "0.2")
+
+    assert (done.stderr, done.returncode) == ("", 0)
+    for way in ("series", "group", "chord"):
+        assert re.search(rf"{way} +│ +100 │ +\d+\.\d\d s", done.stdout)
+
+
+def test_a_terminal_shows_how_far_each_of_the_three_ways_is(local: Local) -> None:
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", on_a_terminal(local, *PARALLEL, "0.3"))
+
+    for way in ("series", "group", "chord"):
+        counts = [int(count) for count in re.findall(rf"{way} [ ━╸╺]* (\d+)/10", shown)]
+        assert counts[0] < counts[-1] == 10
+
+
+def test_inspect_shows_a_job_that_runs(local: Local) -> None:
+    with local.client() as client:
+        job = client.submit("add.tasks.longtime_add", 4, 6, 3)
+        eventually("the job runs", lambda: job.state == "STARTED")
+        done = local.command("callers.inspect", COLUMNS="200")
+        client.get(job)
+
+    assert job.id in done.stdout
+    for family in FAMILIES:
+        assert re.search(rf"{family}@\S+ +│ {family} ", done.stdout)
 
 
 def test_a_wrong_password_is_refused_at_once(local: Local, tmp_path: Path) -> None:
@@ -189,6 +268,22 @@ def test_a_redis_that_hangs_later_does_not_hang_the_caller(own_local: Local) -> 
             server.signal(signal.SIGCONT)
 
     assert errors.splitlines()[-1].startswith("cluster.errors.Unreachable")
+
+
+@pytest.mark.parametrize("command", ["inspect", "canvas", "parallel", "result", "submit"])
+def test_no_broker_is_said_in_one_line_by_every_command(local: Local, command: str) -> None:
+    words = {"result": ["x"], "submit": ["add.tasks.add", "4", "6"]}.get(command, [])
+    done = local.command(f"callers.{command}", *words, REDIS_PORT="1", seconds=60)
+
+    assert done.returncode == 1
+    assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_inspect_says_that_no_worker_answers(server_only: Local) -> None:
+    done = server_only.command("callers.inspect")
+
+    assert (done.stderr, done.returncode) == ("error: no worker answers within 1 s\n", 1)
 
 
 def test_no_worker_is_said_in_one_line(server_only: Local) -> None:
