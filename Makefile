@@ -61,8 +61,8 @@ monitoring: ## Start Flower on Docker: a page that shows workers and jobs, behin
 demo: $(RUN) ## Start a cluster without Docker, run the three callers, stop it
 	@$(LOCAL) demo
 
-demo_parallel: $(RUN) ## Do ten 5 s jobs in series, as a group and as a chord: a minute
-	@$(LOCAL) demo-parallel
+demo_parallel: $(RUN) ## Do ten jobs of 5 s, or SECONDS=1, in series, as a group and as a chord
+	@$(LOCAL) demo-parallel --seconds $(or $(SECONDS),5)
 
 local_start: $(RUN) ## Run the cluster without Docker in this terminal, until Ctrl-C
 	@$(LOCAL) start

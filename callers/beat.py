@@ -70,6 +70,7 @@ def _is_regular(times: Any, app: App) -> bool:
 def run(app: App) -> None:
     """Run until a signal stops it; raise SystemExit with one line if the schedule is wrong."""
     try:
+        level = limits.log_level()
         check(app.conf.beat_schedule, app)
         state = Path(os.environ.get("BEAT_STATE") or STATE)
         state.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,7 @@ def run(app: App) -> None:
         scheduler="callers.beat:Scheduler",
         max_interval=INTERVAL,
         schedule=str(state),
-        loglevel=os.environ.get("LOG_LEVEL") or "INFO",
+        loglevel=level,
         quiet=True,
     ).run()
 

@@ -6,6 +6,8 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
 #: A value in an error's one line is shown in up to this many characters.
 BRIEF_LENGTH = 60
 #: An integer of more bits than this has more digits than that.
@@ -22,6 +24,17 @@ def setting(variable: str, default: int, most: int | None = None) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= (most or int(text)):
         raise ValueError(f"{variable} must be a whole number {bounds}, not {text!r}")
     return int(text)
+
+
+def log_level() -> str:
+    """Return what LOG_LEVEL is set to, INFO if it is not.
+
+    Raises ValueError for what is no level of Python's logging.
+    """
+    level = os.environ.get("LOG_LEVEL") or "INFO"
+    if level not in LOG_LEVELS:
+        raise ValueError(f"LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {level!r}")
+    return level
 
 
 def url(variable: str, text: str) -> str:

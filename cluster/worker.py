@@ -45,7 +45,7 @@ def arguments(app: Celery[Any]) -> list[str]:
         f"--queues={family}",
         f"--hostname={family}@{socket.gethostname()}.{os.getpid()}",
         f"--concurrency={concurrency}",
-        f"--loglevel={os.environ.get('LOG_LEVEL', 'INFO')}",
+        f"--loglevel={limits.log_level()}",
         "--without-gossip",
         "--without-mingle",
     ]

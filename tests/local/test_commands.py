@@ -270,7 +270,7 @@ def test_a_redis_that_hangs_later_does_not_hang_the_caller(own_local: Local) -> 
     assert errors.splitlines()[-1].startswith("cluster.errors.Unreachable")
 
 
-@pytest.mark.parametrize("command", ["inspect", "canvas", "parallel", "result", "submit"])
+@pytest.mark.parametrize("command", ["inspect", "result", "submit"])
 def test_no_broker_is_said_in_one_line_by_every_command(local: Local, command: str) -> None:
     words = {"result": ["x"], "submit": ["add.tasks.add", "4", "6"]}.get(command, [])
     done = local.command(f"callers.{command}", *words, REDIS_PORT="1", seconds=60)

@@ -57,6 +57,7 @@ def test_a_url_is_accepted(text: str) -> None:
         ("TASK_TIME_LIMIT", "1.5"),
         ("JOB_LEASE", "-1"),
         ("REDIS_PORT", "70000"),
+        ("LOG_LEVEL", "loud"),
     ],
 )
 def test_a_setting_that_is_wrong_is_said_in_one_line(variable: str, text: str) -> None:
@@ -70,5 +71,6 @@ def test_a_setting_that_is_wrong_is_said_in_one_line(variable: str, text: str) -
     )
 
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {variable} must be a whole number")
+    assert done.stderr.startswith(f"error: {variable} must be ")
+    assert done.stderr.endswith(f", not '{text}'\n")
     assert len(done.stderr.splitlines()) == 1
