@@ -1,6 +1,7 @@
 """Every family, through its caller's container and from a client outside."""
 
 import pytest
+from celery import chord
 
 from callers.canvas import EXAMPLES
 from callers.client import Client
@@ -31,6 +32,15 @@ def test_a_job_from_outside_gives_its_value(client: Client, job: Job) -> None:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_canvas_from_outside_gives_its_value(client: Client, name: str) -> None:
     assert EXAMPLES[name](client, 30) == VALUES[name]
+
+
+def test_a_worker_without_numpy_carries_an_array_that_it_cannot_read(client: Client) -> None:
+    # The one that is last joins the chord: add's, whose image has no numpy.
+    matrix = client.signature("mat_mul.tasks.mat_mul", 2, 2, seed=7)
+    last = client.signature("add.tasks.longtime_add", 0, 1, seconds=1)
+
+    with pytest.raises(TypeError, match=r"numbers\[0\] must be a number, not <array 2x2 <f8"):
+        client.call(chord([matrix, last], client.signature("add.tasks.tsum")))
 
 
 def test_jobs_run_at_their_time_and_again_after_an_error_that_can_pass(client: Client) -> None:

@@ -73,7 +73,6 @@ def test_long_integers_and_arrays_go_from_job_to_job_as_they_are(client: Client,
     n = 10**5000
     assert client.call(chain(add(n, 1), add(n))) == 2 * n + 1
 
-    # The join is done by whichever worker is last, here add's, which has no need of numpy.
     matrix = client.signature("mat_mul.tasks.mat_mul", 3, 2, seed=7)
     wait = client.signature("add.tasks.longtime_add", 0, 1, seconds=1)
     values = client.call(group(matrix, wait))

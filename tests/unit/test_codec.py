@@ -1,6 +1,8 @@
 """What cannot be written as plain JSON arrives as it was sent."""
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from kombu.utils.json import dumps, loads
 
 from cluster.codec import DECIMAL_BITS, pack
+from tests.repo.repo import ROOT
 
 
 def travel(value: Any) -> Any:
@@ -103,3 +106,29 @@ def test_a_lying_array_is_refused(fields: dict[str, Any]) -> None:
 
 def test_plain_values_are_plain_json() -> None:
     assert json.loads(dumps(pack([4, 0.5, "x", None]))) == [4, 0.5, "x", None]
+
+
+def test_an_array_passes_a_process_without_numpy_unchanged() -> None:
+    sent = dumps(pack([np.arange(6.0).reshape(2, 3), 1]))
+    program = (
+        "import sys; sys.modules['numpy'] = None\n"
+        "from kombu.utils.json import dumps, loads\n"
+        "from cluster.codec import pack\n"
+        "value = loads(input())\n"
+        "print(dumps(pack(value)))\n"
+        "print(value)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=sent,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.stderr == ""
+    passed_on, shown = done.stdout.splitlines()
+    assert json.loads(passed_on) == json.loads(sent)
+    assert shown == "[<array 2x3 <f8, to be read with numpy>, 1]"
