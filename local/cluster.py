@@ -154,10 +154,17 @@ class Cluster:
         self._end(self._callers, signal.SIGINT, patience=2)
         self._end(self._workers, signal.SIGTERM, patience=STOP_TIMEOUT)
         if self._server:
-            self._end([self._server], signal.SIGTERM, patience=STOP_TIMEOUT)
+            self._end([self._server], signal.SIGTERM, patience=STOP_TIMEOUT, can_hurry=False)
             self.state.remove("server", self._server.pid)
 
-    def _end(self, processes: Sequence[Process], first: int, patience: float) -> None:
+    def _end(
+        self,
+        processes: Sequence[Process],
+        first: int,
+        patience: float,
+        *,
+        can_hurry: bool = True,
+    ) -> None:
         for number, seconds in (
             (first, patience),
             (signal.SIGQUIT, 5),
@@ -168,17 +175,16 @@ class Cluster:
                 if number == signal.SIGKILL:
                     show(process.name, "does not end: killed")
                 process.signal(number)
-            self._wait_for(left, seconds)
+            self._wait_for(left, seconds, can_hurry=can_hurry and number == first)
         for process in processes:
             self.state.remove(process.name, process.pid)
 
-    def _wait_for(self, processes: Sequence[Process], seconds: float) -> None:
+    def _wait_for(self, processes: Sequence[Process], seconds: float, *, can_hurry: bool) -> None:
+        """Wait for the end of processes: if it can hurry, until the stop is asked for twice."""
         deadline = monotonic() + seconds
-        asked = self._stop_requests
         for process in processes:
             while not process.wait(INTERVAL):
-                # A stop that is asked for again does not wait any longer.
-                if monotonic() > deadline or self._stop_requests > max(asked, 1):
+                if monotonic() > deadline or (can_hurry and self._stop_requests > 1):
                     break
 
 
