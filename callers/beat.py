@@ -4,14 +4,15 @@ One beat a cluster: two of them would submit each job twice.
 """
 
 import os
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import click
 from celery import beat
 from celery.schedules import maybe_schedule
 
+from callers.command import run
 from cluster import limits
 from cluster.app import App, create
 from cluster.errors import ClusterError, UnknownTask
@@ -67,15 +68,15 @@ def _is_regular(times: Any, app: App) -> bool:
     return left > timedelta(0)
 
 
-def run(app: App) -> None:
-    """Run until a signal stops it; raise SystemExit with one line if the schedule is wrong."""
-    try:
-        level = limits.log_level()
-        check(app.conf.beat_schedule, app)
-        state = Path(os.environ.get("BEAT_STATE") or STATE)
-        state.parent.mkdir(parents=True, exist_ok=True)
-    except (ClusterError, OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+def serve(app: App) -> None:
+    """Submit jobs by the schedule of `app` until a signal ends it.
+
+    Raises ClusterError, OSError or ValueError if the schedule or a setting is wrong.
+    """
+    level = limits.log_level()
+    check(app.conf.beat_schedule, app)
+    state = Path(os.environ.get("BEAT_STATE") or STATE)
+    state.parent.mkdir(parents=True, exist_ok=True)
     app.Beat(
         scheduler="callers.beat:Scheduler",
         max_interval=INTERVAL,
@@ -85,5 +86,14 @@ def run(app: App) -> None:
     ).run()
 
 
+@click.command(name="beat")
+def command() -> None:
+    """Submit jobs by the clock, as beat_schedule of celeryconfig.py says, until Ctrl-C.
+
+    Run one a cluster: two would submit each job twice.
+    """
+    serve(create("beat"))
+
+
 if __name__ == "__main__":
-    run(create("beat"))
+    run(command)

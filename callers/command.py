@@ -1,5 +1,6 @@
 """What the callers' commands share: numbers as arguments, the timeout, errors in one line."""
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -115,6 +116,11 @@ def run(command: Callable[..., Any]) -> None:
     """
     try:
         command(standalone_mode=False)
+        if sys.stdout is not None:  # closed by the shell: >&-
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough
+        _drop_output()
+        sys.exit(1)
     except click.exceptions.Abort:
         _end("stopped", 130)
     except click.UsageError as error:
@@ -123,6 +129,13 @@ def run(command: Callable[..., Any]) -> None:
         _end(str(error) or type(error).__name__, 1)
 
 
+def _drop_output() -> None:
+    """Have Python's last flush go nowhere: where the output is full or closed it would fail."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _end(message: str, status: int) -> None:
+    _drop_output()
     click.echo(f"error: {' '.join(message.split())}", err=True)
     sys.exit(status)

@@ -3,11 +3,14 @@
 import json
 import os
 
-from callers.beat import run
+import click
+
+from callers.beat import serve
+from callers.command import run
 from cluster.app import create
 
 app = create("beat")
 app.conf.beat_schedule = json.loads(os.environ["TEST_SCHEDULE"])
 
 if __name__ == "__main__":
-    run(app)
+    run(click.command()(lambda: serve(app)))

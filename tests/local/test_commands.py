@@ -150,13 +150,34 @@ def test_a_wrong_command_gives_one_line(
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("module", [*FAMILIES, "submit", "result", "canvas", "parallel", "inspect"])
+@pytest.mark.parametrize(
+    "module", [*FAMILIES, "submit", "result", "canvas", "parallel", "inspect", "beat"]
+)
 def test_a_command_explains_itself(local: Local, module: str) -> None:
     done = local.command(f"callers.{module}", "--help")
 
     assert done.returncode == 0
     assert "Options:" in done.stdout
-    assert " SECONDS" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "error"),
+    [(">/dev/full", "error: [Errno 28] No space left on device\n"), ("| head -c 1", "")],
+)
+def test_an_output_that_takes_no_more_is_no_traceback(
+    local: Local, target: str, error: str
+) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m callers.canvas {target}"],
+        cwd=ROOT,
+        env=local.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.stderr, done.returncode) == (error, 1)
 
 
 @pytest.mark.parametrize("words", [("4", "6"), ("4", "y=6"), ("x=4", "y=6")])
