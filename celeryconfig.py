@@ -106,8 +106,6 @@ _lease = limits.setting("JOB_LEASE", 15)
 family_concurrency = {"add": 10, "factorial": 2}
 # Take a job only when a process is free for it: others may be idle.
 worker_prefetch_multiplier = 1
-# Jobs that wait for their time are held in memory: bound them.
-worker_eta_task_limit = 1000
 # Replace a process before leaks add up.
 worker_max_tasks_per_child = 10_000
 

@@ -11,11 +11,13 @@ from typing import Any
 import click
 from celery import beat
 from celery.schedules import maybe_schedule
+from kombu.utils.json import dumps
 
 from callers.command import run
 from cluster import limits
 from cluster.app import App, create
-from cluster.errors import ClusterError, UnknownTask
+from cluster.codec import pack
+from cluster.errors import ClusterError
 
 #: Where it notes when each job was submitted last, so that a restart misses none: BEAT_STATE.
 STATE = Path(".local/beat-schedule")
@@ -40,32 +42,38 @@ class Scheduler(beat.PersistentScheduler):
 def check(schedule: dict[str, dict[str, Any]], app: App) -> None:
     """Check a schedule before the first job of it is due.
 
-    Raises UnknownTask or ClusterError, naming the entry, for a task that no worker has, a
-    missing or a wrong time. Celery would say so when the job is due, to its log.
+    Raises ClusterError, naming the entry, for a task that no worker has, a missing or a wrong
+    time, wrong options or arguments. Celery would say so when the job is due, to its log.
     """
     for name, entry in schedule.items():
         try:
-            app.check_names([entry["task"]])
-            is_regular = _is_regular(entry["schedule"], app)
-        except UnknownTask as error:
-            raise UnknownTask(f"beat_schedule[{name!r}]: {error}") from None
+            _check_entry(entry, app)
         except KeyError as error:
             raise ClusterError(f"beat_schedule[{name!r}] has no {error}") from None
-        if not is_regular:
-            raise ClusterError(
-                f"beat_schedule[{name!r}]: schedule must be a crontab or a number of seconds "
-                f"above zero, not {limits.brief(entry['schedule'])}"
-            )
+        except Exception as error:  # noqa: BLE001 - Celery raises what it meets
+            raise ClusterError(f"beat_schedule[{name!r}]: {error}") from None
 
 
-def _is_regular(times: Any, app: App) -> bool:
+def _check_entry(entry: dict[str, Any], app: App) -> None:
+    task, times = entry["task"], entry["schedule"]
+    if not _leaves_time(times, app):
+        raise ValueError(
+            "schedule must be a crontab or a number of seconds above zero, "
+            f"not {limits.brief(times)}"
+        )
+    checked = beat.ScheduleEntry(**entry, app=app)
+    app.check_jobs([(task, checked.options or {})])
+    dumps(pack([checked.args, checked.kwargs]))
+
+
+def _leaves_time(times: Any, app: App) -> bool:
     """Tell whether a schedule leaves time between a job and the next."""
     try:
         schedule: Any = maybe_schedule(times, app=app)
         left: timedelta = schedule.remaining_estimate(app.now())
-    except (AttributeError, TypeError):  # it is none of Celery's schedules
+    except (AttributeError, OverflowError, TypeError, ValueError):  # none of Celery's schedules
         return False
-    return left > timedelta(0)
+    return left > timedelta(0) and not isinstance(times, bool)
 
 
 def serve(app: App) -> None:
@@ -76,6 +84,8 @@ def serve(app: App) -> None:
     level = limits.log_level()
     check(app.conf.beat_schedule, app)
     state = Path(os.environ.get("BEAT_STATE") or STATE)
+    if state.exists() and not state.is_file():  # Celery would remove it, be it /dev/null
+        raise ClusterError(f"BEAT_STATE must name a file, not {state}")
     state.parent.mkdir(parents=True, exist_ok=True)
     app.Beat(
         scheduler="callers.beat:Scheduler",

@@ -9,7 +9,7 @@ from typing import Any, Self
 from celery.canvas import Signature, maybe_signature
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult, ResultBase, ResultSet
-from celery.states import STARTED
+from celery.states import PROPAGATE_STATES, STARTED
 
 from cluster import broker, rabbitmq
 from cluster.app import App, create
@@ -189,29 +189,51 @@ class Client:
         except broker.AWAY as error:
             raise broker.unreachable(self.app, error) from None
 
-    def _value(self, result: Any, name: str, deadline: float, timeout: float) -> Any:
-        """Return the value of a job, or the list of those of a group, or raise the error."""
+    def _value(
+        self, result: Any, name: str, deadline: float, timeout: float, before: Any = None
+    ) -> Any:
+        """Return the value of a job, or the list of those of a group, or raise the error.
+
+        `before` is what a group's members, which do not know it, come after.
+        """
+        before = result.parent or before
         if isinstance(result, ResultSet):
-            return [self._value(member, name, deadline, timeout) for member in result.results or ()]
-        self._wait(result, name, deadline, timeout)
+            members = result.results or ()
+            return [self._value(member, name, deadline, timeout, before) for member in members]
+        self._wait(result, name, deadline, timeout, before)
         value = result.get()
         if isinstance(value, OpaqueArray):
             raise ClusterError(f"the value is an array ({value!r}): install numpy here")
         return value
 
-    def _wait(self, result: "AsyncResult[Any]", name: str, deadline: float, timeout: float) -> None:
-        """Wait until the job has ended; raise JobTimeout at the deadline."""
+    def _wait(
+        self,
+        result: "AsyncResult[Any]",
+        name: str,
+        deadline: float,
+        timeout: float,
+        before: Any,
+    ) -> None:
+        """Wait until the job has ended.
+
+        Raises JobTimeout at the deadline, or the error of a job before, after which this
+        one never begins.
+        """
         while True:
             left = deadline - monotonic()
             try:
                 if self._is_done(result, left):
                     return
-                if left <= 0:
+                failed = _failed(before) if left > 1 or left <= 0 else None
+                if left <= 0 and not failed:
                     raise JobTimeout(self._why_late(result, name, timeout))
             except broker.AWAY as error:
                 if left <= 0:
                     raise broker.unreachable(self.app, error) from None
                 sleep(min(left, RETRY_INTERVAL))
+            else:
+                if failed:
+                    failed.get()
 
     def _is_done(self, result: "AsyncResult[Any]", left: float) -> bool:
         """Wait for a notice, but no longer than is left; tell whether the job has ended."""
@@ -261,6 +283,19 @@ def _jobs(result: Any) -> Iterator["AsyncResult[Any]"]:
             yield from _jobs(member)
     else:
         yield result
+
+
+def _failed(result: Any) -> "AsyncResult[Any] | None":
+    """Return a job that failed, of those that a result is made of or comes after.
+
+    Celery tells the rest of a chain of it, but not a group at its end, or the chord around.
+    """
+    if result is None:
+        return None
+    if isinstance(result, ResultSet):
+        failed = (_failed(member) for member in result.results or ())
+        return next((job for job in failed if job), None) or _failed(result.parent)
+    return result if result.state in PROPAGATE_STATES else _failed(result.parent)
 
 
 def _first_unfinished(result: "AsyncResult[Any]") -> "AsyncResult[Any]":

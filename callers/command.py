@@ -25,7 +25,7 @@ class Number(click.ParamType[int | float | complex]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | float | complex:
         """Return the number that a text stands for."""
-        for read in (_read_int, float, complex):
+        for read in (read_int, float, complex):
             try:
                 return read(value)
             except ValueError:
@@ -41,7 +41,7 @@ class WholeNumber(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the int that a text stands for."""
         try:
-            return _read_int(value)
+            return read_int(value)
         except ValueError:
             return self.fail(f"{value!r} is not a whole number", param, ctx)
 
@@ -61,7 +61,8 @@ class Seconds(click.ParamType[float]):
             return self.fail(f"{value!r} is not a time in seconds above zero", param, ctx)
 
 
-def _read_int(text: str) -> int:
+def read_int(text: str) -> int:
+    """Return the int of any size that a text stands for; raises ValueError for any other."""
     if not _INTEGER.fullmatch(text):
         raise ValueError(text)
     # Python's int() refuses more than 4300 digits, and takes a time that is quadratic in them.

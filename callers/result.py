@@ -23,6 +23,8 @@ def result(job_id: str, state: bool, timeout: float) -> None:
     The state is PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED; it is PENDING both for
     a job that waits in a queue and for one that never was.
     """
+    if not job_id.strip():
+        raise click.UsageError("ID must not be empty")
     with Client() as client:
         job = client.app.AsyncResult(job_id)
         click.echo(job.state if state else text(client.get(job, timeout)))

@@ -7,15 +7,17 @@ from typing import Any
 import click
 
 from callers.client import Client
-from callers.command import NEGATIVE_NUMBERS, run
+from callers.command import NEGATIVE_NUMBERS, read_int, run
 
 
 def value(text: str) -> Any:
     """Return what a text stands for as JSON, or the text itself where it is none."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    for read in (read_int, json.loads):  # json reads no integer of more than 4300 digits
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
 
 
 def arguments(words: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:

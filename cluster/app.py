@@ -1,6 +1,6 @@
 """The Celery app that every worker and caller of the cluster is."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from celery import Celery
@@ -9,6 +9,7 @@ from celery.canvas import Signature
 
 from cluster import canvas, options, rabbitmq
 from cluster.codec import pack
+from cluster.routes import unknown_task
 
 
 class AMQP(amqp.AMQP):
@@ -42,28 +43,34 @@ class App(Celery[Any]):
         """Send a job by name: every job comes this way, from a canvas or from beat, too.
 
         `priority` is high, normal or low, or the broker's number. Raises UnknownTask for a
-        name, of this task or of one linked to it, that leads to no worker; ValueError or
-        TypeError for a priority, countdown or ETA that is out of range.
+        name, of this job or of one linked to it, that leads to no worker; ValueError or
+        TypeError for a priority, a time or a limit that is out of range.
         """
-        self.check_names(canvas.linked_names(more))
-        options.check_time(countdown, eta, self.now(), self.conf.longest_countdown)
+        # What a worker sends is part of a job that was accepted: it may be late by now.
+        if not self.current_worker_task:
+            self.check_jobs([(name, {**more, "countdown": countdown, "eta": eta})])
+            self.check_jobs(canvas.linked_jobs(more))
         on_rabbitmq = rabbitmq.is_url(self.conf.broker_write_url or self.conf.broker_url)
-        more["priority"] = options.priority(more.get("priority"), amqp=on_rabbitmq)
+        more["priority"] = options.number(more.get("priority"), amqp=on_rabbitmq)
         if on_rabbitmq:
             countdown, eta = options.in_whole_seconds(countdown, eta, self.now())
         return super().send_task(name, args, kwargs, countdown, eta, *rest, **more)
 
-    def check_names(self, names: Iterable[str]) -> None:
-        """Raise UnknownTask for the first name that leads to no worker."""
-        for name in names:
-            # A router of ours finds the queue of Celery's map in its arguments: checked there.
+    def check_jobs(self, jobs: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        """Check the names and the options of jobs; raises what `send_task` raises."""
+        for name, more in jobs:
             if not name.startswith("celery."):
-                self.amqp.router.route({}, name)
+                queue = {"queue": more["queue"]} if more.get("queue") else {}
+                self.amqp.router.route(queue, name)
+            # Celery's own: a router of ours finds the queue of a map in its arguments.
+            elif name not in self.tasks:
+                raise unknown_task(name, self.conf.task_routes[0])
+            options.check(more, self.now(), self.conf.longest_countdown)
 
 
 def _check_canvas(app: Any, signature: Signature[Any]) -> None:
-    if isinstance(app, App):
-        app.check_names(canvas.task_names(signature))
+    if isinstance(app, App) and not app.current_worker_task:
+        app.check_jobs(canvas.jobs(signature))
 
 
 canvas.send_groups_in_one_write()

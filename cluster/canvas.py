@@ -1,7 +1,7 @@
-"""Canvas: every name in a signature is checked before the first of its jobs is sent.
+"""Canvas: every job in a signature is checked before the first of them is sent.
 
-A misspelt name further on in a chain, among the members of a group, in a callback or in an
-error callback would otherwise be found when half of the work is done, by a worker.
+A misspelt name or a wrong option further on in a chain, among the members of a group, in a
+callback or in an error callback would otherwise be found when half of the work is done.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,26 +17,28 @@ _LINKED = ("link", "link_error", "chain", "chord")
 _PARTS = ("tasks", "header", "body", "task")
 
 
-def task_names(signature: Any) -> Iterator[str]:
-    """Yield the name of each task that a signature, or a list of them, would submit.
+def jobs(signature: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the name and the options of each job that a signature, or a list of them, stands for.
 
     A group, a chord or a chain is no job of its own; `map`, `starmap` and `chunks` are.
     """
     if isinstance(signature, list | tuple):
         for part in signature:
-            yield from task_names(part)
+            yield from jobs(part)
     elif isinstance(signature, Mapping) and "task" in signature:
         if signature.get("subtask_type") not in {"chain", "group", "chord"}:
-            yield signature["task"]
+            yield signature["task"], signature["options"]
         if signature["task"].startswith("celery."):
-            yield from linked_names(signature["kwargs"], _PARTS)
-        yield from linked_names(signature["options"])
+            yield from linked_jobs(signature["kwargs"], _PARTS)
+        yield from linked_jobs(signature["options"])
 
 
-def linked_names(options: Mapping[str, Any], keys: tuple[str, ...] = _LINKED) -> Iterator[str]:
-    """Yield the names of the tasks that follow a job with these options."""
+def linked_jobs(
+    options: Mapping[str, Any], keys: tuple[str, ...] = _LINKED
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the name and the options of each job that follows one with these options."""
     for key in keys:
-        yield from task_names(options.get(key))
+        yield from jobs(options.get(key))
 
 
 def check_first(check: Callable[[Any, Signature[Any]], None]) -> None:

@@ -1,6 +1,7 @@
-"""When and how urgently a job runs: its priority, its countdown and its ETA, checked."""
+"""The options of a job: its priority, when it runs, how long it may, checked."""
 
 import math
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,21 +20,45 @@ LEAST, MOST = 0, 9
 CLOCK_SKEW = 60
 
 
-def priority(value: Any, *, amqp: bool) -> int:
-    """Return the broker's number for a priority; None stands for normal.
+def check(options: Mapping[str, Any], now: datetime, most: int) -> None:
+    """Check a job's options; `most` is how many seconds ahead it may run.
 
-    Raises ValueError for anything but high, normal, low or a whole number from 0 to 9.
+    Raises ValueError or TypeError, in one sentence, for one that no worker can honour.
     """
-    numbers = _ON_AMQP if amqp else _ON_REDIS
-    value = "normal" if value is None else value
-    if isinstance(value, str) and value in numbers:
-        return numbers[value]
-    if isinstance(value, bool) or not isinstance(value, int) or not LEAST <= value <= MOST:
+    check_priority(options.get("priority"))
+    check_time(options.get("countdown"), options.get("eta"), now, most)
+    for name in ("time_limit", "soft_time_limit"):
+        if options.get(name) is not None:
+            _check_seconds(name, options[name])
+    # A datetime, or one as text, is Celery's to read.
+    if isinstance(options.get("expires"), int | float):
+        _check_seconds("expires", options["expires"])
+
+
+def check_priority(value: Any) -> None:
+    """Raise ValueError for anything but None, high, normal, low or a number from 0 to 9."""
+    is_name = value is None or (isinstance(value, str) and value in PRIORITIES)
+    is_number = isinstance(value, int) and not isinstance(value, bool) and LEAST <= value <= MOST
+    if not is_name and not is_number:
         raise ValueError(
             f"priority must be {', '.join(PRIORITIES)} or a whole number from {LEAST} to {MOST}, "
             f"not {limits.brief(value)}"
         )
-    return value
+
+
+def number(priority: Any, *, amqp: bool) -> int:
+    """Return the broker's number for a priority; None stands for normal."""
+    numbers = _ON_AMQP if amqp else _ON_REDIS
+    if priority is None or isinstance(priority, str):
+        return numbers.get(priority or "normal", numbers["normal"])
+    return min(max(int(priority), LEAST), MOST)
+
+
+def _check_seconds(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds, not {limits.brief(value)}")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a number of seconds above zero, not {value}")
 
 
 def check_time(countdown: Any, eta: Any, now: datetime, most: int) -> None:

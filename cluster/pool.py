@@ -18,10 +18,16 @@ class Pool(asynpool.AsynPool):
         super()._create_timelimit_handlers(hub)  # type: ignore[misc]  # the stubs leave it out
         set_timers = self.on_timeout_set
 
-        def on_timeout_set(job: Any, soft: float | None, hard: float | None) -> None:
+        def on_timeout_set(job: Any, soft: Any, hard: Any) -> None:
+            soft, hard = _seconds(soft), _seconds(hard)
             set_timers(job, None if soft and hard and soft >= hard else soft, hard)
 
         self.on_timeout_set = on_timeout_set
+
+
+def _seconds(limit: Any) -> float | None:
+    """Return a time limit, or None for what is none: it would end the worker, and the next one."""
+    return limit if isinstance(limit, int | float) and limit > 0 else None
 
 
 class TaskPool(prefork.TaskPool):

@@ -51,6 +51,14 @@ def test_it_submits_by_the_clock_and_goes_on_where_it_stopped(
         ({"task": "add.tasks.add"}, "beat_schedule['x'] has no 'schedule'"),
         ({"task": "add.tasks.add", "schedule": "daily"}, "above zero, not 'daily'"),
         ({"task": "add.tasks.add", "schedule": 0}, "above zero, not 0"),
+        ({"task": "add.tasks.add", "schedule": True}, "above zero, not True"),
+        ({"task": "add.tasks.add", "schedule": 1e300}, "above zero, not 1e+300"),
+        ({"task": "add.tasks.add", "schedule": 1, "arguments": [4, 6]}, "beat_schedule['x']: "),
+        ({"task": 5, "schedule": 1}, "beat_schedule['x']: "),
+        (
+            {"task": "add.tasks.add", "schedule": 1, "options": {"priority": 12}},
+            "beat_schedule['x']: priority must be",
+        ),
     ],
 )
 def test_a_wrong_schedule_is_said_at_the_start_in_one_line(
@@ -64,6 +72,13 @@ def test_a_wrong_schedule_is_said_at_the_start_in_one_line(
     assert done.stderr.startswith("error: ")
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_state_that_is_no_file_is_left_alone(local: Local, tmp_path: Path) -> None:
+    done = local.command("callers.beat", BEAT_STATE=str(tmp_path))
+
+    assert done.returncode == 1
+    assert done.stderr == f"error: BEAT_STATE must name a file, not {tmp_path}\n"
 
 
 def test_the_schedule_of_the_configuration_is_right(client: Client) -> None:

@@ -1,5 +1,6 @@
 """Celery's canvas on real workers, and what becomes of one that is wrong."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,28 @@ def test_a_chord_fails_with_its_members_error_and_its_error_callback_runs(
 def test_a_chain_fails_with_its_links_error(client: Client, add: Any) -> None:
     with pytest.raises(TypeError, match="x must be a number, not 'two'"):
         client.call(chain(add("two", 2), add(1), add(1)))
+
+
+@pytest.mark.parametrize("shape", ["chain to a group", "chord in a chord", "group in a chord"])
+def test_a_failure_reaches_whoever_waits_for_what_comes_after(
+    client: Client, add: Any, tsum: Any, shape: str
+) -> None:
+    bad = add("two", 2)
+    failing = {
+        "chain to a group": chain(bad, group(add(1), add(2))),
+        "chord in a chord": chord([chord([bad], tsum), add(1, 1)], tsum),
+        "group in a chord": chord([chain(bad, group(add(1), add(2))), add(1, 1)], tsum),
+    }
+    with pytest.raises(TypeError, match="x must be a number, not 'two'"):
+        client.call(failing[shape], timeout=20)
+
+
+def test_a_job_whose_time_passes_while_another_runs_is_run(client: Client, add: Any) -> None:
+    now = datetime.now(UTC)
+    late = now - timedelta(seconds=50)  # a minute is granted here, and any time at the worker
+
+    wait = client.signature("add.tasks.longtime_add", 1, 1, seconds=11)
+    assert client.call(chain(wait, add(4).set(eta=late))) == 6
 
 
 def test_a_group_fails_with_its_first_failed_members_error(client: Client, add: Any) -> None:

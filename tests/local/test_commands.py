@@ -131,6 +131,7 @@ def test_a_matrix_goes_into_a_file(local: Local, tmp_path: Path) -> None:
         (("callers.submit", "add.tasks.add", "--eta", "9999-01-01"), 1, "within 86400 s from now"),
         (("callers.submit", "add.tasks.add", "--queue", "ad"), 1, "'ad'"),
         (("callers.result",), 2, "Missing argument 'ID'."),
+        (("callers.result", ""), 2, "ID must not be empty"),
         (("callers.result", "x", "--timeout", "0.1"), 1, "nothing is known of job x"),
         (("callers.canvas", "rope"), 2, "'rope' is not one of 'chain'"),
         (("callers.parallel", "--seconds", "0"), 2, "'0' is not a time in seconds above zero"),
@@ -180,7 +181,9 @@ def test_an_output_that_takes_no_more_is_no_traceback(
     assert (done.stderr, done.returncode) == (error, 1)
 
 
-@pytest.mark.parametrize("words", [("4", "6"), ("4", "y=6"), ("x=4", "y=6")])
+@pytest.mark.parametrize(
+    "words", [("4", "6"), ("4", "y=6"), ("x=4", "y=6"), ("9" * 5000, "-" + "9" * 4998 + "89")]
+)
 def test_a_job_is_submitted_by_one_command_and_fetched_by_another(
     local: Local, words: tuple[str, ...]
 ) -> None:

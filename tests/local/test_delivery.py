@@ -4,11 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from celery import Celery, group
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 from callers.client import Client
 from tests.local.local import Local
 from tests.seed import shuffle
+from tests.waiting import eventually
 
 MISBEHAVE = "tests.local.misbehaving_tasks"
 
@@ -72,6 +74,37 @@ def test_a_job_waits_for_its_time_longer_than_a_lease_and_runs_once(server_only:
         stats = client.app.control.inspect(timeout=1).stats() or {}
 
     assert sum(worker["total"].get("add.tasks.add", 0) for worker in stats.values()) == 1
+
+
+def test_a_thousand_jobs_that_wait_for_their_time_hold_up_no_other(server_only: Local) -> None:
+    with (
+        server_only.own_worker("local", "worker", "add", ADD_CONCURRENCY="4"),
+        server_only.client() as client,
+    ):
+        later = [client.signature("add.tasks.add", i, i).set(countdown=8) for i in range(1200)]
+        waiting = client.submit(group(later))
+        assert client.call("add.tasks.add", 4, 6, timeout=20) == 10
+        assert client.get(waiting) == [2 * i for i in range(1200)]
+        eventually("the worker takes four at once again", lambda: prefetch(client) == 4)
+
+
+def prefetch(client: Client) -> int:
+    """Return how many jobs the one worker takes at once."""
+    (stats,) = (client.app.control.inspect(timeout=1).stats() or {}).values()
+    count: int = stats["prefetch_count"]
+    return count
+
+
+def test_a_time_limit_that_is_none_ends_no_worker(client: Client) -> None:
+    stranger = Celery(
+        broker=client.app.conf.broker_read_url,
+        backend=client.app.conf.result_backend,
+        set_as_current=False,
+    )
+    limit: Any = "x"
+    job = stranger.send_task("add.tasks.add", (4, 6), queue="add", time_limit=limit)
+
+    assert client.get(client.app.AsyncResult(job.id)) == 10
 
 
 def test_an_error_that_can_pass_is_tried_again(client: Client) -> None:

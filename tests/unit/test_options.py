@@ -16,14 +16,16 @@ DAY = 86_400
     [("high", 0, 9), ("normal", 3, 4), (None, 3, 4), ("low", 6, 0), (0, 0, 0), (9, 9, 9)],
 )
 def test_a_priority_is_a_number_of_the_brokers(value: Any, on_redis: int, on_amqp: int) -> None:
-    assert options.priority(value, amqp=False) == on_redis
-    assert options.priority(value, amqp=True) == on_amqp
+    options.check_priority(value)
+
+    assert options.number(value, amqp=False) == on_redis
+    assert options.number(value, amqp=True) == on_amqp
 
 
 @pytest.mark.parametrize("value", [-1, 10, 10**400, "urgent", "", 1.5, True, [1]])
 def test_a_priority_out_of_range_is_one_line(value: Any) -> None:
     with pytest.raises(ValueError, match=r"^priority must be high, normal, low or a whole number"):
-        options.priority(value, amqp=False)
+        options.check_priority(value)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +71,29 @@ def test_a_time_that_is_not_safe_is_one_line(
 
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        ({"time_limit": "x"}, TypeError, "time_limit must be a number of seconds, not 'x'"),
+        ({"time_limit": 0}, ValueError, "time_limit must be a number of seconds above zero, not 0"),
+        ({"soft_time_limit": [1]}, TypeError, "soft_time_limit must be a number of seconds"),
+        ({"soft_time_limit": float("nan")}, ValueError, "not nan"),
+        ({"expires": -5}, ValueError, "expires must be a number of seconds above zero, not -5"),
+        ({"expires": float("inf")}, ValueError, "not inf"),
+        ({"priority": 12}, ValueError, "priority must be"),
+        ({"countdown": -1}, ValueError, "countdown must be"),
+    ],
+)
+def test_an_option_that_no_worker_can_honour_is_one_line(
+    wrong: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error) as caught:
+        options.check(wrong, NOW, DAY)
+
+    assert words in str(caught.value)
+
+
+def test_options_that_are_right_pass() -> None:
+    options.check({"time_limit": 1, "soft_time_limit": 0.5, "expires": NOW}, NOW, DAY)

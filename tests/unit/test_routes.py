@@ -67,6 +67,44 @@ def test_a_misspelt_task_anywhere_in_a_canvas_is_refused_before_anything_is_sent
         canvas(add, ad).apply_async()
 
 
+@pytest.mark.parametrize(
+    "canvas",
+    [
+        lambda add, wrong: chain(add(), wrong()),
+        lambda add, wrong: group(chain(add(), add()), wrong()),
+        lambda add, wrong: chord([add(), add()], wrong()),
+        lambda add, wrong: add().set(link=wrong()),
+    ],
+)
+@pytest.mark.parametrize(
+    ("option", "error"),
+    [
+        ({"priority": 12}, ValueError),
+        ({"countdown": -1}, ValueError),
+        ({"eta": "garbage"}, ValueError),
+        ({"time_limit": "x"}, TypeError),
+        ({"queue": "nosuch"}, QueueNotFound),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_anywhere_in_a_canvas_is_refused_before_anything_is_sent(
+    client: Client,
+    canvas: Callable[[Any, Any], Any],
+    option: dict[str, Any],
+    error: type[Exception],
+) -> None:
+    def add() -> Any:
+        return client.signature("add.tasks.add", 1, 1)
+
+    with pytest.raises(error):
+        canvas(add, lambda: add().set(**option)).apply_async()
+
+
+def test_a_task_that_celery_does_not_have_is_refused(client: Client) -> None:
+    with pytest.raises(UnknownTask, match=r"no task is called 'celery.nosuch'"):
+        client.app.send_task("celery.nosuch")
+
+
 @pytest.mark.parametrize("name", ["celery.chord_unlock", "celery.accumulate"])
 def test_celerys_own_tasks_have_a_queue(client: Client, name: str) -> None:
     assert client.app.amqp.router.route({}, name)["queue"].name == "add"
