@@ -45,7 +45,7 @@ docker_compose_scale: ## Run N workers of a family until the next start: SERVICE
 	docker compose up --detach --wait --no-deps --no-recreate --scale $(SERVICE)=$(N) $(SERVICE)
 
 docker_compose_beat: ## Start beat, which submits jobs by the clock: beat_schedule in celeryconfig.py
-	docker compose --profile beat up --build --detach --wait --no-deps --no-recreate beat
+	docker compose --profile beat up --build --detach --wait beat
 
 docker_compose_join: ## Run workers alone, for the Redis of another machine: CELERY_BROKER_URL names it
 	docker compose -f docker-compose.yml -f deploy/workers.yml up --build --detach --wait

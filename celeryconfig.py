@@ -18,7 +18,8 @@ from cluster.routes import celerys_own, refuse_all_but
 # Where ------------------------------------------------------------------------
 
 _port = limits.setting("REDIS_PORT", 6379, most=65535)
-_redis = f"redis://127.0.0.1:{_port}/0"
+# Where the compose stack publishes it, and local mode has it.
+_redis = f"redis://{os.environ.get('REDIS_BIND') or '127.0.0.1'}:{_port}/0"
 # The broker that `make docker_compose_start` was told to start.
 _broker = _redis
 if os.environ.get("BROKER") == "rabbitmq":

@@ -256,8 +256,8 @@ class Client:
                 return f"{late}: job {job.id} still runs on {job.info['hostname']}"
             if name not in self.app.conf.task_routes[0]:
                 return (
-                    f"{late}: nothing is known of job {job.id}, which waits in a queue, "
-                    "was never submitted, or ended so long ago that its result has expired"
+                    f"{late}: nothing is known of job {job.id}, which waits in a queue or for its "
+                    "time, was never submitted, or ended so long ago that its result has expired"
                 )
             queue = self.app.amqp.router.route({}, name)["queue"].name
             answers = self.app.control.inspect(timeout=ANSWER_TIMEOUT).active_queues() or {}

@@ -126,6 +126,8 @@ def run(command: Callable[..., Any]) -> None:
         _end("stopped", 130)
     except click.UsageError as error:
         _end(f"{error.format_message()} (--help tells more)", error.exit_code)
+    except KeyError as error:  # its text is the bare key: a task or a queue that is not known
+        _end(f"{type(error).__name__}: {error.args[0] if error.args else ''}", 1)
     except Exception as error:  # noqa: BLE001 - a job may raise anything at its worker
         _end(str(error) or type(error).__name__, 1)
 

@@ -1,5 +1,6 @@
 """`python -m callers.inspect`: what all workers do, and how many jobs wait for them."""
 
+import sys
 from collections import Counter
 from datetime import timedelta
 from time import time
@@ -8,12 +9,14 @@ from typing import Any
 import click
 from kombu.exceptions import ChannelError
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from callers.client import Client
 from callers.command import Seconds, run
 from cluster.errors import ClusterError
 
+#: Columns of the tables in a pipe.
+PIPE_WIDTH = 200
 #: Characters of a job's arguments that the table shows.
 ARGUMENTS_SHOWN = 40
 
@@ -39,7 +42,8 @@ def inspect(timeout: float) -> None:
         if not (stats and active and queues):
             raise ClusterError(f"no worker answers within {timeout:g} s")
         waiting = {queue: waiting_in(client, queue) for queue in client.app.amqp.queues}
-    console = Console()
+    # A pipe has no width: nothing is cut there.
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     console.print(workers_table(stats, active, queues))
     console.print(queues_table(waiting, queues))
     console.print(jobs_table(active))
@@ -82,7 +86,14 @@ def queues_table(waiting: dict[str, int], queues: Any) -> Table:
 
 def jobs_table(active: Any) -> Table:
     """Return a table of the jobs that run, the longest first."""
-    table = Table("job", "task", "arguments", "for", "worker", title="Jobs that run")
+    table = Table(
+        Column("job", overflow="fold"),
+        Column("task", overflow="fold"),
+        "arguments",
+        "for",
+        "worker",
+        title="Jobs that run",
+    )
     jobs = [(job.get("time_start") or time(), name, job) for name in active for job in active[name]]
     for start, name, job in sorted(jobs, key=lambda entry: entry[0]):
         arguments = str(job["args"])[:ARGUMENTS_SHOWN]

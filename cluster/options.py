@@ -67,6 +67,8 @@ def check_time(countdown: Any, eta: Any, now: datetime, most: int) -> None:
     Until then a worker holds the job in its memory, and its caller can't tell it from one
     that was lost. Raises ValueError, or TypeError for what is no time at all.
     """
+    if countdown is not None and eta is not None:
+        raise ValueError("countdown and eta exclude each other: give one of them")
     if countdown is not None:
         _check_countdown(countdown, most)
     if eta is not None:

@@ -129,7 +129,7 @@ def test_a_matrix_goes_into_a_file(local: Local, tmp_path: Path) -> None:
         (("callers.submit", "add.tasks.add", "--eta", "soon"), 1, "eta must be a time as ISO 8601"),
         (("callers.submit", "add.tasks.add", "--eta", "2020-01-01"), 1, "must not be in the past"),
         (("callers.submit", "add.tasks.add", "--eta", "9999-01-01"), 1, "within 86400 s from now"),
-        (("callers.submit", "add.tasks.add", "--queue", "ad"), 1, "'ad'"),
+        (("callers.submit", "add.tasks.add", "--queue", "ad"), 1, "QueueNotFound: Queue 'ad'"),
         (("callers.result",), 2, "Missing argument 'ID'."),
         (("callers.result", ""), 2, "ID must not be empty"),
         (("callers.result", "x", "--timeout", "0.1"), 1, "nothing is known of job x"),
@@ -220,11 +220,18 @@ def test_a_terminal_shows_how_far_each_of_the_three_ways_is(local: Local) -> Non
         assert counts[0] < counts[-1] == 10
 
 
+def test_a_task_that_the_queues_workers_do_not_have_is_said_so(local: Local) -> None:
+    submitted = local.command("callers.submit", "add.tasks.add", "4", "6", "--queue", "factorial")
+    done = local.command("callers.result", submitted.stdout.strip())
+
+    assert (done.stderr, done.returncode) == ("error: NotRegistered: add.tasks.add\n", 1)
+
+
 def test_inspect_shows_a_job_that_runs(local: Local) -> None:
     with local.client() as client:
         job = client.submit("add.tasks.longtime_add", 4, 6, 3)
         eventually("the job runs", lambda: job.state == "STARTED")
-        done = local.command("callers.inspect", COLUMNS="200")
+        done = local.command("callers.inspect")
         client.get(job)
 
     assert job.id in done.stdout

@@ -61,6 +61,7 @@ def test_a_time_that_is_safe_passes(countdown: Any, eta: Any) -> None:
         (None, "9999-12-31", ValueError, "beat_schedule"),
         (None, "tomorrow", ValueError, "eta must be a time as ISO 8601 writes it"),
         (None, 7, TypeError, "eta must be a datetime, not 7"),
+        (1, NOW, ValueError, "countdown and eta exclude each other"),
     ],
 )
 def test_a_time_that_is_not_safe_is_one_line(
