@@ -77,14 +77,19 @@ def text(value: Any) -> str:
     return gmpy2.mpz(value).digits() if type(value) is int else str(value)
 
 
-timeout_option = click.option(
-    "--timeout",
-    type=Seconds(),
-    default=TIMEOUT,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for the result.",
-)
+def seconds_option(name: str, default: float, help_: str) -> Callable[..., Any]:
+    """Return an option that takes a time in seconds."""
+    return click.option(
+        name,
+        type=Seconds(),
+        default=default,
+        show_default=True,
+        metavar="SECONDS",
+        help=help_,
+    )
+
+
+timeout_option = seconds_option("--timeout", TIMEOUT, "How long to wait for the result.")
 
 #: Lets a negative number be an argument: it begins like an option.
 NEGATIVE_NUMBERS = {"ignore_unknown_options": True}

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from callers.client import Client
-from callers.command import Seconds, run
+from callers.command import run, seconds_option
 from cluster.errors import ClusterError
 
 #: Columns of the tables in a pipe.
@@ -22,14 +22,7 @@ ARGUMENTS_SHOWN = 40
 
 
 @click.command()
-@click.option(
-    "--timeout",
-    type=Seconds(),
-    default=1.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long workers have to answer.",
-)
+@seconds_option("--timeout", 1.0, "How long workers have to answer.")
 def inspect(timeout: float) -> None:
     """Show all workers, their queues and the jobs that run.
 

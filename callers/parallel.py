@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 from callers.client import Client
-from callers.command import Seconds, run
+from callers.command import run, seconds_option
 
 #: How many additions, i + (i + 1) for i from 0.
 COUNT = 10
@@ -74,14 +74,7 @@ WAYS = {"series": in_series, "group": as_group, "chord": as_chord}
 
 
 @click.command()
-@click.option(
-    "--seconds",
-    type=Seconds(),
-    default=5.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long each addition takes.",
-)
+@seconds_option("--seconds", 5.0, "How long each addition takes.")
 def parallel(seconds: float) -> None:
     """Do ten slow additions in series, as a group and as a chord, and compare their times.
 

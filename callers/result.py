@@ -3,20 +3,13 @@
 import click
 
 from callers.client import Client
-from callers.command import Seconds, run, text
+from callers.command import run, seconds_option, text
 
 
 @click.command()
 @click.argument("job_id", metavar="ID")
 @click.option("--state", is_flag=True, help="Print the job's state in place of its value.")
-@click.option(
-    "--timeout",
-    type=Seconds(),
-    default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for the result.",
-)
+@seconds_option("--timeout", 10.0, "How long to wait for the result.")
 def result(job_id: str, state: bool, timeout: float) -> None:
     """Print the value of the job with this ID; wait for it if it is not there yet.
 
