@@ -93,6 +93,7 @@ class Client:
         notices.stop()
         # A result that is deleted after this would reconnect only to unsubscribe.
         notices.subscribed_to.clear()
+        backend.client.connection_pool.disconnect()
         self.app.close()
 
     def signature(self, task: str, *args: Any, **kwargs: Any) -> Any:

@@ -3,9 +3,13 @@
 import os
 import socket
 import sys
+from contextlib import suppress
+from threading import Thread
 from typing import Any
 
 from celery import Celery
+from celery.signals import worker_process_init
+from redis.exceptions import RedisError
 
 from cluster import limits
 from cluster.app import create
@@ -18,7 +22,20 @@ def worker_app(family: str) -> Celery:
     """Return the worker app of a family: its tasks, and its steps beyond Celery's."""
     app = create(family, include=[f"{family}.tasks"])
     app.steps["consumer"].update((Heartbeat, Lease, DeadLetters))
+
+    def connect(**_: Any) -> None:
+        # Not to be waited for: Celery ends a process that is not up after four seconds.
+        Thread(target=_connect, args=(app,), daemon=True).start()
+
+    worker_process_init.connect(connect, weak=False)
     return app
+
+
+def _connect(app: Celery[Any]) -> None:
+    """Connect a pool process to the result store before its first job, which pays for it else."""
+    backend: Any = app.backend
+    with suppress(OSError, RedisError):
+        backend.client.ping()
 
 
 def run(app: Celery[Any]) -> None:

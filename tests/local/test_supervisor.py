@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,6 +109,15 @@ def test_kill_workers_ends_all_workers_and_nothing_else(own_local: Local) -> Non
 def test_a_worker_in_a_terminal_of_its_own_serves_its_queue(server_only: Local) -> None:
     with server_only.own_worker("local", "worker", "add"), server_only.client() as client:
         assert client.call("add.tasks.add", 4, 6) == 10
+
+
+def test_every_pool_process_is_connected_before_its_first_job(server_only: Local) -> None:
+    with server_only.own_worker("add.worker", ADD_CONCURRENCY="4"), server_only.client() as client:
+        server: Any = client.app.backend
+        eventually(
+            "four connections that only said ping",
+            lambda: [each["cmd"] for each in server.client.client_list()].count("ping") >= 4,
+        )
 
 
 def test_local_stop_ends_a_cluster_started_elsewhere(own_local: Local) -> None:
