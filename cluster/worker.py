@@ -11,7 +11,7 @@ from celery import Celery
 from celery.signals import worker_process_init
 from redis.exceptions import RedisError
 
-from cluster import limits
+from cluster import limits, machine
 from cluster.app import create
 from cluster.health import Heartbeat
 from cluster.lease import Lease
@@ -42,8 +42,16 @@ def run(app: Celery[Any]) -> None:
     """Run the worker until a signal stops it; raises SystemExit with its exit status."""
     try:
         line = arguments(app)
+        machine.share_cores(concurrency(app), os.environ)  # before the tasks load numpy
     except ValueError as error:  # a setting that is wrong, found as celeryconfig is loaded
         sys.exit(f"error: {error}")
+    wanted = _wanted(app)
+    if wanted > concurrency(app):
+        sys.stderr.write(
+            f"warning: {app.main} runs {concurrency(app)} jobs side by side, as many as there are "
+            f"cores, not {wanted}; jobs that wait more than they compute get a line in "
+            "family_concurrency of celeryconfig.py\n"
+        )
     app.worker_main(line)
 
 
@@ -54,15 +62,29 @@ def arguments(app: Celery[Any]) -> list[str]:
     Gossip and mingle are left out: no setting uses them, and they cost each start a second.
     """
     family = app.main
-    usual = app.conf.family_concurrency.get(family, 1)
-    concurrency = limits.setting(f"{family.upper()}_CONCURRENCY", usual)
     return [
         "--quiet",  # no banner: what it tells, the log's first lines and .env.example do
         "worker",
         f"--queues={family}",
         f"--hostname={family}@{socket.gethostname()}.{os.getpid()}",
-        f"--concurrency={concurrency}",
+        f"--concurrency={concurrency(app)}",
         f"--loglevel={limits.log_level()}",
         "--without-gossip",
         "--without-mingle",
     ]
+
+
+def concurrency(app: Celery[Any]) -> int:
+    """Return how many jobs a family's worker runs side by side.
+
+    At most one a core for a family that celeryconfig does not name: its jobs compute, and
+    more of them would only be in each other's way.
+    """
+    if app.main in app.conf.family_concurrency:
+        return _wanted(app)
+    return min(_wanted(app), machine.cores())
+
+
+def _wanted(app: Celery[Any]) -> int:
+    usual = app.conf.family_concurrency.get(app.main, 1)
+    return limits.setting(f"{app.main.upper()}_CONCURRENCY", usual)
