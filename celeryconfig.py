@@ -133,6 +133,9 @@ worker_deduplicate_successful_tasks = True
 task_track_started = True
 task_store_errors_even_if_ignored = True
 
+# Results stay for a day, or for so many seconds; the values of large ones fill the memory of
+# Redis meanwhile, unless their callers `forget` them, as `Client.call` does.
+result_expires = limits.setting("RESULT_EXPIRES", 86_400)
 # Redis away while a result is stored: keep trying for minutes. Celery's default turns
 # the finished job into a failure.
 result_backend_always_retry = True

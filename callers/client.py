@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +14,9 @@ from celery.states import PROPAGATE_STATES, STARTED
 
 from cluster import broker, rabbitmq
 from cluster.app import App, create
-from cluster.codec import OpaqueArray
+from cluster.backend import Meta, RedisBackend
+from cluster.blobs import Progress
+from cluster.codec import Packed
 from cluster.errors import ClusterError, JobTimeout
 
 #: Seconds a job may take, waiting in its queue included, where the caller names no time.
@@ -59,9 +62,17 @@ class Client:
 
     Without arguments it finds the cluster by the environment, as every part of it does
     (CELERY_BROKER_URL, CELERY_RESULT_BACKEND and the password files), or on this machine.
+    `on_transfer(bytes done, bytes in all)` is called for each chunk of a large argument that
+    is sent and of a large value that is fetched.
     """
 
-    def __init__(self, broker_url: str | None = None, result_backend: str | None = None) -> None:
+    def __init__(
+        self,
+        broker_url: str | None = None,
+        result_backend: str | None = None,
+        *,
+        on_transfer: Progress | None = None,
+    ) -> None:
         #: The plain Celery app, for whatever Celery can do beyond this class.
         self.app: App = create("caller", backend=result_backend, set_as_current=False)
         if broker_url:
@@ -70,6 +81,7 @@ class Client:
                 self.app.conf.update(rabbitmq.settings(self.app.conf.task_queues))
         transport_options = {**self.app.conf.broker_transport_options, **_IMPATIENT_TRANSPORT}
         self.app.conf.update(_IMPATIENT, broker_transport_options=transport_options)
+        self._on_transfer = on_transfer
 
     def __enter__(self) -> Self:
         return self
@@ -111,7 +123,8 @@ class Client:
         the password; ValueError or TypeError for options that are out of range.
         """
         broker.connect(self.app, CONNECT_TIMEOUT)
-        return self._submit(task, args, kwargs, CONNECT_TIMEOUT)
+        with self._transfers():
+            return self._submit(task, args, kwargs, CONNECT_TIMEOUT)
 
     def call(
         self, task: "str | Signature[Any]", *args: Any, timeout: float = TIMEOUT, **kwargs: Any
@@ -122,9 +135,13 @@ class Client:
         """
         deadline = monotonic() + check_timeout(timeout)
         broker.connect(self.app, min(timeout, CONNECT_TIMEOUT))
-        result = self._submit(task, args, kwargs, timeout)
         name = task if isinstance(task, str) else task["task"]
-        return self._value(result, name, deadline, timeout)
+        with self._transfers(name, deadline, timeout):
+            result = self._submit(task, args, kwargs, timeout)
+            value = self._value(result, name, deadline, timeout)
+        if isinstance(task, str):
+            self._forget_if_large(result)
+        return value
 
     def get(
         self,
@@ -143,7 +160,8 @@ class Client:
         if on_ready:
             for job in _jobs(result):
                 job.then(on_ready, on_error=on_ready)
-        return self._value(result, "the job", deadline, timeout)
+        with self._transfers("the job", deadline, timeout):
+            return self._value(result, "the job", deadline, timeout)
 
     def map(
         self, task: str, list_of_args: Iterable[Sequence[Any]], timeout: float = TIMEOUT
@@ -155,14 +173,44 @@ class Client:
         """
         deadline = monotonic() + check_timeout(timeout)
         broker.connect(self.app, min(timeout, CONNECT_TIMEOUT))
-        try:
-            with self.app.producer_or_acquire() as producer, producer.batch():
-                results = [
-                    self._send(task, args, {}, timeout, producer=producer) for args in list_of_args
-                ]
-        except broker.AWAY as error:  # the batch itself, sent as the block ends
-            raise broker.unreachable(self.app, error) from None
-        return [self._value(result, task, deadline, timeout) for result in results]
+        with self._transfers(task, deadline, timeout):
+            try:
+                with self.app.producer_or_acquire() as producer, producer.batch():
+                    results = [
+                        self._send(task, args, {}, timeout, producer=producer)
+                        for args in list_of_args
+                    ]
+            except broker.AWAY as error:  # the batch itself, sent as the block ends
+                raise broker.unreachable(self.app, error) from None
+            return [self._value(result, task, deadline, timeout) for result in results]
+
+    @contextmanager
+    def _transfers(
+        self, name: str = "", deadline: float = math.inf, timeout: float = math.inf
+    ) -> Iterator[None]:
+        """Show what is moved; raise JobTimeout where that goes on past the deadline."""
+
+        def progress(done: int, size: int) -> None:
+            if monotonic() > deadline:
+                raise JobTimeout(
+                    f"{name} gave no result within {timeout:g} s: {done} of {size} bytes of a "
+                    "large value were moved by then"
+                )
+            if self._on_transfer:
+                self._on_transfer(done, size)
+
+        store: Any = self.app.backend
+        if not isinstance(store, RedisBackend):
+            yield
+            return
+        with store.transfers_shown(progress):
+            yield
+
+    def _forget_if_large(self, result: Any) -> None:
+        """Free the memory of Redis early: nobody else knows the job's id."""
+        if isinstance(result._cache, Meta):  # noqa: SLF001 - what the value was read from
+            with suppress(*broker.AWAY):
+                result.forget()
 
     def _submit(
         self, task: "str | Signature[Any]", args: Sequence[Any], kwargs: Any, timeout: float
@@ -203,7 +251,7 @@ class Client:
             return [self._value(member, name, deadline, timeout, before) for member in members]
         self._wait(result, name, deadline, timeout, before)
         value = result.get()
-        if isinstance(value, OpaqueArray):
+        if isinstance(value, Packed):
             raise ClusterError(f"the value is an array ({value!r}): install numpy here")
         return value
 

@@ -8,12 +8,13 @@ from celery.app import amqp
 from celery.canvas import Signature
 
 from cluster import canvas, options, rabbitmq
-from cluster.codec import pack
+from cluster.backend import RedisBackend
+from cluster.codec import pack, pack_whole
 from cluster.routes import unknown_task
 
 
 class AMQP(amqp.AMQP):
-    """Packs what a task message carries, so that long integers and arrays can be arguments."""
+    """Packs what a task message carries: arguments may be long integers and arrays of any size."""
 
     def as_task_v2(
         self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **more: Any
@@ -22,9 +23,15 @@ class AMQP(amqp.AMQP):
 
         Callbacks and the rest of a chain travel in the body's third part, with arguments too.
         """
+        store: Any = self.app.backend
+        put = store.put_arguments(task_id) if isinstance(store, RedisBackend) else None
+        if put and isinstance(args, list | tuple):
+            args = tuple(pack_whole(arg, put) for arg in args)
+        if put and isinstance(kwargs, dict):
+            kwargs = {name: pack_whole(arg, put) for name, arg in kwargs.items()}
         message = super().as_task_v2(task_id, name, pack(args), pack(kwargs), *rest, **more)
         body_args, body_kwargs, embedded = message.body
-        return message._replace(body=(body_args, body_kwargs, pack(embedded)))
+        return message._replace(body=(body_args, body_kwargs, pack(embedded, put)))
 
 
 class App(Celery[Any]):

@@ -1,14 +1,148 @@
-"""The result store: Celery's, with the error of a chord's member in place of one that quotes it."""
+"""The result store: Celery's, for values of any size, and with the error of a chord's member."""
 
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import Any
+from uuid import uuid4
 
 from celery.backends import redis
 from celery.exceptions import ChordError
 from kombu.utils.functional import maybe_list
 
+from cluster import blobs
+from cluster.blobs import Blobs, Progress, Reference
+from cluster.codec import Put, references, unpack
+from cluster.errors import ClusterError
+
+#: How the keys of arguments begin: they belong to one job, and go when it is done.
+ARGUMENT_KEYS = f"{blobs.PREFIX}argument-"
+#: Seconds that a large value stays where results never expire: a hundred years.
+FOREVER = 100 * 365 * 86_400
+
+
+class Meta(dict[str, Any]):
+    """What is known of a job; its value, if that is large, is fetched when it is asked for.
+
+    Celery's AsyncResult, GroupResult and their kin all look it up here.
+    """
+
+    def __init__(self, known: dict[str, Any], backend: "RedisBackend") -> None:
+        super().__init__(known)
+        self.references = [*references(known["result"])]
+        self._backend = backend
+        self._is_fetched = False
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "result" and not self._is_fetched:
+            self["result"] = self._backend.fetch(super().__getitem__(key))
+            self._is_fetched = True
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return what is known under a key."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
 
 class RedisBackend(redis.RedisBackend):
-    """Gives whoever waits for a chord what its member raised."""
+    """Keeps large values by reference, and gives whoever waits for a chord its member's error."""
+
+    # What the type stubs leave out of Celery's class.
+    app: Any
+    expires: Any
+    _ensure_retryable: Callable[..., Any]
+    _get_task_meta_for: Callable[[str], Any]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._of_thread = threading.local()
+
+    # Large values ------------------------------------------------------------------
+
+    @cached_property
+    def _blobs(self) -> Blobs:
+        return Blobs(self.client.connection_pool)
+
+    def put_results(self, job_id: str) -> Put:
+        """Return what stores the large values in a job's result, for as long as results stay.
+
+        They are kept in the memory of Redis, and not on its disk: that would take several
+        times as long as moving them, and keep other jobs waiting. A caller that comes after
+        Redis was started anew gets ValueGone.
+        """
+        # Of its own for every run: two runs of one job must not mix.
+        return self._put(f"result-{job_id}", int(self.expires or 0), on_disk=False)
+
+    def put_arguments(self, job_id: str) -> Put:
+        """Return what stores the large values in a job's arguments, on disk as the job itself."""
+        seconds = int(self.expires or 0) + self.app.conf.longest_countdown
+        return self._put(f"argument-{job_id}", seconds, on_disk=True)
+
+    def _put(self, name: str, seconds: int, *, on_disk: bool) -> Put:
+        def put(data: memoryview) -> Reference:
+            reference: Reference = self._ensure_retryable(
+                self._blobs.put,
+                f"{name}-{uuid4().hex}",
+                data,
+                seconds or FOREVER,
+                on_disk=on_disk,
+                progress=self._progress,
+            )
+            return reference
+
+        return put
+
+    def fetch(self, value: Any) -> Any:
+        """Return a value with all that is packed in it.
+
+        Raises ValueGone, Unreadable or OutOfMemory, each in one sentence.
+        """
+
+        def fill(reference: Mapping[str, Any], into: memoryview) -> None:
+            self._ensure_retryable(self._blobs.get, reference, into, progress=self._progress)
+
+        return unpack(value, fill)
+
+    def forget_arguments(self, arguments: Any) -> None:
+        """Remove the large values of a job that is done, but not those of others' results."""
+        self._blobs.delete(
+            reference
+            for reference in references(arguments)
+            if reference["key"].startswith(ARGUMENT_KEYS)
+        )
+
+    @contextmanager
+    def transfers_shown(self, progress: Progress) -> Iterator[None]:
+        """Call `progress(bytes done, bytes in all)` for each chunk that this thread moves."""
+        self._of_thread.progress = progress
+        try:
+            yield
+        finally:
+            del self._of_thread.progress
+
+    def _progress(self, done: int, size: int) -> None:
+        progress = getattr(self._of_thread, "progress", None)
+        if progress:
+            progress(done, size)
+
+    # Celery's hooks ------------------------------------------------------------------
+
+    def meta_from_decoded(self, meta: dict[str, Any]) -> dict[str, Any]:
+        """Return what is known of a job; large values stay where they are for now."""
+        meta = super().meta_from_decoded(meta)
+        return Meta(meta, self) if any(references(meta["result"])) else meta
+
+    def _forget(self, task_id: str) -> None:
+        # A result that cannot be read is removed, too.
+        with suppress(ClusterError, ValueError):
+            meta = self._get_task_meta_for(task_id)
+            if isinstance(meta, Meta):
+                self._blobs.delete(meta.references)
+        super()._forget(task_id)  # type: ignore[misc]  # the stubs leave it out
 
     def chord_error_from_stack(self, callback: Any, exc: Exception | None = None) -> Any:
         """Fail a chord's callback, and all that follows it, with the error of the member.

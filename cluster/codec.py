@@ -1,22 +1,30 @@
 """How values that plain JSON cannot hold travel in arguments and results.
 
-`pack` wraps them before Celery encodes a message or a result; kombu's JSON
-decoder, told of the types below, gives the plain value back at the other side.
-On the wire each is `{"__type__": …, "__value__": …}`, readable in any language:
+`pack` and `pack_whole` wrap them before Celery encodes a message or a result; kombu's JSON
+decoder, told of the types below, gives the plain value back at the other side. On the wire
+each is `{"__type__": …, "__value__": {…, "data": …}}`, readable in any language:
 
-- an integer of more than 4300 digits, which CPython refuses to write as decimal
-  text: `"int"`, its hexadecimal text;
-- a complex number: `"complex"`, `[real, imaginary]`;
-- a numeric numpy array: `"ndarray"`, dtype, shape and the bytes in C order as base64.
+- `"int"`, an integer of more than 4300 digits, which CPython refuses to write as decimal
+  text: two's complement, the lowest byte first;
+- `"ndarray"`, a numeric numpy array: `dtype`, `shape`, `order` (C or F) and its elements;
+- `"json"`, a value whose JSON is long: that text, in UTF-8;
+- `"complex"`, a complex number: `[real, imaginary]`;
+- `"dict"`, a dict that looks like one of these: `[[key, value], …]`.
+
+`data` is base64, or, of many bytes, a reference to where they are (`cluster.blobs`). Such a
+value stays `Packed` where it is only passed on, until `unpack` fetches it.
 """
 
 import base64
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kombu.utils.json import register_type
+from kombu.utils.json import dumps, loads, register_type
+
+from cluster import blobs, machine
+from cluster.errors import OutOfMemory, Unreadable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,99 +32,246 @@ if TYPE_CHECKING:
 #: Integers of up to this many bits have at most 4300 digits: CPython's default limit
 #: for decimal text (https://docs.python.org/3/library/stdtypes.html#int-max-str-digits).
 DECIMAL_BITS = 14_284
-
 #: Numpy's kinds of numeric dtype: bool, signed, unsigned, float, complex.
 NUMERIC_KINDS = "biufc"
+#: Integers and arrays of up to this many bytes travel inside the message or the result.
+INLINE_BYTES = 64 * 1024
+#: And JSON of up to this many: programs without this module can read it.
+INLINE_JSON = 1024 * 1024
+
+_MARK, _VALUE = "__type__", "__value__"
+
+#: Stores bytes elsewhere and returns a reference to them.
+Put = Callable[[memoryview], Mapping[str, Any]]
+#: Fills a buffer with the bytes that a reference stands for.
+Fill = Callable[[Mapping[str, Any], memoryview], None]
 
 
-class LongInt:
-    """An integer on its way, with a `repr` that never writes its digits.
+class Packed:
+    """A value on its way, as JSON has it.
 
-    Celery puts the `repr` of arguments and results into messages, log lines and
-    events; an integer's own raises ValueError past 4300 digits.
+    Its `repr` is short: Celery puts that of arguments and results into messages, log lines
+    and events; a long integer's own raises ValueError.
     """
 
-    def __init__(self, value: int) -> None:
-        self.value = value
+    def __init__(self, kind: str, fields: dict[str, Any]) -> None:
+        self.kind = kind
+        self.fields = fields
+
+    @property
+    def reference(self) -> Mapping[str, Any] | None:
+        """Where its bytes are, None if they are in it."""
+        data = self.fields.get("data") if self.kind in _BUILDERS else None
+        return data if isinstance(data, dict) else None
 
     def __repr__(self) -> str:
-        return f"<int of {self.value.bit_length()} bits>"
+        if self.kind == "ndarray":
+            shape = "x".join(map(str, self.fields["shape"]))
+            return f"<array {shape} of {self.fields['dtype']}>"
+        return f"<{self.kind}>"
 
     def __json__(self) -> dict[str, Any]:
-        return {"__type__": "int", "__value__": hex(self.value)}
+        return {_MARK: self.kind, _VALUE: self.fields}
 
 
-class Array:
-    """A numeric array on its way."""
-
-    def __init__(self, value: "np.ndarray[Any, Any]") -> None:
-        if value.dtype.kind not in NUMERIC_KINDS:
-            raise TypeError(f"an array of {value.dtype} cannot travel: only numbers can")
-        self.value = value
-
-    def __repr__(self) -> str:
-        shape = "x".join(map(str, self.value.shape))
-        return f"<array {shape} {self.value.dtype}>"
-
-    def __json__(self) -> dict[str, Any]:
-        data = base64.b64encode(self.value.tobytes()).decode("ascii")
-        return {
-            "__type__": "ndarray",
-            "__value__": {
-                "dtype": self.value.dtype.str,
-                "shape": list(self.value.shape),
-                "data": data,
-            },
-        }
+# To send ---------------------------------------------------------------------------
 
 
-class OpaqueArray:
-    """An array in a process without numpy, which can pass it on but not look into it.
-
-    A worker gets one where it only carries a value: it joins the results of a chord
-    whose members are of other families, or runs a link of a chain that keeps what it got.
-    """
-
-    def __init__(self, fields: dict[str, Any]) -> None:
-        self._fields = fields
-
-    def __repr__(self) -> str:
-        shape = "x".join(map(str, self._fields["shape"]))
-        return f"<array {shape} {self._fields['dtype']}, to be read with numpy>"
-
-    def __json__(self) -> dict[str, Any]:
-        return {"__type__": "ndarray", "__value__": self._fields}
-
-
-def pack(value: Any) -> Any:
+def pack(value: Any, put: Put | None = None) -> Any:
     """Return `value` with long integers and arrays wrapped, inside containers too.
 
-    Tuples stay tuples; all else that is not a list or a dict is returned as it is.
-    Raises TypeError for an array that holds anything but numbers.
+    With `put`, what is large is stored by it, and a reference takes its place. Tuples stay
+    tuples. Raises TypeError for an array that holds anything but numbers.
     """
     if isinstance(value, int):
-        return LongInt(value) if value.bit_length() > DECIMAL_BITS else value
+        return _pack_int(value, put) if value.bit_length() > DECIMAL_BITS else value
     if isinstance(value, list):
-        return [pack(item) for item in value]
+        return [pack(item, put) for item in value]
     if isinstance(value, tuple):
-        return tuple(pack(item) for item in value)
+        return tuple(pack(item, put) for item in value)
     if isinstance(value, dict):
-        return {key: pack(item) for key, item in value.items()}
+        items = {key: pack(item, put) for key, item in value.items()}
+        # A dict of the very shape that marks a type would be taken for one.
+        return Packed("dict", {"items": [*items.items()]}) if items.keys() == _SHAPE else items
     # A value can only be an array where numpy is loaded already: callers stay light.
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         if isinstance(value, numpy.ndarray):
-            return Array(value)
+            return _pack_array(value, numpy, put)
         if isinstance(value, numpy.generic):
             item = value.item()
             if isinstance(item, numpy.generic):
                 raise TypeError(f"a {value.dtype} cannot travel: Python has no such number")
-            return pack(item)
+            return pack(item, put)
     return value
 
 
-def _decode_int(text: str) -> int:
-    return int(text, 16)
+def pack_whole(value: Any, put: Put) -> Any:
+    """Return what `pack` does; a value whose JSON is long becomes one reference."""
+    packed = pack(value, put)
+    if isinstance(packed, dict | list | tuple | str | bytes):
+        text = dumps(packed)
+        if len(text) > INLINE_JSON:
+            return Packed("json", {"data": put(memoryview(text.encode()))})
+    return packed
+
+
+def _pack_int(value: int, put: Put | None) -> Packed:
+    data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    return Packed("int", {"data": _data(memoryview(data), put)})
+
+
+def _pack_array(array: Any, numpy: Any, put: Put | None) -> Packed:
+    if array.dtype.kind not in NUMERIC_KINDS:
+        raise TypeError(f"an array of {array.dtype} cannot travel: only numbers can")
+    if isinstance(array, numpy.ma.MaskedArray):
+        raise TypeError("a masked array cannot travel: its mask would be lost")
+    array = numpy.asarray(array)
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        array = numpy.ascontiguousarray(array)
+    order = "C" if array.flags.c_contiguous else "F"
+    fields = {"dtype": array.dtype.str, "shape": list(array.shape), "order": order}
+    return Packed("ndarray", {**fields, "data": _data(_bytes_of(array, order, numpy), put)})
+
+
+def _bytes_of(array: Any, order: str, numpy: Any) -> memoryview:
+    """Return the memory of a contiguous array, not a copy."""
+    flat = (array.T if order == "F" else array).reshape(-1)
+    return memoryview(flat.view(numpy.uint8))
+
+
+def _data(view: memoryview, put: Put | None) -> Any:
+    if put and len(view) > INLINE_BYTES:
+        return put(view)
+    return base64.b64encode(view).decode("ascii")
+
+
+# To receive ------------------------------------------------------------------------
+
+
+def references(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the references of the packed values in `value`."""
+    if isinstance(value, Packed):
+        if value.reference:
+            yield value.reference
+        elif value.kind == "dict":
+            yield from references(value.fields["items"])
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from references(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from references(item)
+
+
+def unpack(value: Any, fill: Fill) -> Any:
+    """Return `value` with what is packed in it rebuilt, its bytes fetched by `fill`.
+
+    An array stays packed in a process without numpy. Raises Unreadable for a value that is
+    not what it says, OutOfMemory for one that finds no room, and what `fill` raises.
+    """
+    if isinstance(value, Packed):
+        return _build(value.kind, value.fields, fill)
+    if isinstance(value, list):
+        return [unpack(item, fill) for item in value]
+    if isinstance(value, tuple):
+        return tuple(unpack(item, fill) for item in value)
+    if isinstance(value, dict):
+        return {key: unpack(item, fill) for key, item in value.items()}
+    return value
+
+
+def _build(kind: str, fields: dict[str, Any], fill: Fill) -> Any:
+    try:
+        return _BUILDERS[kind](fields, fill)
+    except MemoryError as error:
+        raise OutOfMemory(f"no memory for a value that arrives: {error or kind}") from None
+    except _LIES as error:
+        raise Unreadable(f"what says it is {kind!r} is none: {error}") from error
+
+
+def _build_int(fields: dict[str, Any], fill: Fill) -> int:
+    return int.from_bytes(_received(fields["data"], fill), "little", signed=True)
+
+
+def _build_json(fields: dict[str, Any], fill: Fill) -> Any:
+    return unpack(loads(_received(fields["data"], fill)), fill)
+
+
+def _build_dict(fields: dict[str, Any], fill: Fill) -> dict[Any, Any]:
+    return {key: unpack(item, fill) for key, item in fields["items"]}
+
+
+def _build_array(fields: dict[str, Any], fill: Fill) -> "np.ndarray[Any, Any] | Packed":
+    order, shape = fields["order"], fields["shape"]
+    if order not in {"C", "F"} or not isinstance(shape, list):
+        raise ValueError(f"no array has order {order!r} and shape {shape!r}")
+    if not all(type(length) is int and length >= 0 for length in shape):
+        raise ValueError(f"no array has shape {shape!r}")
+    try:
+        import numpy as np
+    except ImportError:
+        return Packed("ndarray", fields)
+    dtype = np.dtype(fields["dtype"])
+    if dtype.kind not in NUMERIC_KINDS or dtype.str != fields["dtype"]:
+        raise ValueError(f"an array of {dtype} is refused: only numbers may travel")
+    data = fields["data"]
+    size = math.prod(shape) * dtype.itemsize
+    elements = None if isinstance(data, dict) else base64.b64decode(data, validate=True)
+    given = blobs.check(data)["size"] if elements is None else len(elements)
+    if given != size:
+        raise ValueError(f"{given} bytes are no array of {dtype} of shape {shape}")
+    _make_room(size)
+    array = np.empty(shape, dtype, order)
+    view = _bytes_of(array, order, np)
+    if elements is None:
+        fill(data, view)
+    else:
+        view[:] = elements
+    return array
+
+
+def _received(data: Any, fill: Fill) -> bytearray | bytes:
+    if isinstance(data, dict):
+        _make_room(blobs.check(data)["size"])
+        buffer = bytearray(data["size"])
+        fill(data, memoryview(buffer))
+        return buffer
+    return base64.b64decode(data, validate=True)
+
+
+def _make_room(size: int) -> None:
+    # Linux grants what it does not have, and ends the process when it is used.
+    if size > machine.memory():
+        raise MemoryError(f"it takes {size} bytes, of {machine.memory()} here")
+
+
+#: What rebuilding a value from fields that lie may raise.
+_LIES = (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
+_SHAPE = {_MARK, _VALUE}
+_BUILDERS: dict[str, Callable[[dict[str, Any], Fill], Any]] = {
+    "int": _build_int,
+    "json": _build_json,
+    "ndarray": _build_array,
+    "dict": _build_dict,
+}
+
+
+def _decoder(kind: str) -> Callable[[Any], Any]:
+    """Return what kombu's decoder calls: a value whose bytes are elsewhere stays packed."""
+
+    def decode(fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            raise Unreadable(f"what says it is {kind!r} is none: {type(fields).__name__}")
+        packed = Packed(kind, fields)
+        is_elsewhere = packed.reference or (kind == "dict" and any(references(packed)))
+        return packed if is_elsewhere else _build(kind, fields, _nothing_to_fetch)
+
+    return decode
+
+
+def _nothing_to_fetch(reference: Mapping[str, Any], into: memoryview) -> None:
+    raise Unreadable("a value inside a message refers to another")
 
 
 def _encode_complex(value: complex) -> list[float]:
@@ -127,24 +282,8 @@ def _decode_complex(parts: list[float]) -> complex:
     return complex(*parts)
 
 
-def _decode_array(fields: dict[str, Any]) -> "np.ndarray[Any, Any] | OpaqueArray":
-    try:
-        import numpy as np
-    except ImportError:
-        return OpaqueArray(fields)
-    dtype = np.dtype(fields["dtype"])
-    if dtype.kind not in NUMERIC_KINDS:
-        raise ValueError(f"an array of {dtype} is refused: only numbers may travel")
-    data = base64.b64decode(fields["data"], validate=True)
-    shape = fields["shape"]
-    if len(data) != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{len(data)} bytes are no array of {dtype} of shape {shape}")
-    return np.frombuffer(bytearray(data), dtype).reshape(shape)
-
-
 # What is decoded is the plain value, not the wrapper: kombu's types expect the same.
 _register: Callable[..., None] = register_type
-# `LongInt` and `Array` encode themselves (`__json__`): registered for their decoders.
-_register(LongInt, "int", LongInt.__json__, _decode_int)
-_register(Array, "ndarray", Array.__json__, _decode_array)
 _register(complex, "complex", _encode_complex, _decode_complex)
+for _kind in _BUILDERS:  # `Packed` encodes itself (`__json__`): registered for the decoders
+    _register(Packed, _kind, Packed.__json__, _decoder(_kind))

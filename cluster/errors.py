@@ -18,7 +18,7 @@ class JobTimeout(ClusterError, TimeoutError):
 
 
 class OutOfMemory(ClusterError):
-    """The worker had not enough memory for the job.
+    """There is not enough memory for a job or its values: on the worker, at the caller, in Redis.
 
     Not a `MemoryError`: Celery takes one for a broken worker, ends it and runs
     the job again, which ends the next worker.
@@ -26,4 +26,14 @@ class OutOfMemory(ClusterError):
 
 
 class Unreadable(ClusterError):
-    """The worker could not read the job's message: not JSON, or a value of no known type."""
+    """A message or a value is not what it says: no JSON, of no known type, of a wrong length."""
+
+
+class ValueGone(ClusterError):
+    """A large value is no longer in Redis: expired, removed, or lost with the server's memory."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(
+            message
+            or "the value is gone: it has expired or was removed, or Redis was started anew since"
+        )

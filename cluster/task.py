@@ -1,12 +1,15 @@
 """What every task of the cluster does beyond its own work."""
 
+from contextlib import suppress
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from celery.app.task import Task as CeleryTask
 from celery.worker.request import Request as CeleryRequest
+from redis.exceptions import RedisError
 
-from cluster.codec import pack
+from cluster.backend import RedisBackend
+from cluster.codec import pack, pack_whole
 from cluster.errors import OutOfMemory
 
 
@@ -28,7 +31,7 @@ class Request(CeleryRequest):
 
 
 class Task(CeleryTask[Any, Any]):
-    """A task whose result may be a long integer or an array.
+    """A task whose arguments and result may be long integers and arrays, of any size.
 
     An error that can pass, of a connection or a time-out, is no failure yet: the job runs
     again after up to 1, 2 and 4 s, at random so that many do not come back at once
@@ -47,10 +50,30 @@ class Task(CeleryTask[Any, Any]):
         if request.called_directly or getattr(request, "running", False):
             return super().__call__(*args, **kwargs)
         request.running = True  # a task that calls itself does so as plain Python
+        store: Any = self.backend
         try:
+            if isinstance(store, RedisBackend):
+                args, kwargs = store.fetch((args, kwargs))
+                return pack_whole(self.run(*args, **kwargs), store.put_results(request.id))
             return pack(self.run(*args, **kwargs))
         except MemoryError as error:
             raise out_of_memory(error) from None
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """Remove large arguments from Redis, now that the result is stored."""
+        self._forget((args, kwargs))
+
+    def on_failure(
+        self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any
+    ) -> None:
+        """Remove large arguments from Redis, now that the error is stored."""
+        self._forget((args, kwargs))
+
+    def _forget(self, arguments: Any) -> None:
+        store: Any = self.backend
+        if isinstance(store, RedisBackend):
+            with suppress(RedisError):  # the job has ended: what is left expires
+                store.forget_arguments(arguments)
 
 
 def out_of_memory(error: MemoryError) -> OutOfMemory:

@@ -1,0 +1,242 @@
+"""Large values: where they are kept, what is left of them, and what if they are not there."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import gmpy2
+import numpy as np
+import pytest
+from celery import chain, group
+
+from callers.client import Client
+from cluster.blobs import CHUNK, PREFIX
+from cluster.errors import JobTimeout, OutOfMemory, Unreachable, Unreadable, ValueGone
+from tests.families import product
+from tests.local.local import Local
+from tests.waiting import eventually
+
+#: A product of 18 MB, in several chunks, and the last of them not full.
+LARGE = ("mat_mul.tasks.mat_mul", 1500, 2, 7)
+
+
+@pytest.fixture
+def redis(client: Client) -> Any:
+    """The server's own client."""
+    return _redis(client)
+
+
+@pytest.fixture
+def own_large(tmp_path: Path) -> Iterator[Local]:
+    """A cluster of the test's own, for products of up to 2 GB."""
+    local = Local(tmp_path, MAT_MUL_MAX_BYTES=str(2**31))
+    try:
+        local.wait_until_ready()
+        yield local
+    finally:
+        local.stop()
+
+
+def _redis(client: Client) -> Any:
+    store: Any = client.app.backend
+    return store.client
+
+
+def _chunks(redis: Any) -> list[str]:
+    return sorted(key.decode() for key in redis.scan_iter(f"{PREFIX}*"))
+
+
+def test_a_large_result_is_exact_and_leaves_nothing(client: Client, redis: Any) -> None:
+    np.testing.assert_allclose(client.call(*LARGE), product(1500, 2, 7), rtol=1e-12)
+
+    assert _chunks(redis) == []
+
+
+def test_a_large_result_expires_with_the_result_and_is_removed_with_it(
+    client: Client, redis: Any
+) -> None:
+    job = client.submit(*LARGE)
+    np.testing.assert_array_equal(client.get(job), client.get(client.app.AsyncResult(job.id)))
+
+    chunks = _chunks(redis)
+    assert len(chunks) == -(-1500 * 1500 * 8 // CHUNK)
+    expiries = [redis.ttl(key) for key in (*chunks, f"celery-task-meta-{job.id}")]
+    assert 86_000 < min(expiries) <= max(expiries) <= 86_400
+    job.forget()
+    assert _chunks(redis) == []
+
+
+def test_no_large_value_passes_through_pub_sub_or_onto_the_disk(client: Client, redis: Any) -> None:
+    with redis.pubsub() as notices:
+        notices.psubscribe("*")
+        assert notices.get_message(timeout=10)["type"] == "psubscribe"
+        before = redis.info("persistence")["aof_current_size"]
+        client.call(*LARGE)
+        after = redis.info("persistence")["aof_current_size"]
+        sizes = []
+        while message := notices.get_message(timeout=0):
+            sizes.append(len(message["data"]))
+
+    assert 0 < max(sizes) < 1000
+    assert after - before < 100_000
+
+
+def test_a_large_argument_is_kept_until_the_job_is_done(client: Client, redis: Any) -> None:
+    numbers = [float(i) for i in range(300_000)]
+    later = client.submit(client.signature("add.tasks.tsum", numbers).set(countdown=3600))
+
+    assert len(_chunks(redis)) == -(-len(json.dumps(numbers)) // CHUNK)
+    later.revoke()
+    redis.delete(*_chunks(redis))
+
+    assert client.call("add.tasks.tsum", numbers) == sum(numbers)
+    assert client.call("add.tasks.add", 7**200_000, 1) == 7**200_000 + 1
+    eventually("the arguments are removed", lambda: not _chunks(redis))
+
+
+def test_a_failed_jobs_large_argument_goes_with_it(client: Client, redis: Any) -> None:
+    with pytest.raises(TypeError, match=r"numbers\[300000\]"):
+        client.call("add.tasks.tsum", [*range(300_000), "x"])
+
+    eventually("the argument is removed", lambda: not _chunks(redis))
+
+
+def test_a_large_value_goes_from_job_to_job(client: Client, redis: Any) -> None:
+    factorial = client.signature("factorial.tasks.factorial", 100_000)
+    one_more = client.signature("add.tasks.add", 1)
+
+    assert client.call(chain(factorial, one_more)) == gmpy2.fac(100_000) + 1
+    assert client.call(
+        group(factorial, factorial) | client.signature("add.tasks.tsum")
+    ) == 2 * gmpy2.fac(100_000)
+    redis.delete(*_chunks(redis))
+
+
+def test_celerys_own_results_give_large_values(client: Client, redis: Any) -> None:
+    jobs = client.submit(group(client.signature(*LARGE), client.signature(*LARGE)))
+
+    for value in jobs.get(timeout=60):
+        np.testing.assert_allclose(value, product(1500, 2, 7), rtol=1e-12)
+    jobs.forget()
+    assert _chunks(redis) == []
+
+
+@pytest.mark.parametrize("which", [0, 4, 8])
+def test_a_chunk_that_is_gone_is_said_in_one_line(
+    client: Client, redis: Any, which: int, local: Local
+) -> None:
+    job = client.submit(*LARGE)
+    client.app.AsyncResult(job.id).get(timeout=60)
+    redis.delete(next(key for key in _chunks(redis) if key.endswith(f".{which}")))
+
+    with pytest.raises(ValueGone, match="expired or was removed"):
+        client.get(client.app.AsyncResult(job.id))
+    done = local.command("callers.result", job.id)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: the value is gone")
+    job.forget()
+    assert _chunks(redis) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"size": 8}, "8 bytes are no array"),
+        ({"chunk": CHUNK // 2}, "a chunk of 1048576 bytes holds 2097152"),
+        ({"key": "celery-task-meta-x"}, "is none of this cluster's"),
+        ({"key": PREFIX + "nobodys"}, "expired or was removed"),
+    ],
+)
+def test_a_result_that_lies_is_refused(
+    client: Client, redis: Any, changes: dict[str, Any], words: str
+) -> None:
+    job = client.submit(*LARGE)
+    job.get(timeout=60)
+    key = f"celery-task-meta-{job.id}"
+    meta = json.loads(redis.get(key))
+    meta["result"]["__value__"]["data"].update(changes)
+    redis.set(key, json.dumps(meta))
+
+    with pytest.raises((Unreadable, ValueGone), match=words):
+        client.get(client.app.AsyncResult(job.id))
+    redis.delete(key, *_chunks(redis))
+
+
+def test_a_connection_that_is_cut_while_a_value_is_fetched_delays_it_only(
+    local: Local, client: Client, redis: Any
+) -> None:
+    cuts: list[int] = []
+
+    def cut(done: int, size: int) -> None:
+        if not cuts:
+            cuts.extend(_cut(redis, "get"))
+
+    with _watching(local, cut) as watching:
+        np.testing.assert_allclose(watching.call(*LARGE), product(1500, 2, 7), rtol=1e-12)
+    assert cuts
+    assert _chunks(redis) == []
+
+
+def test_a_connection_that_is_cut_while_an_argument_is_sent_leaves_nothing(
+    local: Local, redis: Any
+) -> None:
+    with (
+        _watching(local, lambda done, size: _cut(redis, "set")) as watching,
+        pytest.raises(Unreachable, match="cannot reach the broker"),
+    ):
+        watching.call("add.tasks.tsum", [0.5 + i for i in range(1_000_000)])
+    assert _chunks(redis) == []
+
+
+def test_a_value_that_does_not_arrive_in_time_is_said_so(local: Local) -> None:
+    deadline = monotonic() + 2
+
+    def dawdle(done: int, size: int) -> None:
+        while monotonic() < deadline:  # a slow line: there is none to be had here
+            pass
+
+    with (
+        _watching(local, dawdle) as watching,
+        pytest.raises(JobTimeout, match=r"within 2 s: \d+ of 18000000 bytes"),
+    ):
+        watching.call(*LARGE, timeout=2)
+
+
+def test_a_result_that_redis_has_no_memory_for_fails_its_job(own_local: Local) -> None:
+    with own_local.client() as client:
+        redis = _redis(client)
+        client.call("mat_mul.tasks.mat_mul", 2, 2)
+        redis.config_set("maxmemory", redis.info("memory")["used_memory"] + 10 * 2**20)
+
+        with pytest.raises(OutOfMemory, match="the Redis server has no memory for a value of"):
+            client.call(*LARGE)
+        with pytest.raises(OutOfMemory, match="the Redis server has no memory for a value of"):
+            client.call("add.tasks.tsum", [0.5 + i for i in range(1_000_000)])
+
+        assert _chunks(redis) == []
+        assert client.call("add.tasks.add", 4, 6) == 10
+
+
+def test_a_result_of_more_than_512_mb_arrives(own_large: Local) -> None:
+    with own_large.client() as client:
+        value = client.call("mat_mul.tasks.mat_mul", 8400, 1, 7)
+
+    assert value.nbytes > 2**29
+    rng = np.random.default_rng(7)
+    a, b = rng.random((8400, 1)), rng.random((1, 8400))
+    assert (value[::1000] == a[::1000] @ b).all()
+
+
+def _cut(redis: Any, command: str) -> list[int]:
+    """Cut the connections whose last command is this, and return their ids."""
+    ids = [int(each["id"]) for each in redis.client_list() if each["cmd"] == command]
+    for number in ids:
+        redis.client_kill_filter(_id=str(number))
+    return ids
+
+
+def _watching(local: Local, on_transfer: Any) -> Client:
+    url = local.client().app.conf.broker_write_url
+    return Client(url, url, on_transfer=on_transfer)
