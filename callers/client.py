@@ -182,7 +182,10 @@ class Client:
                     ]
             except broker.AWAY as error:  # the batch itself, sent as the block ends
                 raise broker.unreachable(self.app, error) from None
-            return [self._value(result, task, deadline, timeout) for result in results]
+            values = [self._value(result, task, deadline, timeout) for result in results]
+        for result in results:
+            self._forget_if_large(result)
+        return values
 
     @contextmanager
     def _transfers(
