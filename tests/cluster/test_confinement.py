@@ -109,3 +109,11 @@ def _address_of_this_machine() -> str:
         probe.connect(("192.0.2.1", 9))  # TEST-NET-1: a route is looked up, no packet leaves
         address: str = probe.getsockname()[0]
         return address
+
+
+def test_a_process_knows_its_containers_cores_and_memory(stack: Stack) -> None:
+    image = stack.inspect(stack.containers("mat_mul")[0])["Image"]
+    program = "from cluster import machine; print(machine.cores(), machine.memory())"
+
+    limits = ("--cpus=1", "--memory=512m")
+    assert docker("run", "--rm", *limits, image, "python", "-c", program) == "1 536870912"
