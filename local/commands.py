@@ -1,12 +1,8 @@
 """The commands of the cluster on a bare machine."""
 
 import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
@@ -14,6 +10,7 @@ from cluster import broker, health, limits
 from cluster.app import create
 from local import server
 from local.cluster import FAMILIES, STOP_TIMEOUT, Cluster, replicas, running
+from local.own import call, on_a_cluster_of_its_own
 from local.process import show
 from local.state import DEFAULT, Running, State, stop
 
@@ -35,13 +32,13 @@ def local() -> None:
 @local.command()
 def demo() -> None:
     """Start a cluster of its own, run the three callers, show their results, and stop it."""
-    _on_a_cluster_of_its_own(_demo)
+    on_a_cluster_of_its_own(_demo)
 
 
 def _demo(cluster: Cluster) -> int:
     cluster.start_server()
     cluster.start_workers(dict.fromkeys(FAMILIES, 1))
-    return _call(cluster, JOBS)
+    return call(cluster, JOBS)
 
 
 @local.command("demo-parallel")
@@ -52,30 +49,10 @@ def demo_parallel(seconds: str) -> None:
     def compare(cluster: Cluster) -> int:
         cluster.start_server()
         cluster.start_workers({"add": 1})
-        return _call(cluster, [("callers.parallel", "--seconds", seconds)], draws=True)
+        return call(cluster, [("callers.parallel", "--seconds", seconds)], draws=True)
 
     # Log lines would run through the progress bar.
-    _on_a_cluster_of_its_own(compare, ADD_CONCURRENCY="10", LOG_LEVEL="WARNING")
-
-
-def _on_a_cluster_of_its_own(job: Callable[[Cluster], int], **variables: str) -> NoReturn:
-    folder = Path(tempfile.mkdtemp(prefix="task-cluster-"))
-    try:
-        password_file = folder / "password"
-        password_file.write_text(os.urandom(20).hex())
-        password_file.chmod(0o600)
-        cluster = Cluster(State(folder), server.free_port(), password_file, **variables)
-        status = running(cluster, job)
-    finally:
-        shutil.rmtree(folder)
-    sys.exit(status)
-
-
-def _call(cluster: Cluster, jobs: Iterable[Sequence[str]], *, draws: bool = False) -> int:
-    callers = [cluster.call(*argv, draws=draws) for argv in jobs if not cluster.stop_requested]
-    if cluster.stop_requested:
-        return 130
-    return max(caller.exit_status or 0 for caller in callers)
+    on_a_cluster_of_its_own(compare, ADD_CONCURRENCY="10", LOG_LEVEL="WARNING")
 
 
 @local.command()
