@@ -1,0 +1,1 @@
+"""Measurements of the cluster, each beside its yardstick."""

@@ -1,0 +1,152 @@
+"""`python -m bench.data`: how fast large results move, each figure beside its yardstick.
+
+Ours is measured from the call to the value at the caller, the yardstick is the same work in
+this process; they take turns. Every value is checked, outside of the time.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench import memory, stream, work
+from bench.caller import Caller
+from bench.figures import Figure, check_writable, missed, table, write
+from bench.values import leave_blas_alone
+from callers.command import run
+from local.cluster import FAMILIES, Cluster
+from local.own import call, on_a_cluster_of_its_own
+
+Rounds = Callable[[str, int], Iterator[int]]
+
+
+class Sizes(NamedTuple):
+    """How large the values are, and how often each is measured."""
+
+    factorials: tuple[int, int]
+    products: tuple[int, int]
+    given: int
+    peak: int
+    streamed: int
+    repeats: int
+    #: How many times that where one is quick.
+    more: int
+    adds: int
+
+
+FULL = Sizes((20_000, 1_000_000), (1000, 4000), 2000, 4000, 4000, repeats=7, more=7, adds=1000)
+QUICK = Sizes((2000, 20_000), (50, 200), 100, 200, 200, repeats=2, more=1, adds=30)
+
+
+@click.command()
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=5),
+    default=FULL.repeats,
+    show_default=True,
+    help="How often each is measured; what is quick, more often.",
+)
+@click.option(
+    "--adds",
+    type=click.IntRange(min=100),
+    default=FULL.adds,
+    show_default=True,
+    help="How many small jobs are timed on the idle cluster, and as many while results stream.",
+)
+@click.option(
+    "--json",
+    "file",
+    type=click.Path(path_type=Path),
+    help="Write the figures to this file, too.",
+)
+@click.option(
+    "--running",
+    is_flag=True,
+    help="Measure the cluster that runs, on Docker for instance, and not one of its own.",
+)
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Small values, 2 repeats, 30 small jobs: to try it. Its figures mean nothing.",
+)
+def data(repeats: int, adds: int, file: Path | None, running: bool, quick: bool) -> None:
+    """Measure how fast large results move, each figure beside its yardstick.
+
+    A bound that is missed is said, and is no error.
+    """
+    leave_blas_alone()
+    if file:
+        try:
+            check_writable(file)
+        except OSError as error:
+            raise click.UsageError(f"cannot write {str(file)!r}: {error}") from None
+    if not running:
+        # Log lines would run through the progress bars.
+        on_a_cluster_of_its_own(_measured_from_within, LOG_LEVEL="WARNING")
+    sizes = QUICK if quick else FULL._replace(repeats=repeats, adds=adds)
+    figures, notes = _measure(sizes)
+    console = Console()
+    console.print(table(figures))
+    for line in (*notes, missed(figures)):
+        console.print(line, highlight=False, soft_wrap=True)
+    if file:
+        write(figures, file)
+
+
+def _measured_from_within(cluster: Cluster) -> int:
+    """Run this command once more, where the environment names the cluster."""
+    cluster.start_server()
+    cluster.start_workers(dict.fromkeys(FAMILIES, 1))
+    return call(cluster, [("bench.data", "--running", *sys.argv[1:])], draws=True)
+
+
+def _measure(sizes: Sizes) -> tuple[list[Figure], list[str]]:
+    """Return all figures, and what is to be said of them."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    terminal = Console(stderr=True)
+    # Drawn between the rounds alone: a thread of its own would be part of what is measured.
+    bars = Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=terminal,
+        disable=not terminal.is_terminal,
+        auto_refresh=False,
+    )
+    with Caller() as caller, bars:
+
+        def rounds(what: str, count: int) -> Iterator[int]:
+            bar = bars.add_task(what, total=count)
+            bars.refresh()
+            for number in range(count):
+                yield number
+                bars.advance(bar)
+                bars.refresh()
+
+        caller.client.connect()
+        peaks, notes = memory.measure(caller, sizes.peak, rounds("peak memory", sizes.repeats))
+        times = [
+            work.measure(caller, each, rounds(each.name, sizes.repeats * each.repeats))
+            for each in _works(sizes)
+        ]
+        small, more_notes = stream.measure(
+            caller, sizes.streamed, sizes.adds, rounds("add while results stream", stream.ROUNDS)
+        )
+    return [*times, *peaks, *small], [*notes, *more_notes]
+
+
+def _works(sizes: Sizes) -> Iterator[work.Work]:
+    few, many = sizes.factorials
+    small, large = sizes.products
+    yield work.of_factorial(few, bound=1.5, repeats=sizes.more, allowance=3.0)
+    yield work.of_factorial(many, bound=1.3)
+    yield work.of_product(small, bound=1.6, repeats=sizes.more)
+    yield work.of_product(large, bound=1.35)
+    yield work.of_given(sizes.given, bound=6)
+
+
+if __name__ == "__main__":
+    run(data)

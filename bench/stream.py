@@ -1,0 +1,105 @@
+"""What a small job takes while large results stream: add, one by one, idle and meanwhile."""
+
+from collections.abc import Iterable
+from multiprocessing.connection import Connection
+from time import perf_counter, sleep
+from typing import Any
+
+from bench.caller import TIMEOUT, Caller
+from bench.child import Child
+from bench.figures import Figure, Measured
+from bench.memory import ELEMENT, MB
+from bench.values import check, product
+from cluster.errors import ClusterError
+
+#: The most of the 99th percentile while results stream, over that of the idle cluster.
+BOUND = 4
+#: Rounds, of which each is idle first and streams then.
+ROUNDS = 3
+#: Calls before the first round: each process of the worker has done one by then.
+WARM_UP = 50
+SEED = 7
+
+
+class Streamed:
+    """How many results came while add was measured, and in how many seconds."""
+
+    def __init__(self) -> None:
+        self.results = 0
+        self.seconds = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.results} came, {self.results / self.seconds:.2f} a second"
+
+
+def measure(
+    caller: Caller, size: int, count: int, rounds: Iterable[int]
+) -> tuple[list[Figure], list[str]]:
+    """Return the figure of `count` adds while arrays of size x size stream, and how many did."""
+    for _ in range(WARM_UP):
+        add(caller)
+    idle, meanwhile = [], []
+    streamed = Streamed()
+    each = -(-count // ROUNDS)
+    for _ in rounds:
+        wait_until_settled(caller)
+        idle.append([add(caller) for _ in range(each)])
+        meanwhile.append(while_streaming(caller, size, each, streamed))
+    what = f"{size * size * ELEMENT / MB:g} MB results"
+    name = f"p99 of add, {what} streaming"
+    figure = Figure(name, "ms", Measured.p99(meanwhile), Measured.p99(idle), BOUND)
+    return [figure], [f"{what} streaming meanwhile: {streamed}"]
+
+
+def add(caller: Caller) -> float:
+    """Return how many ms one add took."""
+    ms, value = caller.timed("add.tasks.add", 4, 6)
+    check("add", value, 10)
+    return ms
+
+
+def while_streaming(caller: Caller, size: int, count: int, streamed: Streamed) -> list[float]:
+    """Return how many ms each add took; more than `count` of them, until a whole result came.
+
+    Raises ClusterError if none did in time: nothing would be measured.
+    """
+    with Child(_stream, size, SEED) as child:
+        child.receive()  # the first result came, the next is on its way
+        begin = perf_counter()
+        samples: list[float] = []
+        whole = 0
+        while len(samples) < count or not whole:
+            samples.append(add(caller))
+            while child.has_sent():
+                started = child.receive()
+                streamed.results += 1
+                whole += started >= begin
+            if not whole and perf_counter() > begin + TIMEOUT:
+                raise ClusterError(f"no large result came within {TIMEOUT:g} s of small jobs")
+        streamed.seconds += perf_counter() - begin
+    return samples
+
+
+def _stream(pipe: "Connection[Any, Any]", size: int, seed: int) -> None:
+    """Fetch one result after the other, and send when each was begun, until told to end.
+
+    One column by one row: a large array, and little to compute. The clock is the machine's.
+    """
+    expected = product(size, 1, seed)
+    with Caller() as caller:
+        while not pipe.poll():
+            started = perf_counter()
+            value = caller.call("mat_mul.tasks.mat_mul", size, 1, seed)
+            check("mat_mul", value, expected)
+            pipe.send(started)
+
+
+def wait_until_settled(caller: Caller) -> None:
+    """Wait until Redis no longer rewrites its file, as it does after much was stored."""
+    redis: Any = caller.client.app.backend
+    deadline = perf_counter() + TIMEOUT
+    while perf_counter() < deadline:
+        state = redis.client.info("persistence")
+        if not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"]):
+            return
+        sleep(0.1)

@@ -1,0 +1,62 @@
+"""The same work in one process: the yardsticks, and what the cluster's values must be."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import gmpy2
+
+from cluster.errors import ClusterError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: What would change numpy's BLAS, in this process and in all that it starts.
+BLAS_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_NUM_THREADS")
+
+
+class WrongValue(ClusterError):
+    """The cluster gave another value than the same work in one process."""
+
+
+def leave_blas_alone() -> None:
+    """Remove what would change numpy's BLAS; it reads that as numpy is first imported."""
+    for variable in BLAS_VARIABLES:
+        os.environ.pop(variable, None)
+
+
+def factorial(n: int) -> Any:
+    """Return n! as GMP's integer."""
+    return gmpy2.fac(n)
+
+
+def product(m: int, n: int, seed: int) -> "np.ndarray[Any, Any]":
+    """Return A @ B, float64 of shape (m, m), for the operands of mat_mul(m, n, seed)."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    a = rng.random((m, n))
+    b = rng.random((n, m))
+    return np.asarray(a @ b)
+
+
+def operands(m: int, n: int, seed: int) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
+    """Return the operands of mat_mul(m, n, seed), to be given to `multiply`."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    return rng.random((m, n)), rng.random((n, m))
+
+
+def check(name: str, value: Any, expected: Any) -> None:
+    """Raise WrongValue unless a value is what it must be: a matrix but for its last digits."""
+    if isinstance(value, int):
+        right = bool(value == expected)
+    else:
+        import numpy as np
+
+        # Equal ones are told in a tenth of the time.
+        right = value.shape == expected.shape and (
+            np.array_equal(value, expected) or np.allclose(value, expected)
+        )
+    if not right:
+        raise WrongValue(f"{name} gave a wrong value")

@@ -1,0 +1,65 @@
+"""How long large values take, from the call to the value here, beside the work alone."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from operator import matmul
+from typing import Any, NamedTuple
+
+from bench.caller import Caller, stopwatch
+from bench.figures import Figure, Measured
+from bench.values import check, factorial, operands, product
+
+SEED = 7
+
+
+class Work(NamedTuple):
+    """A job, and the same work in one process."""
+
+    name: str
+    task: str
+    args: tuple[Any, ...]
+    yardstick: Callable[[], Any]
+    bound: float
+    #: How many times the usual repeats: more where one is quick.
+    repeats: int = 1
+    #: What the yardstick is allowed besides, in ms.
+    allowance: float = 0.0
+
+
+def of_factorial(n: int, bound: float, repeats: int = 1, allowance: float = 0.0) -> Work:
+    """Return the work of a factorial."""
+    name = f"factorial({n})" + (f", against + {allowance:g} ms" if allowance else "")
+    yardstick = partial(factorial, n)
+    return Work(name, "factorial.tasks.factorial", (n,), yardstick, bound, repeats, allowance)
+
+
+def of_product(size: int, bound: float, repeats: int = 1) -> Work:
+    """Return the work of a product of random matrices, which the worker makes itself."""
+    yardstick = partial(product, size, size, SEED)
+    name = f"mat_mul({size}, {size})"
+    return Work(name, "mat_mul.tasks.mat_mul", (size, size, SEED), yardstick, bound, repeats)
+
+
+def of_given(size: int, bound: float, repeats: int = 1) -> Work:
+    """Return the work of a product of two matrices that the caller sends."""
+    given = operands(size, size, SEED)
+    name = f"multiply, {size} x {size} given"
+    return Work(name, "mat_mul.tasks.multiply", given, partial(matmul, *given), bound, repeats)
+
+
+def measure(caller: Caller, work: Work, rounds: Iterable[int]) -> Figure:
+    """Return the figure of some work: ours and the yardstick by turns, medians in ms.
+
+    A first round of both is not counted: it makes connections and loads libraries.
+    """
+    _round(caller, work)
+    pairs = [_round(caller, work) for _ in rounds]
+    ours, yardstick = (Measured.median(samples) for samples in zip(*pairs, strict=True))
+    return Figure(work.name, "ms", ours, yardstick, work.bound)
+
+
+def _round(caller: Caller, work: Work) -> tuple[float, float]:
+    ours, value = caller.timed(work.task, *work.args)
+    yardstick, expected = stopwatch(work.yardstick)
+    check(work.name, value, expected)
+    return ours, yardstick + work.allowance
