@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from bench.caller import TIMEOUT
+from bench.calls import TIMEOUT
 from cluster.errors import ClusterError
 
 Work = Callable[..., None]

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import memory, stream, work
-from bench.caller import Caller
 from bench.figures import Figure, check_writable, missed, table, write
 from bench.values import leave_blas_alone
+from callers.client import Client
 from callers.command import run
 from local.cluster import FAMILIES, Cluster
 from local.own import call, on_a_cluster_of_its_own
@@ -116,7 +116,7 @@ def _measure(sizes: Sizes) -> tuple[list[Figure], list[str]]:
         disable=not terminal.is_terminal,
         auto_refresh=False,
     )
-    with Caller() as caller, bars:
+    with Client() as client, bars:
 
         def rounds(what: str, count: int) -> Iterator[int]:
             bar = bars.add_task(what, total=count)
@@ -126,14 +126,14 @@ def _measure(sizes: Sizes) -> tuple[list[Figure], list[str]]:
                 bars.advance(bar)
                 bars.refresh()
 
-        caller.client.connect()
-        peaks, notes = memory.measure(caller, sizes.peak, rounds("peak memory", sizes.repeats))
+        client.connect()
+        peaks, notes = memory.measure(client, sizes.peak, rounds("peak memory", sizes.repeats))
         times = [
-            work.measure(caller, each, rounds(each.name, sizes.repeats * each.repeats))
+            work.measure(client, each, rounds(each.name, sizes.repeats * each.repeats))
             for each in _works(sizes)
         ]
         small, more_notes = stream.measure(
-            caller, sizes.streamed, sizes.adds, rounds("add while results stream", stream.ROUNDS)
+            client, sizes.streamed, sizes.adds, rounds("add while results stream", stream.ROUNDS)
         )
     return [*times, *peaks, *small], [*notes, *more_notes]
 

@@ -11,10 +11,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from bench.caller import Caller
+from bench.calls import TIMEOUT
 from bench.child import Child
 from bench.figures import Figure, Measured
 from bench.values import check, product
+from callers.client import Client
 from cluster.errors import ClusterError
 
 #: Bytes of a MB, and of one element.
@@ -47,7 +48,7 @@ class Processes:
         return sum(peaks) / MB
 
 
-def measure(caller: Caller, size: int, rounds: Iterable[int]) -> tuple[list[Figure], list[str]]:
+def measure(client: Client, size: int, rounds: Iterable[int]) -> tuple[list[Figure], list[str]]:
     """Return the peaks of caller and worker for a product of that size, and what is left out.
 
     To be measured first: a worker that keeps memory after large work looks idle with it.
@@ -55,8 +56,8 @@ def measure(caller: Caller, size: int, rounds: Iterable[int]) -> tuple[list[Figu
     if not Path("/proc/self/clear_refs").exists():
         return [], ["peak memory is left out: it is measured on Linux only"]
     work = f"mat_mul({size}, {size})"
-    caller.call("mat_mul.tasks.mat_mul", 1, 1)
-    worker = _worker(caller)
+    client.call("mat_mul.tasks.mat_mul", 1, 1, timeout=TIMEOUT)
+    worker = _worker(client)
     ours, workers = [], []
     for seed in rounds:
         with Child(_call, size, seed) as child:
@@ -78,20 +79,20 @@ def measure(caller: Caller, size: int, rounds: Iterable[int]) -> tuple[list[Figu
 
 def _call(pipe: "Connection[Any, Any]", size: int, seed: int) -> None:
     """Send the peak in MB above idle of a caller that is new, but for one small call."""
-    with Caller() as caller:
-        caller.call("mat_mul.tasks.mat_mul", 1, 1, seed)
+    with Client() as client:
+        client.call("mat_mul.tasks.mat_mul", 1, 1, seed, timeout=TIMEOUT)
         pipe.send("ready")
         pipe.recv()
         this = Processes(["self"])
-        value = caller.call("mat_mul.tasks.mat_mul", size, size, seed)
+        value = client.call("mat_mul.tasks.mat_mul", size, size, seed, timeout=TIMEOUT)
         peak = this.peak_above_idle()
         check("mat_mul", value, product(size, size, seed))
         pipe.send(peak)
 
 
-def _worker(caller: Caller) -> Processes | None:
+def _worker(client: Client) -> Processes | None:
     """Return all processes of the mat_mul workers, or None if one of them cannot be seen here."""
-    answers = caller.client.app.control.inspect(timeout=ANSWER_TIMEOUT).stats() or {}
+    answers = client.app.control.inspect(timeout=ANSWER_TIMEOUT).stats() or {}
     pids = []
     for name, stats in answers.items():
         if name.startswith("mat_mul@"):

@@ -1,15 +1,19 @@
 """What a small job takes while large results stream: add, one by one, idle and meanwhile."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from time import perf_counter, sleep
 from typing import Any
 
-from bench.caller import TIMEOUT, Caller
+from redis.exceptions import TimeoutError as RedisTimeout
+
+from bench.calls import TIMEOUT, timed
 from bench.child import Child
 from bench.figures import Figure, Measured
 from bench.memory import ELEMENT, MB
 from bench.values import check, product
+from callers.client import Client
 from cluster.errors import ClusterError
 
 #: The most of the 99th percentile while results stream, over that of the idle cluster.
@@ -18,6 +22,8 @@ BOUND = 4
 ROUNDS = 3
 #: Calls before the first round: each process of the worker has done one by then.
 WARM_UP = 50
+#: Seconds between two looks at a server that is busy.
+PAUSE = 0.1
 SEED = 7
 
 
@@ -33,32 +39,32 @@ class Streamed:
 
 
 def measure(
-    caller: Caller, size: int, count: int, rounds: Iterable[int]
+    client: Client, size: int, count: int, rounds: Iterable[int]
 ) -> tuple[list[Figure], list[str]]:
     """Return the figure of `count` adds while arrays of size x size stream, and how many did."""
     for _ in range(WARM_UP):
-        add(caller)
+        add(client)
     idle, meanwhile = [], []
     streamed = Streamed()
     each = -(-count // ROUNDS)
     for _ in rounds:
-        wait_until_settled(caller)
-        idle.append([add(caller) for _ in range(each)])
-        meanwhile.append(while_streaming(caller, size, each, streamed))
+        wait_until_settled(client)
+        idle.append([add(client) for _ in range(each)])
+        meanwhile.append(while_streaming(client, size, each, streamed))
     what = f"{size * size * ELEMENT / MB:g} MB results"
     name = f"p99 of add, {what} streaming"
     figure = Figure(name, "ms", Measured.p99(meanwhile), Measured.p99(idle), BOUND)
     return [figure], [f"{what} streaming meanwhile: {streamed}"]
 
 
-def add(caller: Caller) -> float:
+def add(client: Client) -> float:
     """Return how many ms one add took."""
-    ms, value = caller.timed("add.tasks.add", 4, 6)
+    ms, value = timed(client, "add.tasks.add", 4, 6)
     check("add", value, 10)
     return ms
 
 
-def while_streaming(caller: Caller, size: int, count: int, streamed: Streamed) -> list[float]:
+def while_streaming(client: Client, size: int, count: int, streamed: Streamed) -> list[float]:
     """Return how many ms each add took; more than `count` of them, until a whole result came.
 
     Raises ClusterError if none did in time: nothing would be measured.
@@ -69,7 +75,7 @@ def while_streaming(caller: Caller, size: int, count: int, streamed: Streamed) -
         samples: list[float] = []
         whole = 0
         while len(samples) < count or not whole:
-            samples.append(add(caller))
+            samples.append(add(client))
             while child.has_sent():
                 started = child.receive()
                 streamed.results += 1
@@ -86,20 +92,25 @@ def _stream(pipe: "Connection[Any, Any]", size: int, seed: int) -> None:
     One column by one row: a large array, and little to compute. The clock is the machine's.
     """
     expected = product(size, 1, seed)
-    with Caller() as caller:
+    with Client() as client:
         while not pipe.poll():
             started = perf_counter()
-            value = caller.call("mat_mul.tasks.mat_mul", size, 1, seed)
+            value = client.call("mat_mul.tasks.mat_mul", size, 1, seed, timeout=TIMEOUT)
             check("mat_mul", value, expected)
             pipe.send(started)
 
 
-def wait_until_settled(caller: Caller) -> None:
-    """Wait until Redis no longer rewrites its file, as it does after much was stored."""
-    redis: Any = caller.client.app.backend
+def wait_until_settled(client: Client) -> None:
+    """Wait until Redis no longer rewrites its file, as it does after much was stored.
+
+    Raises ClusterError if it goes on for longer than TIMEOUT.
+    """
+    store: Any = client.app.backend
     deadline = perf_counter() + TIMEOUT
     while perf_counter() < deadline:
-        state = redis.client.info("persistence")
-        if not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"]):
-            return
-        sleep(0.1)
+        with suppress(RedisTimeout):  # it may be too busy to answer in time
+            state = store.client.info("persistence")
+            if not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"]):
+                return
+        sleep(PAUSE)
+    raise ClusterError(f"Redis rewrites its file for longer than {TIMEOUT:g} s")

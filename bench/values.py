@@ -49,14 +49,24 @@ def operands(m: int, n: int, seed: int) -> tuple["np.ndarray[Any, Any]", "np.nda
 
 def check(name: str, value: Any, expected: Any) -> None:
     """Raise WrongValue unless a value is what it must be: a matrix but for its last digits."""
-    if isinstance(value, int):
-        right = bool(value == expected)
-    else:
-        import numpy as np
-
-        # Equal ones are told in a tenth of the time.
-        right = value.shape == expected.shape and (
-            np.array_equal(value, expected) or np.allclose(value, expected)
-        )
-    if not right:
+    if not (_is_equal(value, expected) if _is_whole(expected) else _is_close(value, expected)):
         raise WrongValue(f"{name} gave a wrong value")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | gmpy2.mpz)
+
+
+def _is_equal(value: Any, expected: Any) -> bool:
+    return type(value) is int and bool(value == expected)
+
+
+def _is_close(value: Any, expected: "np.ndarray[Any, Any]") -> bool:
+    import numpy as np
+
+    return (
+        isinstance(value, np.ndarray)
+        and (value.dtype, value.shape) == (expected.dtype, expected.shape)
+        # Equal ones are told in a tenth of the time.
+        and (np.array_equal(value, expected) or np.allclose(value, expected))
+    )

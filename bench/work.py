@@ -5,9 +5,10 @@ from functools import partial
 from operator import matmul
 from typing import Any, NamedTuple
 
-from bench.caller import Caller, stopwatch
+from bench.calls import stopwatch, timed
 from bench.figures import Figure, Measured
 from bench.values import check, factorial, operands, product
+from callers.client import Client
 
 SEED = 7
 
@@ -47,19 +48,19 @@ def of_given(size: int, bound: float, repeats: int = 1) -> Work:
     return Work(name, "mat_mul.tasks.multiply", given, partial(matmul, *given), bound, repeats)
 
 
-def measure(caller: Caller, work: Work, rounds: Iterable[int]) -> Figure:
+def measure(client: Client, work: Work, rounds: Iterable[int]) -> Figure:
     """Return the figure of some work: ours and the yardstick by turns, medians in ms.
 
     A first round of both is not counted: it makes connections and loads libraries.
     """
-    _round(caller, work)
-    pairs = [_round(caller, work) for _ in rounds]
+    _round(client, work)
+    pairs = [_round(client, work) for _ in rounds]
     ours, yardstick = (Measured.median(samples) for samples in zip(*pairs, strict=True))
     return Figure(work.name, "ms", ours, yardstick, work.bound)
 
 
-def _round(caller: Caller, work: Work) -> tuple[float, float]:
-    ours, value = caller.timed(work.task, *work.args)
+def _round(client: Client, work: Work) -> tuple[float, float]:
+    ours, value = timed(client, work.task, *work.args)
     yardstick, expected = stopwatch(work.yardstick)
     check(work.name, value, expected)
     return ours, yardstick + work.allowance
