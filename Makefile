@@ -113,7 +113,7 @@ inspect: $(RUN) ## Show all workers, their queues and the jobs that run
 
 # Development -------------------------------------------------------------------
 
-.PHONY: install test test_files test_docker lint
+.PHONY: install test test_files test_docker lint bench_data
 install: $(DEV) ## Install everything into .venv
 
 test: $(DEV) ## Run all tests; those of the compose stack need a Docker engine
@@ -127,6 +127,9 @@ test_docker: $(DEV) ## Run the tests of the compose stack alone
 
 lint: $(DEV) ## Check code, types, Dockerfiles, shell, YAML and the compose file
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/lint
+
+bench_data: $(RUN) ## Measure how fast large results move; ARGS='--running --repeats 20' are its options
+	@$(VENV)/bin/python -m bench.data $(ARGS)
 
 $(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or later is needed, not %d.%d: set PYTHON" % sys.version_info[:2])'

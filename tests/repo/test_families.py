@@ -93,11 +93,12 @@ def test_a_worker_takes_jobs_from_its_own_queue_alone(family: str) -> None:
         ("callers", {"cluster"}),
         *((family, {"cluster"}) for family in FAMILIES),
         ("local", {"celeryconfig", "cluster"}),
+        ("bench", {"callers", "cluster", "local"}),
         ("deploy/flower", {"cluster"}),
     ],
 )
 def test_imports_go_downwards_only(package: str, allowed: set[str]) -> None:
-    ours = {"callers", "celeryconfig", "cluster", "local", "tests", *FAMILIES}
+    ours = {"bench", "callers", "celeryconfig", "cluster", "local", "tests", *FAMILIES}
     found = {name for file in (ROOT / package).glob("*.py") for name in imports(file)}
 
     assert found & ours <= allowed | {package}
