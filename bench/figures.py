@@ -11,6 +11,9 @@ from typing import Any, NamedTuple, Self
 
 from rich.table import Table
 
+#: Numbers from here on are shown without decimal places.
+LARGE = 1000
+
 
 class Measured(NamedTuple):
     """What several measurements gave: one value for all of them, the least and the greatest."""
@@ -35,10 +38,12 @@ class Measured(NamedTuple):
         """Return what is computed, not measured."""
         return cls(value, value, value)
 
-    def __str__(self) -> str:
+    def shown(self, unit: str) -> str:
+        """Return the value with its unit, and in a second line how far it spreads."""
+        value = f"{brief(self.value)} {unit}"
         if self.least == self.greatest:
-            return f"{self.value:,.1f}"
-        return f"{self.value:,.1f}\n{self.least:,.1f} … {self.greatest:,.1f}"
+            return value
+        return f"{value}\n{brief(self.least)} … {brief(self.greatest)}"
 
 
 class Figure(NamedTuple):
@@ -79,17 +84,22 @@ def percentile(samples: Iterable[float], percent: float) -> float:
     return ordered[max(1, math.ceil(len(ordered) * percent / 100)) - 1]
 
 
+def brief(value: float) -> str:
+    """Return a number with as many places as a reader needs."""
+    return f"{value:.1f}" if abs(value) < LARGE else f"{value:.0f}"
+
+
 def table(figures: Iterable[Figure]) -> Table:
     """Return figures as a table: value and spread, those of the yardstick, ratio and bound."""
-    shown = Table("work", "unit", "ours", "yardstick", "ratio", "bound", "met")
-    for column in shown.columns[2:6]:
+    shown = Table("work", "ours", "yardstick", "ratio", "bound", "met")
+    for column in shown.columns[1:5]:
         column.justify = "right"
+        column.no_wrap = True
     for figure in figures:
         shown.add_row(
             figure.name,
-            figure.unit,
-            str(figure.ours),
-            str(figure.yardstick),
+            figure.ours.shown(figure.unit),
+            figure.yardstick.shown(figure.unit),
             f"{figure.ratio:.2f}",
             f"{figure.bound:g}",
             "yes" if figure.met else "no",
