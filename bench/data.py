@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench import memory, stream, work
 from bench.figures import Figure, check_writable, missed, table, write
+from bench.load import Load
 from bench.values import leave_blas_alone
 from callers.client import Client
 from callers.command import run
@@ -128,14 +129,17 @@ def _measure(sizes: Sizes) -> tuple[list[Figure], list[str]]:
 
         client.connect()
         peaks, notes = memory.measure(client, sizes.peak, rounds("peak memory", sizes.repeats))
+        load = Load()
+        works = [*_works(sizes)]
         times = [
-            work.measure(client, each, rounds(each.name, sizes.repeats * each.repeats))
-            for each in _works(sizes)
+            work.measure(client, each, rounds(each.name, sizes.repeats * each.repeats), load)
+            for each in works
         ]
         small, more_notes = stream.measure(
             client, sizes.streamed, sizes.adds, rounds("add while results stream", stream.ROUNDS)
         )
-    return [*times, *peaks, *small], [*notes, *more_notes]
+    notes += [*more_notes, *work.impossible(works, times), *load.notes()]
+    return [*times, *peaks, *small], notes
 
 
 def _works(sizes: Sizes) -> Iterator[work.Work]:

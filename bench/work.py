@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from bench.calls import stopwatch, timed
 from bench.figures import Figure, Measured
+from bench.load import Load
 from bench.values import check, factorial, operands, product
 from callers.client import Client
 
@@ -48,19 +49,30 @@ def of_given(size: int, bound: float, repeats: int = 1) -> Work:
     return Work(name, "mat_mul.tasks.multiply", given, partial(matmul, *given), bound, repeats)
 
 
-def measure(client: Client, work: Work, rounds: Iterable[int]) -> Figure:
+def measure(client: Client, work: Work, rounds: Iterable[int], load: Load) -> Figure:
     """Return the figure of some work: ours and the yardstick by turns, medians in ms.
 
     A first round of both is not counted: it makes connections and loads libraries.
     """
-    _round(client, work)
-    pairs = [_round(client, work) for _ in rounds]
+    _round(client, work, Load())
+    pairs = [_round(client, work, load) for _ in rounds]
     ours, yardstick = (Measured.median(samples) for samples in zip(*pairs, strict=True))
     return Figure(work.name, "ms", ours, yardstick, work.bound)
 
 
-def _round(client: Client, work: Work) -> tuple[float, float]:
+def _round(client: Client, work: Work, load: Load) -> tuple[float, float]:
     ours, value = timed(client, work.task, *work.args)
-    yardstick, expected = stopwatch(work.yardstick)
+    with load.watched():
+        yardstick, expected = stopwatch(work.yardstick)
     check(work.name, value, expected)
     return ours, yardstick + work.allowance
+
+
+def impossible(works: Iterable[Work], figures: Iterable[Figure]) -> list[str]:
+    """Return a note for each figure that cannot be: less time than a part of its own work."""
+    return [
+        f"{figure.name}: {figure.ratio:.2f} cannot be, as ours does the yardstick's work and more; "
+        "the machine was busy, or the yardstick was slowed: measure again"
+        for work, figure in zip(works, figures, strict=True)
+        if not work.allowance and figure.ratio < 1
+    ]

@@ -1,0 +1,37 @@
+"""What a measurement says of a machine that was busy, and of figures that cannot be."""
+
+import pytest
+
+from bench.figures import Figure, Measured
+from bench.load import Load
+from bench.work import Work, impossible
+
+
+def load(share: float, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    seen = Load()
+    seen.seconds, seen.others = 10.0, 20.0 * share
+    (note,) = seen.notes()
+    return note
+
+
+def test_a_busy_machine_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(0.02, monkeypatch) == (
+        "other programs took 2% of the cores while the yardsticks ran"
+    )
+    assert "took 55% of the cores" in load(0.55, monkeypatch)
+    assert "DO NOT HOLD" in load(0.55, monkeypatch)
+
+
+def test_too_short_a_look_says_nothing_of_the_machine() -> None:
+    assert Load().notes() == ["what other programs took of the machine is not known"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "allowance", "notes"), [(0.32, 0.0, 1), (1.0, 0.0, 0), (1.3, 0.0, 0), (0.9, 3.0, 0)]
+)
+def test_less_time_than_the_work_alone_cannot_be(ours: float, allowance: float, notes: int) -> None:
+    work = Work("some work", "a.task", (), list, 1.35, allowance=allowance)
+    figure = Figure("some work", "ms", Measured.exactly(ours), Measured.exactly(1.0), 1.35)
+
+    assert len(impossible([work], [figure])) == notes
