@@ -37,10 +37,14 @@ class Sizes(NamedTuple):
     #: How many times that where one is quick.
     more: int
     adds: int
+    #: Seconds of rest before each time.
+    rest: float
 
 
-FULL = Sizes((20_000, 1_000_000), (1000, 4000), 2000, 4000, 4000, repeats=7, more=7, adds=1000)
-QUICK = Sizes((2000, 20_000), (50, 200), 100, 200, 200, repeats=2, more=1, adds=30)
+FULL = Sizes(
+    (20_000, 1_000_000), (1000, 4000), 2000, 4000, 4000, repeats=7, more=7, adds=1000, rest=0.3
+)
+QUICK = Sizes((2000, 20_000), (50, 200), 100, 200, 200, repeats=2, more=1, adds=30, rest=0.0)
 
 
 @click.command()
@@ -132,7 +136,9 @@ def _measure(sizes: Sizes) -> tuple[list[Figure], list[str]]:
         load = Load()
         works = [*_works(sizes)]
         times = [
-            work.measure(client, each, rounds(each.name, sizes.repeats * each.repeats), load)
+            work.measure(
+                client, each, rounds(each.name, sizes.repeats * each.repeats), load, sizes.rest
+            )
             for each in works
         ]
         small, more_notes = stream.measure(

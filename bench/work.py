@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from functools import partial
 from operator import matmul
+from time import sleep
 from typing import Any, NamedTuple
 
 from bench.calls import stopwatch, timed
@@ -49,19 +50,24 @@ def of_given(size: int, bound: float, repeats: int = 1) -> Work:
     return Work(name, "mat_mul.tasks.multiply", given, partial(matmul, *given), bound, repeats)
 
 
-def measure(client: Client, work: Work, rounds: Iterable[int], load: Load) -> Figure:
+def measure(client: Client, work: Work, rounds: Iterable[int], load: Load, rest: float) -> Figure:
     """Return the figure of some work: ours and the yardstick by turns, medians in ms.
 
-    A first round of both is not counted: it makes connections and loads libraries.
+    A first round of both is not counted: it makes connections and loads libraries. `rest` is
+    waited before each, in seconds: BLAS threads stay awake for a while after their work, and
+    keep the cores from the other side. At once after each other, products of 1000 x 1000 took
+    1.7 times as long on both sides.
     """
-    _round(client, work, Load())
-    pairs = [_round(client, work, load) for _ in rounds]
+    _round(client, work, Load(), 0.0)
+    pairs = [_round(client, work, load, rest) for _ in rounds]
     ours, yardstick = (Measured.median(samples) for samples in zip(*pairs, strict=True))
     return Figure(work.name, "ms", ours, yardstick, work.bound)
 
 
-def _round(client: Client, work: Work, load: Load) -> tuple[float, float]:
+def _round(client: Client, work: Work, load: Load, rest: float) -> tuple[float, float]:
+    sleep(rest)
     ours, value = timed(client, work.task, *work.args)
+    sleep(rest)
     with load.watched():
         yardstick, expected = stopwatch(work.yardstick)
     check(work.name, value, expected)
