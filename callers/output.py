@@ -4,7 +4,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,11 @@ _DESCRIPTOR = re.compile(r"(?:/dev/fd|/proc/(\d+)(?:/task/\d+)?/fd)/(\d+)")
 _LINKS = 40
 #: Characters of the file's name that the new one beside it has: a name has at most 255 bytes.
 _NAME_LENGTH = 40
+
+
+def out_option(help_: str) -> Callable[..., Any]:
+    """Return the option that names a command's output file."""
+    return click.option("--out", metavar="FILE", help=help_)
 
 
 class Output:
