@@ -62,6 +62,11 @@ class Output:
             if self._new:
                 self._new.unlink()
 
+    @property
+    def is_new(self) -> bool:
+        """Whether it goes into a new file, and not into a device or a pipe."""
+        return self._new is not None
+
     def write(self, data: Any) -> None:
         """Write bytes, all of them."""
         with self._told():
