@@ -185,11 +185,8 @@ class _Assembly:
                 while len(self.in_flight) < IN_FLIGHT and (place := next(waiting, None)):
                     self._submit(place)
                 self._put(self._first_done(self.deadline))
-        except Exception:
+        except BaseException:  # Ctrl-C, too; a second one ends the waiting for what runs
             self._end(min(self.deadline, monotonic() + ENDING_TIMEOUT))
-            raise
-        except BaseException:  # Ctrl-C: nobody waits any longer
-            self._end(monotonic())
             raise
         return self.out
 
@@ -248,15 +245,16 @@ class _Assembly:
         return late
 
     def _end(self, deadline: float) -> None:
-        """Have no more tiles computed, and none of those that were stay in the result store.
+        """Have no more tiles computed, and no value of one stay in the result store.
 
-        One that runs is not stopped, which would cost its worker a process: it is waited for.
+        One that runs is not stopped, which would cost its worker a process: it is waited for,
+        but not past `deadline`. What a worker notes of one that it never ran is a short line.
         """
         with suppress(*broker.AWAY, OSError, ClusterError):
-            self.client.app.control.revoke([job.id for job in self.in_flight])
-            with suppress(JobTimeout):
-                while self.in_flight:
-                    job = self._first_done(deadline)
+            running = [job.id for job in self.in_flight if not job.ready()]
+            self.client.app.control.revoke(running)
+            while self.in_flight and (left := deadline - monotonic()) > 0:
+                if job := self._ended(left):
                     del self.in_flight[job]
                     job.forget()
             for job in self.in_flight:
