@@ -12,7 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from callers.client import NOTICE_TIMEOUT, RETRY_INTERVAL, TIMEOUT, Client, check_timeout
+from callers.client import (
+    CONNECT_TIMEOUT,
+    NOTICE_TIMEOUT,
+    RETRY_INTERVAL,
+    TIMEOUT,
+    Client,
+    check_timeout,
+)
 from cluster import broker, limits, matrices, options
 from cluster.errors import ClusterError, JobTimeout
 from cluster.matrices import Matrix, Product
@@ -177,6 +184,7 @@ class _Assembly:
 
     def run(self) -> Matrix:
         """Submit the tiles, a few at a time, and put each into its place."""
+        broker.connect(self.client.app, min(self.timeout, CONNECT_TIMEOUT))
         waiting = self.grid.tiles()
         try:
             if self.on_tile:
@@ -252,7 +260,8 @@ class _Assembly:
         """
         with suppress(*broker.AWAY, OSError, ClusterError):
             running = [job.id for job in self.in_flight if not job.ready()]
-            self.client.app.control.revoke(running)
+            if running:
+                self.client.app.control.revoke(running)
             while self.in_flight and (left := deadline - monotonic()) > 0:
                 if job := self._ended(left):
                     del self.in_flight[job]
