@@ -256,7 +256,8 @@ class _Assembly:
         """Have no more tiles computed, and no value of one stay in the result store.
 
         One that runs is not stopped, which would cost its worker a process: it is waited for,
-        but not past `deadline`. What a worker notes of one that it never ran is a short line.
+        but not past `deadline`. What a worker takes in this very moment is not always known to
+        run: its value then stays until it expires, as any that nobody fetched.
         """
         with suppress(*broker.AWAY, OSError, ClusterError):
             running = [job.id for job in self.in_flight if not job.ready()]
