@@ -110,22 +110,18 @@ def test_operands_and_product_may_be_files(client: Client, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("forgets")
-def test_tiles_may_come_in_any_order(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tile that was submitted first is the last to be looked at."""
-    asked: list[Any] = []
-    ended = tiled._Assembly._ended
+def test_a_tile_is_put_in_its_place_before_one_that_was_asked_for_first(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, delays = client.submit, iter([{"countdown": 1}])
+    monkeypatch.setattr(client, "submit", lambda job: submit(job.set(**next(delays, {}))))
+    out = np.full((250, 250), np.nan)
+    first_came: list[bool] = []
+    tiled.mat_mul(client, 250, 40, 7, out=out, on_tile=lambda *_: first_came.append(out[0, 0] > 0))
 
-    def latest_first(self: Any, left: float) -> Any:
-        self.in_flight = dict(reversed(self.in_flight.items()))
-        job = ended(self, left)
-        self.in_flight = dict(reversed(self.in_flight.items()))
-        asked.append(job)
-        return job
-
-    monkeypatch.setattr(tiled._Assembly, "_ended", latest_first)
-    got = tiled.mat_mul(client, 150, 40, 7)
-
-    np.testing.assert_allclose(got, product(150, 40, 7), rtol=1e-12)
+    assert not first_came[tiled.IN_FLIGHT]
+    assert first_came[-1]
+    np.testing.assert_allclose(out, product(250, 40, 7), rtol=1e-12)
 
 
 def test_one_tiles_error_ends_it_all(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,16 +134,28 @@ def test_one_tiles_error_ends_it_all(client: Client, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-def test_whoever_is_told_of_tiles_can_end_it(client: Client, error: type[BaseException]) -> None:
+def test_what_is_not_computed_when_it_ends_never_is(
+    client: Client, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    submit = client.submit
+    jobs: list[Any] = []
+
+    def with_the_fourth_later(job: Any) -> Any:
+        jobs.append(submit(job.set(countdown=60) if len(jobs) >= 3 else job))
+        return jobs[-1]
+
     def told(done: int, total: int) -> None:
         if done == 3:
             raise error
 
+    monkeypatch.setattr(client, "submit", with_the_fourth_later)
     with pytest.raises(error):
         tiled.mat_mul(client, 250, 40, 7, on_tile=told)
+    answers = client.app.control.inspect(timeout=2).revoked() or {}
 
+    assert {job.id for job in jobs[3:]} <= {id_ for ids in answers.values() for id_ in ids}
     # The workers are there for others.
-    np.testing.assert_allclose(tiled.mat_mul(client, 9, 9, 7), product(9, 9, 7))
+    np.testing.assert_allclose(client.call("mat_mul.tasks.multiply", [[2]], [[3]]), [[6]])
 
 
 def test_one_deadline_for_all_tiles(server_only: Local) -> None:

@@ -247,6 +247,14 @@ def test_a_matrix_that_is_filled_is_the_file(
     np.testing.assert_array_equal(received, expected)
 
 
+def test_the_space_of_a_matrix_is_taken_before_it_is_filled(tmp_path: Path) -> None:
+    with Output(str(tmp_path / "out")) as output:
+        matrix = output.matrix((1000, 1000), np.float64)
+        (new,) = tmp_path.iterdir()
+
+        assert new.stat().st_blocks * 512 >= matrix.nbytes
+
+
 @pytest.mark.parametrize(
     ("write", "error"),
     [

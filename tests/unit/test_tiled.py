@@ -23,6 +23,8 @@ def test_tiles_cover_a_product_and_each_fits(monkeypatch: pytest.MonkeyPatch) ->
         tiles = list(grid.tiles())
         for part, across in tiles:
             covered[part, across] += 1
+            assert part.stop <= rows
+            assert across.stop <= columns
             of_tile = matrices.product_of(a[part], b[:, across])
 
             assert covered[part, across].size == np.prod(of_tile.shape) > 0
