@@ -181,6 +181,14 @@ def test_a_command_that_reaches_nobody_leaves_what_was_there(
     assert old.read_text() == "old"
 
 
+def test_only_the_caller_of_matrices_needs_numpy() -> None:
+    others = {file.stem for file in (ROOT / "callers").glob("*.py")}
+    others -= {"__init__", "mat_mul", "operand", "tiled"}
+    program = f"import sys; sys.modules['numpy'] = None; from callers import {', '.join(others)}"
+
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=30)
+
+
 def test_a_terminals_bar_of_bytes() -> None:
     program = (
         "from callers import command\n"
