@@ -49,6 +49,8 @@ _routes = {
     "add.tasks.error_of": {"queue": "add"},
     "factorial.tasks.factorial": {"queue": "factorial"},
     "mat_mul.tasks.mat_mul": {"queue": "mat_mul"},
+    "mat_mul.tasks.multiply": {"queue": "mat_mul"},
+    "mat_mul.tasks.tile": {"queue": "mat_mul"},
 }
 # Celery's own tasks (chord_unlock, accumulate, backend_cleanup) need a worker, too.
 _of_celery = {"queue": "add"}

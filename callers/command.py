@@ -12,6 +12,9 @@ import gmpy2
 
 from callers.client import TIMEOUT, Client, check_timeout
 
+#: Told how much is done, and of how much in all.
+Progressed = Callable[[int, int], object]
+
 #: A whole number as Python writes it: a sign, and digits with single underscores between.
 _INTEGER = re.compile(r"[+-]?[0-9]+(_[0-9]+)*")
 
@@ -96,23 +99,73 @@ NEGATIVE_NUMBERS = {"ignore_unknown_options": True}
 
 
 def ask(task: str, *args: Any, timeout: float) -> Any:
-    """Return the value of a job; on a terminal, show that and how long it is waited for."""
-    with Client() as client, _waiting_shown(task):
+    """Return the value of a job; on a terminal, show that and how long it is waited for.
+
+    And how much of a large argument has been sent, or of a large value fetched.
+    """
+    with waiting_shown(task) as on_transfer, Client(on_transfer=on_transfer) as client:
         return client.call(task, *args, timeout=timeout)
 
 
 @contextmanager
-def _waiting_shown(task: str) -> Iterator[None]:
+def waiting_shown(task: str) -> Iterator[Progressed | None]:
+    """Show on a terminal that a job is waited for; give what shows its bytes on their way."""
     if not sys.stderr.isatty():
-        yield
+        yield None
+        return
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TransferSpeedColumn,
+    )
+
+    waiting = Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    waiting.add_task(f"waiting for {task}", total=None)
+    bytes_ = Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    bar = bytes_.add_task("", visible=False)
+    before = 0
+
+    def on_transfer(done: int, total: int) -> None:
+        nonlocal before
+        if done <= before:  # the next value
+            bytes_.reset(bar)
+        before = done if done < total else 0
+        bytes_.update(bar, completed=done, total=total, visible=done < total)
+
+    with Live(Group(waiting, bytes_), console=Console(stderr=True), transient=True):
+        yield on_transfer
+
+
+@contextmanager
+def parts_shown(what: str) -> Iterator[Progressed | None]:
+    """Show on a terminal how many parts of a job have come; give what is told of each."""
+    if not sys.stderr.isatty():
+        yield None
         return
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        progress.add_task(f"waiting for {task}", total=None)
-        yield
+        bar = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
 
 
 def run(command: Callable[..., Any]) -> None:

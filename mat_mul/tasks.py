@@ -5,15 +5,17 @@ from typing import Any
 import numpy as np
 from celery import shared_task
 
-from cluster import limits
+from cluster import limits, matrices
+from cluster.codec import NUMERIC_KINDS
+from cluster.matrices import Matrix
 
-#: Bytes that operands and product may take together: MAT_MUL_MAX_BYTES can lower or
-#: raise it. The default is just enough for 4000 x 4000.
-MAX_BYTES = 384 * 1024 * 1024
+#: Where a row of B has so many elements that are not asked for, or more, they are skipped,
+#: which takes about 3 µs a row; fewer are made and dropped, in blocks of so many elements.
+SKIPPED, BLOCK = 1024, 8192
 
 
 @shared_task
-def mat_mul(m: int, n: int, seed: int | None = None) -> "np.ndarray[Any, Any]":
+def mat_mul(m: int, n: int, seed: int | None = None) -> Matrix:
     """Return A @ B, float64 of shape (m, m), for random A (m x n) and B (n x m).
 
     The elements are uniform on [0, 1): A, then B, of `numpy.random.default_rng(seed)`.
@@ -24,14 +26,102 @@ def mat_mul(m: int, n: int, seed: int | None = None) -> "np.ndarray[Any, Any]":
     limits.whole_number("n", n, least=1)
     if seed is not None:
         limits.whole_number("seed", seed, least=0)
-    most = limits.setting("MAT_MUL_MAX_BYTES", MAX_BYTES)
-    needed = 8 * (2 * m * n + m * m)
-    if needed > most:
-        raise ValueError(
-            f"m and n must need at most {most} bytes (MAT_MUL_MAX_BYTES), "
-            f"not {limits.brief(needed)}"
-        )
+    _check_bytes("m and n", matrices.needed_for_random(m, n))
     rng = np.random.default_rng(seed)
     a = rng.random((m, n))
     b = rng.random((n, m))
     return a @ b
+
+
+@shared_task
+def tile(m: int, n: int, seed: int, rows: list[int], columns: list[int]) -> Matrix:
+    """Return rows [start, stop) by columns [start, stop) of `mat_mul(m, n, seed)`.
+
+    Only the part of A and B that these need is made. Raises TypeError for anything but
+    ints, ValueError for a range that is empty or outside m, and what `mat_mul` raises.
+    """
+    limits.whole_number("m", m, least=1)
+    limits.whole_number("n", n, least=1)
+    limits.whole_number("seed", seed, least=0)
+    first, last = _range("rows", rows, m)
+    left, right = _range("columns", columns, m)
+    height, width = last - first, right - left
+    _check_bytes("a tile", 8 * (height * n + n * width + height * width))
+    a = _rng_at(seed, first * n).random((height, n))
+    b = _columns(_rng_at(seed, m * n), m, n, left, right)
+    return np.asarray(a @ b)
+
+
+@shared_task
+def multiply(a: Any, b: Any) -> Any:
+    """Return a·b as `numpy.matmul` does it: matrices, vectors, or stacks of them, of numbers.
+
+    An operand is an array of any numeric dtype, or nested lists of numbers. Raises TypeError
+    for any other, ValueError for shapes that have no product, or more than
+    MAT_MUL_MAX_BYTES in all; what numpy has to convert counts twice.
+    """
+    a, b = _operand("a", a), _operand("b", b)
+    _check_bytes("a, b and a·b", matrices.needed(a, b, matrices.product_of(a, b)))
+    with np.errstate(all="ignore"):  # what is too large is inf, and nobody reads a warning here
+        product = np.matmul(a, b)
+    # Python has no number for one long double: it travels as an array.
+    return np.asarray(product) if product.dtype.char in "gG" else product
+
+
+def _operand(name: str, value: Any) -> Matrix:
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError):  # lists of different lengths, or too deep
+        array = None
+    if array is None or array.dtype.kind not in NUMERIC_KINDS:
+        raise TypeError(
+            f"{name} must be an array of numbers or lists of equal lengths, not {_told(value)}"
+        )
+    return array
+
+
+def _told(value: Any) -> str:
+    return f"an array of {value.dtype}" if isinstance(value, np.ndarray) else limits.brief(value)
+
+
+def _check_bytes(what: str, needed: int) -> None:
+    most = matrices.max_bytes()
+    if needed > most:
+        raise ValueError(
+            f"{what} must need at most {most} bytes (MAT_MUL_MAX_BYTES), not {limits.brief(needed)}"
+        )
+
+
+def _range(name: str, value: Any, end: int) -> tuple[int, int]:
+    if not isinstance(value, list | tuple) or len(value) != 2:  # noqa: PLR2004 - start and stop
+        raise TypeError(f"{name} must be [start, stop], not {limits.brief(value)}")
+    start = limits.whole_number(f"the start of {name}", value[0], least=0)
+    stop = limits.whole_number(f"the stop of {name}", value[1], least=start + 1)
+    if stop > end:
+        raise ValueError(f"{name} must stop at {end} (m) at the latest, not {limits.brief(stop)}")
+    return start, stop
+
+
+def _rng_at(seed: int, drawn: int) -> np.random.Generator:
+    """Return numpy's generator as it is after so many doubles: each is one step of PCG64."""
+    bits = np.random.PCG64(seed)
+    bits.advance(drawn)
+    return np.random.Generator(bits)
+
+
+def _columns(rng: np.random.Generator, m: int, n: int, start: int, stop: int) -> Matrix:
+    """Return columns [start, stop) of the n x m matrix that the generator would draw next."""
+    columns = np.empty((n, stop - start))
+    others = m - (stop - start)
+    if others < SKIPPED:
+        height = max(1, BLOCK // m)
+        for top in range(0, n, height):
+            block = rng.random((min(height, n - top), m))
+            columns[top : top + height] = block[:, start:stop]
+        return columns
+    bits: Any = rng.bit_generator
+    bits.advance(start)
+    for row in columns:
+        rng.random(out=row)
+        bits.advance(others)
+    return columns

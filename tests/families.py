@@ -53,6 +53,11 @@ def product(m: int, n: int, seed: int) -> "np.ndarray[Any, Any]":
     return np.asarray(rng.random((m, n)) @ rng.random((n, m)))
 
 
+def array(rows: str, dtype: Any) -> "np.ndarray[Any, Any]":
+    """Return a matrix, written as "1 2; 3 4"."""
+    return np.array([row.split() for row in rows.split(";")]).astype(dtype)
+
+
 JOBS = [
     Job("add.tasks.add", (4, 6), 10),
     Job("add.tasks.add", (-1, 0.5), -0.5),
@@ -70,6 +75,24 @@ JOBS = [
     Job("mat_mul.tasks.mat_mul", (1, 1, 0), product(1, 1, 0)),
     Job("mat_mul.tasks.mat_mul", (20, 30, 7), product(20, 30, 7)),
     Job("mat_mul.tasks.mat_mul", (300, 200), product(300, 200, 7), {"seed": 7}),
+    Job("mat_mul.tasks.tile", (20, 30, 7, [0, 20], [0, 20]), product(20, 30, 7)),
+    Job("mat_mul.tasks.tile", (20, 30, 7, (5, 12), (19, 20)), product(20, 30, 7)[5:12, 19:20]),
+    Job("mat_mul.tasks.tile", (3000, 4, 7, [9, 11], [6, 900]), product(3000, 4, 7)[9:11, 6:900]),
+    Job("mat_mul.tasks.multiply", ([[1, 2], [3, 4]], [[5, 6], [7, 8]]), array("19 22; 43 50", int)),
+    Job("mat_mul.tasks.multiply", ([1, 2, 3], [4, 5, 6]), 32),
+    Job("mat_mul.tasks.multiply", ([True, False], [0.5, 1]), 0.5),
+    Job("mat_mul.tasks.multiply", ([[1j]], array("2", np.float32)), array("2j", complex)),
+    Job("mat_mul.tasks.multiply", (array("1 2; 3 4", np.uint8), [1, -1]), np.array([-1, -1])),
+    Job(
+        "mat_mul.tasks.multiply",
+        (np.ones((5, 1, 2, 3)), np.ones((4, 3, 2))),
+        np.full((5, 4, 2, 2), 3.0),
+    ),
+    Job(
+        "mat_mul.tasks.multiply", (array("1 nan", float), array("1; 1", float)), array("nan", float)
+    ),
+    Job("mat_mul.tasks.multiply", (np.ones((2, 0)), np.ones((0, 3))), np.zeros((2, 3))),
+    Job("mat_mul.tasks.multiply", (np.ones((0, 2)), np.ones((2, 3))), np.zeros((0, 3))),
 ]
 
 #: Tasks whose good example needs another job first: tests/local/test_canvas.py has it.
@@ -104,6 +127,34 @@ BAD_JOBS = [
     BadJob("mat_mul.tasks.mat_mul", (10**5, 10**5), ValueError, "MAT_MUL_MAX_BYTES"),
     BadJob("mat_mul.tasks.mat_mul", (5, 5, -1), ValueError, "seed must be at least 0"),
     BadJob("mat_mul.tasks.mat_mul", (5, 5, "x"), TypeError, "seed must be a whole number"),
+    BadJob("mat_mul.tasks.tile", (5, 5, None, [0, 1], [0, 1]), TypeError, "seed must be a whole"),
+    BadJob("mat_mul.tasks.tile", (5, 5, 7, 3, [0, 1]), TypeError, "rows must be [start, stop]"),
+    BadJob(
+        "mat_mul.tasks.tile", (5, 5, 7, [0, 1], [0]), TypeError, "columns must be [start, stop]"
+    ),
+    BadJob("mat_mul.tasks.tile", (5, 5, 7, [0, 6], [0, 1]), ValueError, "must stop at 5 (m)"),
+    BadJob("mat_mul.tasks.tile", (5, 5, 7, [-1, 2], [0, 1]), ValueError, "must be at least 0"),
+    BadJob("mat_mul.tasks.tile", (5, 5, 7, [2, 2], [0, 1]), ValueError, "must be at least 3"),
+    BadJob("mat_mul.tasks.tile", (5, 10**8, 7, [0, 1], [0, 1]), ValueError, "MAT_MUL_MAX_BYTES"),
+    BadJob("mat_mul.tasks.multiply", ("12", [1]), TypeError, "a must be an array of numbers"),
+    BadJob("mat_mul.tasks.multiply", ([[1]], None), TypeError, "b must be an array of numbers"),
+    BadJob("mat_mul.tasks.multiply", ([[1, 2], [3]], [[1]]), TypeError, "not [[1, 2], [3]]"),
+    BadJob("mat_mul.tasks.multiply", ([1, "2"], [1, 2]), TypeError, "not [1, '2']"),
+    BadJob("mat_mul.tasks.multiply", ([10**30], [1]), TypeError, "a must be an array of numbers"),
+    BadJob("mat_mul.tasks.multiply", ({"a": 1}, [1]), TypeError, "a must be an array of numbers"),
+    BadJob(
+        "mat_mul.tasks.multiply", ([[1, 2]], [[3, 4]]), ValueError, "(1, 2) and b of shape (1, 2)"
+    ),
+    BadJob("mat_mul.tasks.multiply", (3, [[1]]), ValueError, "a of shape () and b of shape (1, 1)"),
+    BadJob(
+        "mat_mul.tasks.multiply", (np.ones((2, 1, 1)), np.ones((3, 1, 1))), ValueError, "(2, 1, 1)"
+    ),
+    BadJob(
+        "mat_mul.tasks.multiply",
+        (np.ones((8000, 1)), np.ones((1, 8000))),
+        ValueError,
+        "MAT_MUL_MAX_BYTES",
+    ),
 ]
 
 
@@ -116,6 +167,8 @@ def check(job: Job, value: Any) -> None:
         assert value.dtype == job.value.dtype
         np.testing.assert_allclose(value, job.value, rtol=1e-12)
     else:
+        if isinstance(value, np.generic):  # it travels as Python's
+            value = value.item()
         assert type(value) is type(job.value)
         assert value == job.value
 

@@ -5,8 +5,13 @@ import sys
 from typing import Any
 
 
-def shuffle(items: list[Any]) -> None:
-    """Put a list into an order that is another in each run."""
+def chance() -> random.Random:
+    """Return a source of numbers that are others in each run."""
     seed = random.SystemRandom().randrange(2**32)
     sys.stdout.write(f"seed {seed}\n")
-    random.Random(seed).shuffle(items)  # noqa: S311 - an order, no secret
+    return random.Random(seed)  # noqa: S311 - a test's input, no secret
+
+
+def shuffle(items: list[Any]) -> None:
+    """Put a list into an order that is another in each run."""
+    chance().shuffle(items)

@@ -79,12 +79,74 @@ def test_all_digits_go_into_a_pipe(local: Local, n: int) -> None:
     assert hashlib.sha256(done.stdout.strip().encode()).hexdigest() == FACTORIAL_DIGESTS[n]
 
 
-def test_a_matrix_goes_into_a_file(local: Local, tmp_path: Path) -> None:
-    file = tmp_path / "c.npy"
-    done = local.command("callers.mat_mul", "20", "30", "--seed", "7", "--out", str(file))
+def test_all_digits_go_into_a_file(local: Local, tmp_path: Path) -> None:
+    file = tmp_path / "digits"
+    done = local.command("callers.factorial", "20000", "--out", str(file))
 
-    assert (done.stdout, done.returncode) == ("", 0)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+    assert file.read_text().endswith("0\n")
+    digest = hashlib.sha256(file.read_bytes().rstrip()).hexdigest()
+    assert digest == FACTORIAL_DIGESTS[20_000]
+
+
+@pytest.mark.parametrize("options", [(), ("--tiled",)])
+def test_a_matrix_goes_into_a_file(local: Local, tmp_path: Path, options: tuple[str, ...]) -> None:
+    file = tmp_path / "c.npy"
+    done = local.command(
+        "callers.mat_mul", *["20", "30", "--seed", "7", "--out"], str(file), *options
+    )
+
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
     np.testing.assert_allclose(np.load(file), product(20, 30, 7))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "printed"),
+    [
+        (np.arange(4).reshape(2, 2), np.eye(2), "[[0. 1.]\n [2. 3.]]\n"),
+        (np.arange(3), np.arange(3), "5\n"),
+        (np.ones((2, 1, 2), complex), np.ones(2), "[[2.+0.j]\n [2.+0.j]]\n"),
+        (np.zeros((0, 2)), np.zeros((2, 0)), "[]\n"),
+    ],
+)
+def test_operands_come_from_files(
+    local: Local, tmp_path: Path, a: Any, b: Any, printed: str
+) -> None:
+    files = [f"--{name}={tmp_path}/{name}.npy" for name in "ab"]
+    np.save(tmp_path / "a.npy", a)
+    np.save(tmp_path / "b.npy", b)
+    done = local.command("callers.mat_mul", *files)
+
+    assert (done.stdout, done.stderr, done.returncode) == (printed, "", 0)
+
+
+@pytest.mark.parametrize("argv", [("factorial", "1000001"), ("mat_mul", "5", "5", "--seed", "-1")])
+def test_a_job_that_fails_leaves_no_file(
+    local: Local, tmp_path: Path, argv: tuple[str, ...]
+) -> None:
+    done = local.command(f"callers.{argv[0]}", *argv[1:], "--out", str(tmp_path / "out"))
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_leaves_no_file(server_only: Local, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "callers.mat_mul", "5", "5", "--out", tmp_path / "out"],
+        cwd=ROOT,
+        env=server_only.env,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as caller:
+        eventually("the new file is there", lambda: bool(list(tmp_path.glob(".out.*.part"))))
+        caller.send_signal(signal.SIGINT)
+        _, errors = caller.communicate(timeout=30)
+
+    assert (errors.strip(), caller.returncode) == ("error: stopped", 130)
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".out.*"))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +177,8 @@ def test_a_matrix_goes_into_a_file(local: Local, tmp_path: Path) -> None:
         (("callers.mat_mul", "5"), 2, "Missing argument 'N'."),
         (("callers.mat_mul", "0", "5"), 1, "m must be at least 1, not 0"),
         (("callers.mat_mul", "5", "-5"), 1, "n must be at least 1, not -5"),
-        (("callers.mat_mul", "100000", "100000"), 1, "(MAT_MUL_MAX_BYTES)"),
+        (("callers.mat_mul", "1000000", "1"), 2, "the product needs 8000000000000 bytes"),
+        (("callers.mat_mul", "1", "100000000"), 1, "(a quarter of MAT_MUL_MAX_BYTES)"),
         (("callers.mat_mul", "5", "5", "--seed", "x"), 2, "'x' is not a whole number"),
         (("callers.mat_mul", "5", "5", "--out", "/nowhere/c.npy"), 2, "no folder '/nowhere'"),
         (("callers.mat_mul", "5", "5", "--out", "/"), 2, "is a directory"),

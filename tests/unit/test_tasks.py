@@ -39,6 +39,8 @@ def test_mat_mul_without_a_seed_has_other_operands_each_time() -> None:
     [
         ("FACTORIAL_MAX_N", "factorial.tasks.factorial", (11,)),
         ("MAT_MUL_MAX_BYTES", "mat_mul.tasks.mat_mul", (2, 2)),
+        ("MAT_MUL_MAX_BYTES", "mat_mul.tasks.tile", (2, 2, 7, [0, 1], [0, 1])),
+        ("MAT_MUL_MAX_BYTES", "mat_mul.tasks.multiply", ([1], [1])),
         ("MAX_WAIT", "add.tasks.longtime_add", (1, 2, 11)),
     ],
 )

@@ -1,0 +1,84 @@
+"""A matrix in a .npy file: opened without reading it, so it may be larger than the memory."""
+
+import math
+import stat
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any, BinaryIO
+
+import click
+import numpy as np
+
+from cluster.codec import NUMERIC_KINDS
+from cluster.matrices import Matrix
+
+#: What a .npy file begins with, and an archive of them, a .npz file, full or empty.
+_NPY = b"\x93NUMPY"
+_ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06")
+#: The versions of the format in which numpy writes arrays of numbers.
+_READERS: dict[Any, Any] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+class Operand(click.ParamType[Matrix]):
+    """The array of numbers in a .npy file."""
+
+    name = "file"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Matrix:
+        """Return the array in a file, mapped from it."""
+        try:
+            return read(Path(value))
+        except OSError as error:
+            return self.fail(f"cannot read {str(value)!r}: {error.strerror or error}", param, ctx)
+        except ValueError as error:
+            return self.fail(f"{str(value)!r} {error}", param, ctx)
+
+
+def read(path: Path) -> Matrix:
+    """Return the array in a file, mapped from it: nothing but its header is read.
+
+    Raises OSError, and ValueError that ends a sentence about the file: one that holds
+    anything but numbers, or less than it says.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise ValueError("is a folder, no .npy file")
+    if not stat.S_ISREG(mode):
+        raise ValueError("is no regular file: it must be a .npy file")
+    with path.open("rb") as file:
+        _check_header(file)
+    # Numpy knows how to map an array without elements, too.
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _check_header(file: BinaryIO) -> None:
+    magic = file.read(len(_NPY))
+    if magic.startswith(_ARCHIVES):
+        raise ValueError("is a .npz archive: take one array out of it, with numpy.load and save")
+    if magic != _NPY:
+        raise ValueError("is no .npy file")
+    file.seek(0)
+    try:
+        shape, _, dtype = _READERS[np.lib.format.read_magic(file)](file)
+    except (ValueError, TypeError, KeyError, SyntaxError, TokenError):
+        raise ValueError("has a header that cannot be read: truncated, or not of numbers") from None
+    if dtype.hasobject:
+        raise ValueError("holds Python objects, not numbers")
+    if dtype.kind not in NUMERIC_KINDS:
+        raise ValueError(f"holds {_told(dtype)}, not numbers")
+    if min(shape, default=0) < 0:
+        raise ValueError(f"has a header that cannot be: shape {shape}")
+    expected = file.tell() + math.prod(shape) * dtype.itemsize
+    size = file.seek(0, 2)
+    if size < expected:
+        raise ValueError(f"is truncated: {size} bytes of {expected}")
+
+
+def _told(dtype: "np.dtype[Any]") -> str:
+    kinds = {"V": "records", "U": "text", "S": "text", "M": "dates", "m": "times"}
+    return kinds.get(dtype.kind, str(dtype))
