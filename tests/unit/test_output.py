@@ -6,7 +6,9 @@ import stat
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -119,12 +121,28 @@ def test_a_name_as_long_as_a_system_takes(tmp_path: Path) -> None:
     assert path.read_bytes() == b"all"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_protected_file_or_folder_is_found_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "out"
-    path.touch(0o444)
+@pytest.fixture
+def folder_for_all() -> Iterator[Path]:
+    """A folder that any user may look into, and only its owner write to, if that is not root."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "out").touch(0o444)
+        was_root = os.geteuid() == 0
+        if was_root:
+            os.seteuid(65534)  # root may write everywhere
+        try:
+            yield folder
+        finally:
+            if was_root:
+                os.seteuid(0)
+
+
+def test_a_protected_file_is_found_at_once(folder_for_all: Path) -> None:
     with pytest.raises(click.UsageError, match="Permission denied"):
-        Output(str(path))
+        Output(str(folder_for_all / "out"))
+
+    assert names(folder_for_all) == ["out"]
 
 
 def test_a_device_is_written_as_it_is() -> None:
