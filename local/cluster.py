@@ -3,11 +3,10 @@
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 from celeryconfig import task_queues, task_time_limit
 from cluster import limits, password
@@ -65,7 +64,6 @@ class Cluster:
         self._callers: list[Process] = []
         self._died: dict[Process, float] = {}
         self._stop_requests = 0
-        self._stop_requested = threading.Event()
 
     # Start ---------------------------------------------------------------------
 
@@ -83,7 +81,7 @@ class Cluster:
             for _ in range(count):
                 self._workers.append(self._start_worker(family))
         deadline = monotonic() + READY_TIMEOUT
-        while not self._stop_requested.wait(INTERVAL):
+        while not self._pause():
             waiting = [worker for worker in self._workers if not self._is_ready(worker)]
             if not waiting:
                 return
@@ -110,13 +108,13 @@ class Cluster:
         show("caller", f"$ python -m {' '.join(argv)}")
         caller = Process("caller", [sys.executable, "-m", *argv], self.env, draws=draws)
         self._callers.append(caller)
-        while not caller.wait(INTERVAL) and not self._stop_requested.is_set():
+        while not caller.wait(INTERVAL) and not self.stop_requested:
             self._restart_the_dead()
         return caller
 
     def run_until_stopped(self) -> None:
         """Keep everything running until a stop is requested."""
-        while not self._stop_requested.wait(INTERVAL):
+        while not self._pause():
             self._restart_the_dead()
 
     def _restart_the_dead(self) -> None:
@@ -140,13 +138,20 @@ class Cluster:
 
     def request_stop(self, *_: object) -> None:
         """Ask for the stop; ask twice, and running jobs are not waited for."""
+        # A number and no Event: a signal that comes while an Event is waited for would lock
+        # itself out, and the cluster would never stop.
         self._stop_requests += 1
-        self._stop_requested.set()
+
+    def _pause(self) -> bool:
+        """Wait for an interval, or not at all if a stop is requested; tell whether it is."""
+        if not self.stop_requested:
+            sleep(INTERVAL)
+        return self.stop_requested
 
     @property
     def stop_requested(self) -> bool:
         """Whether a signal asked for the stop."""
-        return self._stop_requested.is_set()
+        return self._stop_requests > 0
 
     def stop(self) -> None:
         """Stop callers, then workers, which finish what they run, then the server."""

@@ -74,6 +74,25 @@ def test_ctrl_c_twice_stops_at_once_and_the_job_runs_at_the_next_start(tmp_path:
         second.stop()
 
 
+def test_signals_that_come_one_upon_the_other_do_not_lock_it() -> None:
+    # A signal interrupts the handler of the one before: wherever that is, many times over.
+    program = (
+        "import signal\n"
+        "from pathlib import Path\n"
+        "from local.cluster import Cluster\n"
+        "from local.state import State\n"
+        "cluster = Cluster(State(Path('.local')), 1, Path('none'))\n"
+        "signal.signal(signal.SIGALRM, cluster.request_stop)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)\n"
+        "while cluster._stop_requests < 5_000:\n"
+        "    cluster.run_until_stopped()\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == 0
+
+
 def test_a_worker_that_is_killed_is_started_again(own_local: Local) -> None:
     (killed,) = own_local.running("add")
     os.kill(killed.pid, signal.SIGKILL)
