@@ -211,9 +211,10 @@ class Client:
 
     def _forget_if_large(self, result: Any) -> None:
         """Free the memory of Redis early: nobody else knows the job's id."""
-        if isinstance(result._cache, Meta):  # noqa: SLF001 - what the value was read from
+        known = result._cache  # noqa: SLF001 - what the value was read from
+        if isinstance(known, Meta):
             with suppress(*broker.AWAY):
-                result.forget()
+                result.backend.remove(result.id, known)
 
     def _submit(
         self, task: "str | Signature[Any]", args: Sequence[Any], kwargs: Any, timeout: float

@@ -137,12 +137,15 @@ class RedisBackend(redis.RedisBackend):
         return Meta(meta, self) if any(references(meta["result"])) else meta
 
     def _forget(self, task_id: str) -> None:
-        # A result that cannot be read is removed, too.
-        with suppress(ClusterError, ValueError):
+        meta = None
+        with suppress(ClusterError, ValueError):  # one that cannot be read is removed, too
             meta = self._get_task_meta_for(task_id)
-            if isinstance(meta, Meta):
-                self._blobs.delete(meta.references)
-        super()._forget(task_id)  # type: ignore[misc]  # the stubs leave it out
+        self.remove(task_id, meta)
+
+    def remove(self, job_id: str, meta: Any) -> None:
+        """Remove a result of which this is known, its large values with it, in one command."""
+        large = meta.references if isinstance(meta, Meta) else ()
+        self._blobs.delete(large, self.get_key_for_task(job_id))
 
     def chord_error_from_stack(self, callback: Any, exc: Exception | None = None) -> Any:
         """Fail a chord's callback, and all that follows it, with the error of the member.

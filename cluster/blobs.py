@@ -11,7 +11,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from redis import ConnectionPool, Redis
@@ -118,13 +118,12 @@ class Blobs:
                     _send(connection, "GET", key)
                 progress(start + len(part), len(into))
 
-    def delete(self, references: Iterable[Reference]) -> None:
-        """Remove what references stand for; what is gone already is no error."""
+    def delete(self, references: Iterable[Reference], *others: str | bytes) -> None:
+        """Remove what references stand for, and other keys; what is gone is no error."""
         client = Redis(connection_pool=self._pool)
-        for reference in references:
-            keys = _keys(reference)
-            while batch := [*islice(keys, BATCH)]:
-                client.unlink(*batch)
+        keys = chain(others, chain.from_iterable(map(_keys, references)))
+        while batch := [*islice(keys, BATCH)]:
+            client.unlink(*batch)
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:

@@ -47,6 +47,9 @@ def share_cores(processes: int, environment: MutableMapping[str, str]) -> None:
             threads = min(threads, max(1, int(environment[variable])))
     for variable in THREAD_VARIABLES:
         environment[variable] = str(threads)
+    # OpenBLAS' threads wait for more work at full speed, for 2 to the power of 26 cycles: while
+    # a product is on its way to Redis, they would keep the cores from those who move it.
+    environment.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 
 def _quotas(root: Path) -> Iterator[float]:

@@ -65,7 +65,10 @@ def test_processes_and_their_threads_are_never_more_than_the_cores(
 
     machine.share_cores(processes, environment)
 
-    assert environment == dict.fromkeys(machine.THREAD_VARIABLES, str(threads))
+    assert environment == {
+        **dict.fromkeys(machine.THREAD_VARIABLES, str(threads)),
+        "OPENBLAS_THREAD_TIMEOUT": "4",
+    }
 
 
 def _write(root: Path, files: dict[str, str]) -> None:
