@@ -24,6 +24,8 @@ ROUNDS = 3
 WARM_UP = 50
 #: Seconds between two looks at a server that is busy.
 PAUSE = 0.1
+#: One row in so many is checked of what streams.
+ROW = 100
 SEED = 7
 
 
@@ -96,7 +98,8 @@ def _stream(pipe: "Connection[Any, Any]", size: int, seed: int) -> None:
         while not pipe.poll():
             started = perf_counter()
             value = client.call("mat_mul.tasks.mat_mul", size, 1, seed, timeout=TIMEOUT)
-            check("mat_mul", value, expected)
+            # Some rows: to compare all would keep a core from the small jobs.
+            check("mat_mul", value[::ROW], expected[::ROW])
             pipe.send(started)
 
 

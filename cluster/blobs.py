@@ -21,7 +21,7 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from cluster.errors import OutOfMemory, Unreadable, ValueGone
 
 #: Bytes of a chunk.
-CHUNK = 2 * 1024 * 1024
+CHUNK = 1024 * 1024
 #: Chunks on their way at a time.
 WINDOW = 2
 #: More chunks than any value has: 2 TB of them.

@@ -144,7 +144,7 @@ def test_a_chunk_that_is_gone_is_said_in_one_line(
     ("changes", "words"),
     [
         ({"size": 8}, "8 bytes are no array"),
-        ({"chunk": CHUNK // 2}, "a chunk of 1048576 bytes holds 2097152"),
+        ({"chunk": CHUNK // 2}, "a chunk of 524288 bytes holds 1048576"),
         ({"key": "celery-task-meta-x"}, "is none of this cluster's"),
         ({"key": PREFIX + "nobodys"}, "expired or was removed"),
     ],
