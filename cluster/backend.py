@@ -133,6 +133,8 @@ class RedisBackend(redis.RedisBackend):
 
     def meta_from_decoded(self, meta: dict[str, Any]) -> dict[str, Any]:
         """Return what is known of a job; large values stay where they are for now."""
+        if isinstance(meta, Meta):  # Celery asks for it again
+            return meta
         meta = super().meta_from_decoded(meta)
         return Meta(meta, self) if any(references(meta["result"])) else meta
 

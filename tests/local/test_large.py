@@ -1,8 +1,9 @@
 """Large values: where they are kept, what is left of them, and what if they are not there."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -28,10 +29,10 @@ def redis(client: Client) -> Any:
     return _redis(client)
 
 
-@pytest.fixture
-def own_large(tmp_path: Path) -> Iterator[Local]:
-    """A cluster of the test's own, for products of up to 2 GB."""
-    local = Local(tmp_path, MAT_MUL_MAX_BYTES=str(2**31))
+@pytest.fixture(scope="module")
+def own_large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    """A cluster of these tests' own, for products of up to 2 GB."""
+    local = Local(tmp_path_factory.mktemp("large"), MAT_MUL_MAX_BYTES=str(2**31))
     try:
         local.wait_until_ready()
         yield local
@@ -66,6 +67,20 @@ def test_a_large_result_expires_with_the_result_and_is_removed_with_it(
     assert 86_000 < min(expiries) <= max(expiries) <= 86_400
     job.forget()
     assert _chunks(redis) == []
+
+
+def test_a_large_value_is_fetched_when_it_is_asked_for_and_not_before(
+    client: Client, redis: Any
+) -> None:
+    job = client.submit(*LARGE)
+    eventually("the job is done", lambda: job.state == "SUCCESS")
+    redis.delete(*_chunks(redis))
+
+    assert job.successful()
+    assert job.date_done
+    with pytest.raises(ValueGone):
+        job.get()
+    job.forget()
 
 
 def test_no_large_value_passes_through_pub_sub_or_onto_the_disk(client: Client, redis: Any) -> None:
@@ -204,10 +219,19 @@ def test_a_value_that_does_not_arrive_in_time_is_said_so(local: Local) -> None:
         watching.call(*LARGE, timeout=2)
 
 
-def test_a_result_that_redis_has_no_memory_for_fails_its_job(own_local: Local) -> None:
-    with own_local.client() as client:
+def test_a_result_of_more_than_512_mb_arrives(own_large: Local) -> None:
+    with own_large.client() as client:
+        value = client.call("mat_mul.tasks.mat_mul", 8400, 1, 7)
+
+    assert value.nbytes > 2**29
+    rng = np.random.default_rng(7)
+    a, b = rng.random((8400, 1)), rng.random((1, 8400))
+    assert (value[::1000] == a[::1000] @ b).all()
+
+
+def test_a_result_that_redis_has_no_memory_for_fails_its_job(own_large: Local) -> None:
+    with own_large.client() as client:
         redis = _redis(client)
-        client.call("mat_mul.tasks.mat_mul", 2, 2)
         redis.config_set("maxmemory", redis.info("memory")["used_memory"] + 10 * 2**20)
 
         with pytest.raises(OutOfMemory, match="the Redis server has no memory for a value of"):
@@ -217,16 +241,24 @@ def test_a_result_that_redis_has_no_memory_for_fails_its_job(own_local: Local) -
 
         assert _chunks(redis) == []
         assert client.call("add.tasks.add", 4, 6) == 10
+        redis.config_set("maxmemory", 0)
 
 
-def test_a_result_of_more_than_512_mb_arrives(own_large: Local) -> None:
+def test_redis_keeps_large_arguments_when_it_is_killed_and_large_results_not(
+    own_large: Local,
+) -> None:
+    numbers = [0.5 + i for i in range(200_000)]
     with own_large.client() as client:
-        value = client.call("mat_mul.tasks.mat_mul", 8400, 1, 7)
+        later = client.submit(client.signature("add.tasks.tsum", numbers).set(countdown=3))
+        done = client.submit(*LARGE)
+        done.get(timeout=60)
+        [killed] = own_large.running("server")
+        os.kill(killed.pid, signal.SIGKILL)
+        eventually("another server", lambda: own_large.running("server") not in ([], [killed]))
 
-    assert value.nbytes > 2**29
-    rng = np.random.default_rng(7)
-    a, b = rng.random((8400, 1)), rng.random((1, 8400))
-    assert (value[::1000] == a[::1000] @ b).all()
+        with pytest.raises(ValueGone, match="or Redis was started anew since"):
+            client.get(client.app.AsyncResult(done.id))
+        assert client.get(later) == sum(numbers)
 
 
 def _cut(redis: Any, command: str) -> list[int]:
