@@ -139,8 +139,10 @@ class Client:
         with self._transfers(name, deadline, timeout):
             result = self._submit(task, args, kwargs, timeout)
             value = self._value(result, name, deadline, timeout)
-        if isinstance(task, str):
-            self._forget_if_large(result)
+        # An id that the caller has chosen is there to ask again.
+        if isinstance(task, str) or "task_id" not in task.options:
+            for job in _jobs(result):
+                self._forget_if_large(job)
         return value
 
     def get(
@@ -210,7 +212,7 @@ class Client:
             yield
 
     def _forget_if_large(self, result: Any) -> None:
-        """Free the memory of Redis early: nobody else knows the job's id."""
+        """Free the memory of Redis early: nobody knows the job's id."""
         known = result._cache  # noqa: SLF001 - what the value was read from
         if isinstance(known, Meta):
             with suppress(*broker.AWAY):

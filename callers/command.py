@@ -10,11 +10,14 @@ from typing import Any
 import click
 import gmpy2
 
+from callers.arrays import written
 from callers.client import TIMEOUT, Client, check_timeout
 
 #: Told how much is done, and of how much in all.
 Progressed = Callable[[int, int], object]
 
+#: A terminal shows an array of more elements than this by its corners.
+ELEMENTS_IN_FULL = 64
 #: A whole number as Python writes it: a sign, and digits with single underscores between.
 _INTEGER = re.compile(r"[+-]?[0-9]+(_[0-9]+)*")
 
@@ -90,6 +93,16 @@ def seconds_option(name: str, default: float, help_: str) -> Callable[..., Any]:
         metavar="SECONDS",
         help=help_,
     )
+
+
+def show(value: Any, most: int | None = None) -> None:
+    """Print a value; of an array with more than `most` elements the corners."""
+    if hasattr(value, "ndim"):
+        for piece in written(value, most):
+            click.echo(piece, nl=False)
+        click.echo()
+    else:
+        click.echo(text(value))
 
 
 timeout_option = seconds_option("--timeout", TIMEOUT, "How long to wait for the result.")

@@ -11,11 +11,13 @@ import numpy as np
 from callers import tiled
 from callers.client import Client
 from callers.command import (
+    ELEMENTS_IN_FULL,
     NEGATIVE_NUMBERS,
     WholeNumber,
     ask,
     parts_shown,
     run,
+    show,
     timeout_option,
 )
 from callers.operand import Operand
@@ -23,9 +25,6 @@ from callers.output import Output, out_option
 from cluster import limits, matrices
 from cluster.machine import memory
 from cluster.matrices import Matrix
-
-#: A terminal shows a matrix of more elements than this by its corners.
-ELEMENTS_IN_FULL = 64
 
 
 class Question(NamedTuple):
@@ -98,8 +97,7 @@ def mat_mul(
     if not out:
         if full is None:
             full = not sys.stdout.isatty()
-        shown = sys.maxsize if full else ELEMENTS_IN_FULL
-        click.echo(np.array2string(product, threshold=shown, edgeitems=2))
+        show(product, None if full else ELEMENTS_IN_FULL)
 
 
 def asked(

@@ -1,9 +1,11 @@
 """`python -m callers.result ID`: fetch the result of a job that any program submitted."""
 
+import sys
+
 import click
 
 from callers.client import Client
-from callers.command import run, seconds_option, text
+from callers.command import ELEMENTS_IN_FULL, run, seconds_option, show
 
 
 @click.command()
@@ -20,7 +22,10 @@ def result(job_id: str, state: bool, timeout: float) -> None:
         raise click.UsageError("ID must not be empty")
     with Client() as client:
         job = client.app.AsyncResult(job_id)
-        click.echo(job.state if state else text(client.get(job, timeout)))
+        if state:
+            click.echo(job.state)
+        else:
+            show(client.get(job, timeout), ELEMENTS_IN_FULL if sys.stdout.isatty() else None)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The Celery app that every worker and caller of the cluster is."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from celery import Celery
@@ -24,14 +25,15 @@ class AMQP(amqp.AMQP):
         Callbacks and the rest of a chain travel in the body's third part, with arguments too.
         """
         store: Any = self.app.backend
-        put = store.put_arguments(task_id) if isinstance(store, RedisBackend) else None
-        if put and isinstance(args, list | tuple):
-            args = tuple(pack_whole(arg, put) for arg in args)
-        if put and isinstance(kwargs, dict):
-            kwargs = {name: pack_whole(arg, put) for name, arg in kwargs.items()}
-        message = super().as_task_v2(task_id, name, pack(args), pack(kwargs), *rest, **more)
-        body_args, body_kwargs, embedded = message.body
-        return message._replace(body=(body_args, body_kwargs, pack(embedded, put)))
+        putting = store.arguments_put(task_id) if isinstance(store, RedisBackend) else nullcontext()
+        with putting as put:
+            if put and isinstance(args, list | tuple):
+                args = tuple(pack_whole(arg, put) for arg in args)
+            if put and isinstance(kwargs, dict):
+                kwargs = {name: pack_whole(arg, put) for name, arg in kwargs.items()}
+            message = super().as_task_v2(task_id, name, pack(args), pack(kwargs), *rest, **more)
+            body_args, body_kwargs, embedded = message.body
+            return message._replace(body=(body_args, body_kwargs, pack(embedded, put)))
 
 
 class App(Celery[Any]):

@@ -3,13 +3,14 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from uuid import uuid4
 
 from celery.backends import redis
 from celery.exceptions import ChordError
 from kombu.utils.functional import maybe_list
+from redis.exceptions import RedisError
 
 from cluster import blobs
 from cluster.blobs import Blobs, Progress, Reference
@@ -67,34 +68,46 @@ class RedisBackend(redis.RedisBackend):
     def _blobs(self) -> Blobs:
         return Blobs(self.client.connection_pool)
 
-    def put_results(self, job_id: str) -> Put:
-        """Return what stores the large values in a job's result, for as long as results stay.
+    @contextmanager
+    def results_put(self, job_id: str) -> Iterator[Put]:
+        """Give what stores the large values in a job's result, for as long as results stay.
 
         They are kept in the memory of Redis, and not on its disk: that would take several
         times as long as moving them, and keep other jobs waiting. A caller that comes after
         Redis was started anew gets ValueGone.
         """
-        # Of its own for every run: two runs of one job must not mix.
-        return self._put(f"result-{job_id}", int(self.expires or 0), on_disk=False)
+        with self._all_put(f"result-{job_id}", int(self.expires or 0), on_disk=False) as put:
+            yield put
 
-    def put_arguments(self, job_id: str) -> Put:
-        """Return what stores the large values in a job's arguments, on disk as the job itself."""
+    @contextmanager
+    def arguments_put(self, job_id: str) -> Iterator[Put]:
+        """Give what stores the large values in a job's arguments, on disk as the job itself."""
         seconds = int(self.expires or 0) + self.app.conf.longest_countdown
-        return self._put(f"argument-{job_id}", seconds, on_disk=True)
+        with self._all_put(f"argument-{job_id}", seconds, on_disk=True) as put:
+            yield put
 
-    def _put(self, name: str, seconds: int, *, on_disk: bool) -> Put:
+    @contextmanager
+    def _all_put(self, name: str, seconds: int, *, on_disk: bool) -> Iterator[Put]:
+        """Give what stores one value after the other; where the block fails, none stays."""
+        stored: list[Reference] = []
+
         def put(data: memoryview) -> Reference:
-            reference: Reference = self._ensure_retryable(
-                self._blobs.put,
-                f"{name}-{uuid4().hex}",
-                data,
-                seconds or FOREVER,
-                on_disk=on_disk,
-                progress=self._progress,
-            )
-            return reference
+            # Under a name of its own for every run: two runs of one job must not mix.
+            key = f"{name}-{uuid4().hex}"
+            store = partial(self._blobs.put, on_disk=on_disk, progress=self._progress)
+            stored.append(self._tried(store, key, data, seconds or FOREVER))
+            return stored[-1]
 
-        return put
+        try:
+            yield put
+        except BaseException:
+            with suppress(RedisError):
+                self._blobs.delete(stored)
+            raise
+
+    def _tried(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function as often as the settings say that a connection may be lost."""
+        return self._ensure_retryable(self.ensure, function, args)
 
     def fetch(self, value: Any) -> Any:
         """Return a value with all that is packed in it.
@@ -103,7 +116,7 @@ class RedisBackend(redis.RedisBackend):
         """
 
         def fill(reference: Mapping[str, Any], into: memoryview) -> None:
-            self._ensure_retryable(self._blobs.get, reference, into, progress=self._progress)
+            self._tried(partial(self._blobs.get, progress=self._progress), reference, into)
 
         return unpack(value, fill)
 

@@ -54,7 +54,9 @@ class Task(CeleryTask[Any, Any]):
         try:
             if isinstance(store, RedisBackend):
                 args, kwargs = store.fetch((args, kwargs))
-                return pack_whole(self.run(*args, **kwargs), store.put_results(request.id))
+                value = self.run(*args, **kwargs)
+                with store.results_put(request.id) as put:
+                    return pack_whole(value, put)
             return pack(self.run(*args, **kwargs))
         except MemoryError as error:
             raise out_of_memory(error) from None

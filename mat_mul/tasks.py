@@ -88,7 +88,8 @@ def _check_bytes(what: str, needed: int) -> None:
     most = matrices.max_bytes()
     if needed > most:
         raise ValueError(
-            f"{what} must need at most {most} bytes (MAT_MUL_MAX_BYTES), not {limits.brief(needed)}"
+            f"{what} must need at most {most} bytes (MAT_MUL_MAX_BYTES), "
+            f"not {limits.brief(needed)}: callers.tiled splits what is larger"
         )
 
 

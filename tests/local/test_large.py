@@ -55,6 +55,18 @@ def test_a_large_result_is_exact_and_leaves_nothing(client: Client, redis: Any) 
     assert _chunks(redis) == []
 
 
+def test_a_large_result_of_a_signature_leaves_nothing_but_one_with_an_id_of_its_callers(
+    client: Client, redis: Any
+) -> None:
+    signature = client.signature(*LARGE)
+
+    client.call(group(signature, signature))
+    assert _chunks(redis) == []
+    client.call(signature.clone().set(task_id="chosen"))
+    assert _chunks(redis) != []
+    client.app.AsyncResult("chosen").forget()
+
+
 def test_a_large_result_expires_with_the_result_and_is_removed_with_it(
     client: Client, redis: Any
 ) -> None:
@@ -203,6 +215,30 @@ def test_a_connection_that_is_cut_while_an_argument_is_sent_leaves_nothing(
     ):
         watching.call("add.tasks.tsum", [0.5 + i for i in range(1_000_000)])
     assert _chunks(redis) == []
+
+
+def test_an_argument_that_cannot_be_sent_takes_those_before_along(local: Local, redis: Any) -> None:
+    complete = []
+
+    def interrupt(done: int, size: int) -> None:
+        if complete:
+            raise KeyboardInterrupt
+        if done == size:
+            complete.append(size)
+
+    large = np.ones(10**6)
+    with _watching(local, interrupt) as watching, pytest.raises(KeyboardInterrupt):
+        watching.call("mat_mul.tasks.multiply", large, large)
+    assert complete == [large.nbytes]
+    assert _chunks(redis) == []
+
+
+def test_an_array_is_printed_whole_by_its_id(local: Local, client: Client) -> None:
+    job = client.submit("mat_mul.tasks.mat_mul", 50, 2, 7)
+
+    printed = local.command("callers.result", job.id).stdout
+    read = np.array(printed.replace("[", " ").replace("]", " ").split(), float)
+    np.testing.assert_array_equal(read.reshape(50, 50), client.get(job))
 
 
 def test_a_value_that_does_not_arrive_in_time_is_said_so(local: Local) -> None:
