@@ -208,7 +208,8 @@ class Client:
         if not isinstance(store, RedisBackend):
             yield
             return
-        with store.transfers_shown(progress):
+        patience = CONNECT_TIMEOUT if deadline == math.inf else max(deadline - monotonic(), 0)
+        with store.transfers_shown(progress, monotonic() + patience):
             yield
 
     def _forget_if_large(self, result: Any) -> None:

@@ -52,8 +52,11 @@ def read(path: Path) -> Matrix:
         raise ValueError("is no regular file: it must be a .npy file")
     with path.open("rb") as file:
         _check_header(file)
-    # Numpy knows how to map an array without elements, too.
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    try:
+        # Numpy knows how to map an array without elements, too.
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"has a header that cannot be: {error}") from None
 
 
 def _check_header(file: BinaryIO) -> None:
@@ -71,7 +74,7 @@ def _check_header(file: BinaryIO) -> None:
         raise ValueError("holds Python objects, not numbers")
     if dtype.kind not in NUMERIC_KINDS:
         raise ValueError(f"holds {_told(dtype)}, not numbers")
-    if min(shape, default=0) < 0:
+    if min(shape, default=0) < 0 or any(type(length) is not int for length in shape):
         raise ValueError(f"has a header that cannot be: shape {shape}")
     expected = file.tell() + math.prod(shape) * dtype.itemsize
     size = file.seek(0, 2)

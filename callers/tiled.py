@@ -101,7 +101,7 @@ def multiply(
     def job(rows: slice, columns: slice) -> Any:
         return client.signature("mat_mul.tasks.multiply", a[rows], b[:, columns])
 
-    out = _place(out, product.shape, product.dtype)
+    out = _place(out, product.shape, product.dtype, a, b)
     return _Assembly(client, grid, job, out, timeout, on_tile).run()
 
 
@@ -149,9 +149,15 @@ def _parts(whole: int, size: int) -> int:
     return -(-whole // size) if whole else 0
 
 
-def _place(out: Matrix | None, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> Matrix:
+def _place(
+    out: Matrix | None, shape: tuple[int, ...], dtype: "np.dtype[Any]", *operands: Matrix
+) -> Matrix:
     if out is None:
         return np.empty(shape, dtype)
+    if not out.flags.writeable:
+        raise ValueError("out must be writable")
+    if any(np.may_share_memory(out, operand) for operand in operands):
+        raise ValueError("out must not be a part of an operand: later tiles still need that")
     if out.shape != shape or not np.can_cast(dtype, out.dtype, "same_kind"):
         raise ValueError(
             f"out must be of shape {shape} for {dtype}, not of {out.shape} for {out.dtype}"

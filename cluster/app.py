@@ -1,7 +1,7 @@
 """The Celery app that every worker and caller of the cluster is."""
 
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from celery import Celery
@@ -18,22 +18,48 @@ class AMQP(amqp.AMQP):
     """Packs what a task message carries: arguments may be long integers and arrays of any size."""
 
     def as_task_v2(
-        self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **more: Any
+        self,
+        task_id: str,
+        name: str,
+        args: Any = None,
+        kwargs: Any = None,
+        countdown: Any = None,
+        eta: Any = None,
+        group_id: Any = None,
+        *rest: Any,
+        **more: Any,
     ) -> Any:
         """Return the message of protocol 2.
 
         Callbacks and the rest of a chain travel in the body's third part, with arguments too.
         """
         store: Any = self.app.backend
-        putting = store.arguments_put(task_id) if isinstance(store, RedisBackend) else nullcontext()
-        with putting as put:
-            if put and isinstance(args, list | tuple):
+        if not isinstance(store, RedisBackend):
+            args, kwargs = pack(args), pack(kwargs)
+            message = super().as_task_v2(
+                task_id, name, args, kwargs, countdown, eta, group_id, *rest, **more
+            )
+            return _with_embedded(message, pack)
+        with store.arguments_put(task_id) as put, store.body_put(group_id or task_id) as put_body:
+            if isinstance(args, list | tuple):
                 args = tuple(pack_whole(arg, put) for arg in args)
-            if put and isinstance(kwargs, dict):
-                kwargs = {name: pack_whole(arg, put) for name, arg in kwargs.items()}
-            message = super().as_task_v2(task_id, name, pack(args), pack(kwargs), *rest, **more)
-            body_args, body_kwargs, embedded = message.body
-            return message._replace(body=(body_args, body_kwargs, pack(embedded, put)))
+            if isinstance(kwargs, dict):
+                kwargs = {key: pack_whole(arg, put) for key, arg in kwargs.items()}
+            message = super().as_task_v2(
+                task_id, name, args, kwargs, countdown, eta, group_id, *rest, **more
+            )
+            message = _with_embedded(message, partial(pack, put=put_body), "chord")
+            return _with_embedded(message, partial(pack, put=put))
+
+
+def _with_embedded(message: Any, packed: Callable[[Any], Any], *keys: str) -> Any:
+    """Return a message with its callbacks, or those under the keys, packed."""
+    args, kwargs, embedded = message.body
+    embedded = {
+        key: packed(value) if key in (keys or embedded) else value
+        for key, value in embedded.items()
+    }
+    return message._replace(body=(args, kwargs, embedded))
 
 
 class App(Celery[Any]):

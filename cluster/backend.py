@@ -4,18 +4,21 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
+from hashlib import blake2b
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
 from celery.backends import redis
 from celery.exceptions import ChordError
+from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.utils.functional import maybe_list
 from redis.exceptions import RedisError
 
 from cluster import blobs
 from cluster.blobs import Blobs, Progress, Reference
 from cluster.codec import Put, references, unpack
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, Unreadable
 
 #: How the keys of arguments begin: they belong to one job, and go when it is done.
 ARGUMENT_KEYS = f"{blobs.PREFIX}argument-"
@@ -82,19 +85,42 @@ class RedisBackend(redis.RedisBackend):
     @contextmanager
     def arguments_put(self, job_id: str) -> Iterator[Put]:
         """Give what stores the large values in a job's arguments, on disk as the job itself."""
-        seconds = int(self.expires or 0) + self.app.conf.longest_countdown
-        with self._all_put(f"argument-{job_id}", seconds, on_disk=True) as put:
+        with self._all_put(f"argument-{job_id}", self._longest_wait, on_disk=True) as put:
             yield put
 
     @contextmanager
-    def _all_put(self, name: str, seconds: int, *, on_disk: bool) -> Iterator[Put]:
+    def body_put(self, group_id: str) -> Iterator[Put]:
+        """Give what stores those of a chord's body, which each member of the group carries.
+
+        The first one stores a value, the others find it, by the group's id and its digest.
+        """
+        name = f"argument-{group_id}"
+        with self._all_put(name, self._longest_wait, on_disk=True) as put:
+
+            def put_once(data: memoryview) -> Reference:
+                digest = blake2b(data, digest_size=16).hexdigest()
+                found: Reference | None = self._tried(
+                    self._blobs.find, f"{name}-{digest}", len(data)
+                )
+                return found or put(data, digest)
+
+            yield put_once
+
+    @property
+    def _longest_wait(self) -> int:
+        return int(self.expires or 0) + int(self.app.conf.longest_countdown)
+
+    @contextmanager
+    def _all_put(
+        self, name: str, seconds: int, *, on_disk: bool
+    ) -> Iterator[Callable[..., Reference]]:
         """Give what stores one value after the other; where the block fails, none stays."""
         stored: list[Reference] = []
+        store = partial(self._blobs.put, on_disk=on_disk, progress=self._progress)
 
-        def put(data: memoryview) -> Reference:
+        def put(data: memoryview, part: str = "") -> Reference:
             # Under a name of its own for every run: two runs of one job must not mix.
-            key = f"{name}-{uuid4().hex}"
-            store = partial(self._blobs.put, on_disk=on_disk, progress=self._progress)
+            key = f"{name}-{part or uuid4().hex}"
             stored.append(self._tried(store, key, data, seconds or FOREVER))
             return stored[-1]
 
@@ -106,8 +132,12 @@ class RedisBackend(redis.RedisBackend):
             raise
 
     def _tried(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function as often as the settings say that a connection may be lost."""
-        return self._ensure_retryable(self.ensure, function, args)
+        """Call a function until the deadline, or as often as a connection may be lost."""
+        deadline = getattr(self._of_thread, "deadline", None)
+        if deadline is None:
+            return self._ensure_retryable(self.ensure, function, args)
+        left = max(deadline - monotonic(), 0.1)
+        return self.ensure(function, args, max_retries=None, timeout=left)
 
     def fetch(self, value: Any) -> Any:
         """Return a value with all that is packed in it.
@@ -129,13 +159,16 @@ class RedisBackend(redis.RedisBackend):
         )
 
     @contextmanager
-    def transfers_shown(self, progress: Progress) -> Iterator[None]:
-        """Call `progress(bytes done, bytes in all)` for each chunk that this thread moves."""
-        self._of_thread.progress = progress
+    def transfers_shown(self, progress: Progress, deadline: float) -> Iterator[None]:
+        """Call `progress(bytes done, bytes in all)` for each chunk that this thread moves.
+
+        Lost connections are tried again until the deadline, by the monotonic clock.
+        """
+        self._of_thread.progress, self._of_thread.deadline = progress, deadline
         try:
             yield
         finally:
-            del self._of_thread.progress
+            del self._of_thread.progress, self._of_thread.deadline
 
     def _progress(self, done: int, size: int) -> None:
         progress = getattr(self._of_thread, "progress", None)
@@ -151,9 +184,16 @@ class RedisBackend(redis.RedisBackend):
         meta = super().meta_from_decoded(meta)
         return Meta(meta, self) if any(references(meta["result"])) else meta
 
+    def decode(self, payload: Any) -> Any:
+        """Return what is stored; raises Unreadable for what is not what it says."""
+        try:
+            return super().decode(payload)
+        except (DecodeError, ContentDisallowed) as error:
+            raise Unreadable(f"a result cannot be read: {error}") from error
+
     def _forget(self, task_id: str) -> None:
         meta = None
-        with suppress(ClusterError, ValueError):  # one that cannot be read is removed, too
+        with suppress(ClusterError):  # one that cannot be read is removed, too
             meta = self._get_task_meta_for(task_id)
         self.remove(task_id, meta)
 

@@ -24,8 +24,8 @@ from cluster.errors import OutOfMemory, Unreadable, ValueGone
 CHUNK = 1024 * 1024
 #: Chunks on their way at a time.
 WINDOW = 2
-#: More chunks than any value has: 2 TB of them.
-MOST_CHUNKS = 1_000_000
+#: What a reference may say: nobody is to be kept busy by one that was made up.
+LEAST_CHUNK, MOST_CHUNK, MOST_CHUNKS = 2**16, 2**29, 100_000
 #: Keys removed by one command.
 BATCH = 1000
 
@@ -45,17 +45,21 @@ Progress = Callable[[int, int], object]
 
 def check(reference: Reference) -> Reference:
     """Return a reference if it is one; raises Unreadable if a sender made it up."""
-    key, size, chunk = (reference.get(name) for name in ("key", "size", "chunk"))
-    if (
-        isinstance(key, str)
-        and _KEY.fullmatch(key)
-        and type(size) is int
-        and type(chunk) is int
-        and 0 < chunk <= 2**29
-        and 0 <= size <= chunk * MOST_CHUNKS
-    ):
+    if _is(reference):
         return reference
     raise Unreadable("a reference to a large value is none of this cluster's")
+
+
+def _is(reference: Reference) -> bool:
+    key, size, chunk = (reference.get(name) for name in ("key", "size", "chunk"))
+    return (
+        isinstance(key, str)
+        and _KEY.fullmatch(key) is not None
+        and type(size) is int
+        and type(chunk) is int
+        and LEAST_CHUNK <= chunk <= MOST_CHUNK
+        and 0 <= size <= chunk * MOST_CHUNKS
+    )
 
 
 class Blobs:
@@ -98,6 +102,12 @@ class Blobs:
             raise
         return reference
 
+    def find(self, key: str, size: int) -> Reference | None:
+        """Return a reference to so many bytes if they are stored under this name."""
+        reference = {"key": PREFIX + key, "size": size, "chunk": CHUNK}
+        *_, last = _keys(reference)
+        return reference if Redis(connection_pool=self._pool).exists(last) else None
+
     def get(self, reference: Reference, into: memoryview, *, progress: Progress) -> None:
         """Fill a buffer with the bytes that a reference stands for.
 
@@ -119,9 +129,12 @@ class Blobs:
                 progress(start + len(part), len(into))
 
     def delete(self, references: Iterable[Reference], *others: str | bytes) -> None:
-        """Remove what references stand for, and other keys; what is gone is no error."""
+        """Remove what references stand for, and other keys; what is gone is no error.
+
+        A reference that a sender made up stands for nothing.
+        """
         client = Redis(connection_pool=self._pool)
-        keys = chain(others, chain.from_iterable(map(_keys, references)))
+        keys = chain(others, chain.from_iterable(_keys(each) for each in references if _is(each)))
         while batch := [*islice(keys, BATCH)]:
             client.unlink(*batch)
 
@@ -164,6 +177,8 @@ def _read_reply(connection: Any, part: memoryview) -> None:
         line = _read_line(stream)
         if line in {b"_", b"$-1"}:  # null, in the protocol's third version and in its second
             raise ValueGone
+        if line.startswith(b"-WRONGTYPE"):
+            raise Unreadable("what a value refers to is no chunk of one")
         if line[:1] != b"$":
             raise ResponseError(line[1:].decode(errors="replace"))
         if int(line[1:]) != len(part):

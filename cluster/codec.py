@@ -17,6 +17,7 @@ value stays `Packed` where it is only passed on, until `unpack` fetches it.
 
 import base64
 import math
+import mmap
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -231,11 +232,13 @@ def _build_array(fields: dict[str, Any], fill: Fill) -> "np.ndarray[Any, Any] | 
     return array
 
 
-def _received(data: Any, fill: Fill) -> bytearray | bytes:
+def _received(data: Any, fill: Fill) -> memoryview | bytes:
     if isinstance(data, dict):
-        _make_room(blobs.check(data)["size"])
-        buffer = bytearray(data["size"])
-        fill(data, memoryview(buffer))
+        size = blobs.check(data)["size"]
+        _make_room(size)
+        # Memory that is taken as it is filled: the size may be a lie, which the first chunk tells.
+        buffer = memoryview(mmap.mmap(-1, max(size, 1)))[:size]
+        fill(data, buffer)
         return buffer
     return base64.b64decode(data, validate=True)
 

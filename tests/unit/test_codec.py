@@ -110,11 +110,17 @@ def test_a_number_that_python_does_not_have_is_refused() -> None:
         ("ndarray", {"dtype": "float64"}, "only numbers may travel"),
         ("ndarray", {"dtype": "no type"}, "is none"),
         ("ndarray", {"dtype": None}, "only numbers may travel"),
-        ("ndarray", {"data": {"key": "celery-blob-x", "size": 8, "chunk": 8}}, "8 bytes are no"),
+        (
+            "ndarray",
+            {"data": {"key": "celery-blob-x", "size": 8, "chunk": 2**21}},
+            "8 bytes are no",
+        ),
         ("int", {"data": {"key": "celery-task-meta-x", "size": 8, "chunk": 8}}, "none of this"),
         ("int", {"data": {"key": "celery-blob-x", "size": -8, "chunk": 8}}, "none of this"),
         ("int", {"data": {"key": "celery-blob-x", "size": 10**20, "chunk": 8}}, "none of this"),
         ("int", {"data": {"key": "celery-blob-x", "size": 8, "chunk": 0}}, "none of this"),
+        ("int", {"data": {"key": "celery-blob-x", "size": 8, "chunk": 1}}, "none of this"),
+        ("int", {"data": {"key": "celery-blob-x", "size": 2**62, "chunk": 2**21}}, "none of"),
         ("int", {"data": {}}, "none of this"),
         ("int", {"data": "?"}, "is none"),
         ("int", {}, "is none: 'data'"),
@@ -140,7 +146,7 @@ def test_a_value_without_fields_is_refused(kind: str, fields: Any) -> None:
 
 
 def test_a_value_that_no_machine_holds_is_refused_before_it_is_fetched() -> None:
-    reference = {"key": "celery-blob-x", "size": 2**40, "chunk": 2**21}
+    reference = {"key": "celery-blob-x", "size": 2**40, "chunk": 2**29}
     fields = {"dtype": "<f8", "shape": [2**37], "order": "C", "data": reference}
 
     with pytest.raises(OutOfMemory, match="it takes 1099511627776 bytes, of"):
