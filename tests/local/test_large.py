@@ -228,7 +228,7 @@ def test_a_connection_that_is_cut_again_and_again_ends_in_one_line(
 ) -> None:
     with (
         _watching(local, lambda done, size: _cut(redis, "set")) as watching,
-        pytest.raises((Unreachable, JobTimeout), match="cannot reach the|bytes of a large value"),
+        pytest.raises((Unreachable, JobTimeout), match=r"cannot reach the|bytes of a large value"),
     ):
         watching.call("add.tasks.tsum", [0.5 + i for i in range(1_000_000)], timeout=2)
     assert _chunks(redis) == []
