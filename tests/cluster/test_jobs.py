@@ -39,7 +39,7 @@ def test_a_worker_without_numpy_carries_an_array_that_it_cannot_read(client: Cli
     matrix = client.signature("mat_mul.tasks.mat_mul", 2, 2, seed=7)
     last = client.signature("add.tasks.longtime_add", 0, 1, seconds=1)
 
-    with pytest.raises(TypeError, match=r"numbers\[0\] must be a number, not <array 2x2 <f8"):
+    with pytest.raises(TypeError, match=r"numbers\[0\] must be a number, not <array 2x2 of <f8"):
         client.call(chord([matrix, last], client.signature("add.tasks.tsum")))
 
 
