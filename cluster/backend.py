@@ -155,7 +155,7 @@ class RedisBackend(redis.RedisBackend):
         self._blobs.delete(
             reference
             for reference in references(arguments)
-            if reference["key"].startswith(ARGUMENT_KEYS)
+            if blobs.is_reference(reference) and reference["key"].startswith(ARGUMENT_KEYS)
         )
 
     @contextmanager

@@ -45,12 +45,13 @@ Progress = Callable[[int, int], object]
 
 def check(reference: Reference) -> Reference:
     """Return a reference if it is one; raises Unreadable if a sender made it up."""
-    if _is(reference):
+    if is_reference(reference):
         return reference
     raise Unreadable("a reference to a large value is none of this cluster's")
 
 
-def _is(reference: Reference) -> bool:
+def is_reference(reference: Reference) -> bool:
+    """Tell whether a reference is one, and not made up by a sender."""
     key, size, chunk = (reference.get(name) for name in ("key", "size", "chunk"))
     return (
         isinstance(key, str)
@@ -134,7 +135,9 @@ class Blobs:
         A reference that a sender made up stands for nothing.
         """
         client = Redis(connection_pool=self._pool)
-        keys = chain(others, chain.from_iterable(_keys(each) for each in references if _is(each)))
+        keys = chain(
+            others, chain.from_iterable(_keys(each) for each in references if is_reference(each))
+        )
         while batch := [*islice(keys, BATCH)]:
             client.unlink(*batch)
 

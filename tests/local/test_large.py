@@ -252,17 +252,22 @@ def test_the_large_argument_of_a_chords_body_is_stored_once(client: Client, redi
         {"key": "celery-blob-argument-x", "size": 20 * 2**30, "chunk": 2**20},
         {"key": "celery-blob-argument-x", "size": "x", "chunk": None},
         {"key": "celery-blob-argument-x"},
+        {"key": 7, "size": 8, "chunk": 2**20},
+        {"size": 8, "chunk": 2**20},
         {},
     ],
 )
 def test_a_message_that_lies_about_where_its_values_are_holds_nobody_up(
-    client: Client, reference: dict[str, Any]
+    local: Local, client: Client, reference: dict[str, Any]
 ) -> None:
+    shown = len(local.output())
     lie = Packed("int", {"data": reference})
     with pytest.raises((Unreadable, ValueGone)):
         client.call("add.tasks.add", lie, 1, timeout=20)
 
     assert client.call("add.tasks.add", 4, 6, timeout=20) == 10
+    # The error is the job's, which the worker tells, and none of what it does after the job.
+    assert "Exception raised outside body" not in local.output()[shown:]
 
 
 def test_a_result_that_is_none_is_refused_and_removed(client: Client, redis: Any) -> None:
