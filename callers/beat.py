@@ -4,6 +4,7 @@ One beat a cluster: two of them would submit each job twice.
 """
 
 import os
+import signal
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -87,13 +88,18 @@ def serve(app: App) -> None:
     if state.exists() and not state.is_file():  # Celery would remove it, be it /dev/null
         raise ClusterError(f"BEAT_STATE must name a file, not {state}")
     state.parent.mkdir(parents=True, exist_ok=True)
-    app.Beat(
-        scheduler="callers.beat:Scheduler",
-        max_interval=INTERVAL,
-        schedule=str(state),
-        loglevel=level,
-        quiet=True,
-    ).run()
+    try:
+        app.Beat(
+            scheduler="callers.beat:Scheduler",
+            max_interval=INTERVAL,
+            schedule=str(state),
+            loglevel=level,
+            quiet=True,
+        ).run()
+    finally:
+        # `timeout` and service managers may send two: the second would be a traceback at exit.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
 
 
 @click.command(name="beat")
