@@ -19,8 +19,8 @@ from kombu.utils.json import object_hook
 from streams.errors import Malformed
 
 #: Levels of lists and mappings, one in the other. Pickle, by which a job gets to its pool process,
-#: takes no more than a thousand, less those that Celery has called by then.
-MAX_DEPTH = 500
+#: gives up before five hundred, with the job half on its way.
+MAX_DEPTH = 200
 #: Characters of a job's id or of a task's name; each gets into keys and log lines.
 MAX_NAME = 1024
 
@@ -98,18 +98,18 @@ def check_task(headers: dict[str, Any]) -> None:
     for name in ("id", "task"):
         value = headers.get(name)
         if type(value) is not str or not value:
-            raise Malformed(f"the task's {name} is no text but {_kind(value)}")
+            raise Malformed(f"the task's {name} is no name: {_short(value)}")
         if len(value) > MAX_NAME:
             raise Malformed(f"the task's {name} has {len(value)} characters")
         if not value.isascii() and not _is_text(value):
             raise Malformed(f"the task's {name} is no text that UTF-8 has: {_short(value)}")
-    for name, is_good in _TASK_HEADERS:
+    for name, is_good, what in _TASK_HEADERS:
         value = headers.get(name)
         if value is not None and not is_good(value):
-            raise Malformed(f"the task's {name} is not what it should be: {_short(value)}")
+            raise Malformed(f"the task's header {name!r} is not {what}: {_short(value)}")
     retries = headers.get("retries", 0)
     if type(retries) is not int or retries < 0:
-        raise Malformed(f"the task's retries are no number: {_short(retries)}")
+        raise Malformed(f"the task's header 'retries' is not a whole number: {_short(retries)}")
 
 
 def check_call(payload: Any, headers: dict[str, Any]) -> None:
@@ -132,10 +132,10 @@ def check_call(payload: Any, headers: dict[str, Any]) -> None:
         raise Malformed(f"the task's kwargs are no mapping but {_kind(kwargs)}")
     if embed is not None and not isinstance(embed, dict):
         raise Malformed(f"the task's embedded signatures are no mapping but {_kind(embed)}")
-    for name, is_good in _EMBEDDED:
+    for name, is_good, what in _EMBEDDED:
         value = embed.get(name) if embed else None
         if value is not None and not is_good(value):
-            raise Malformed(f"the task's {name} is not what it should be: {_short(value)}")
+            raise Malformed(f"the task's {name!r} is not {what}: {_short(value)}")
 
 
 def is_deep(value: Any) -> bool:
@@ -251,19 +251,19 @@ def _is_signatures(value: Any) -> bool:
 _Judge = Callable[[Any], bool]
 
 #: Those that Celery's worker process uses without a look, and what they must be, if they are there.
-_TASK_HEADERS: tuple[tuple[str, _Judge], ...] = (
-    ("eta", _is_time),
-    ("expires", _is_time),
-    ("timelimit", _is_limits),
-    ("group", _is_name),
-    ("stamped_headers", _is_names),
-    ("stamps", _is_mapping),
+_TASK_HEADERS: tuple[tuple[str, _Judge, str], ...] = (
+    ("eta", _is_time, "a time by ISO 8601"),
+    ("expires", _is_time, "a time by ISO 8601"),
+    ("timelimit", _is_limits, "a hard and a soft limit in seconds"),
+    ("group", _is_name, "an id"),
+    ("stamped_headers", _is_names, "a list of names"),
+    ("stamps", _is_mapping, "a mapping"),
 )
-_EMBEDDED: tuple[tuple[str, _Judge], ...] = (
-    ("callbacks", _is_signatures),
-    ("errbacks", _is_signatures),
-    ("chain", _is_signatures),
-    ("chord", _is_signature),
+_EMBEDDED: tuple[tuple[str, _Judge, str], ...] = (
+    ("callbacks", _is_signatures, "a list of signatures"),
+    ("errbacks", _is_signatures, "a list of signatures"),
+    ("chain", _is_signatures, "a list of signatures"),
+    ("chord", _is_signature, "a signature"),
 )
 
 
