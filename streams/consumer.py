@@ -17,7 +17,8 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.utils.encoding import safe_repr
 
 from streams import envelope, keys
-from streams.errors import DeadLetter, Malformed
+from streams.envelope import Malformed
+from streams.errors import DeadLetter
 
 logger = get_logger(__name__)
 
@@ -35,6 +36,7 @@ class Consumer(consumer.Consumer):
     connection_errors: tuple[type[BaseException], ...]
     channel_errors: tuple[type[BaseException], ...]
     event_dispatcher: Any
+    task_consumer: Any
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """Return what takes each message: Celery's handler, with a look at the message first.
@@ -43,6 +45,8 @@ class Consumer(consumer.Consumer):
         free for the job, and then the error is the event loop's.
         """
         handle = super().create_task_handler(*args, **options)
+        # A channel of ours finds some dead letters itself, and has no store to answer by.
+        self.task_consumer.channel.on_dead_letter = self.on_dead_letter
 
         def on_message(message: Any) -> None:
             try:
@@ -79,6 +83,12 @@ class Consumer(consumer.Consumer):
             self.event_dispatcher.send("task-failed", uuid=job_id, exception=repr(error))
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=job_id)
 
+    def on_dead_letter(self, dead: Any) -> None:
+        """Fail the job of a message that the channel lays among the dead letters."""
+        if dead.job_id:
+            failure = _dead_letter(dead.reason, dead.queue)
+            self._fail(Context(id=dead.job_id, delivery_info={}), failure)
+
     def _is_the_brokers(self, error: Exception) -> bool:
         """Tell whether the broker is at fault, and not the message."""
         # Kombu counts KeyError among the connection's errors; here it is a message's.
@@ -97,25 +107,24 @@ class Consumer(consumer.Consumer):
 
         In this order: a worker that dies in between leaves the message for another.
         """
-        where = _place(message)
         job_id = _job_id(message, error)
-        logger.error("Message of job %s is dead, %s: %s", job_id or "unknown", where, reason)
+        queue = _queue(message)
+        logger.error("Job %s is a dead letter: %s", job_id or "unknown", reason)
         if job_id:
-            self._fail(message, job_id, failure or DeadLetter(f"{reason}; {where}"))
+            self._fail(_request(message, job_id), failure or _dead_letter(reason, queue))
         if not message.acknowledged:
             _lay_down(message, reason)
         signals.task_rejected.send(sender=self, message=message, exc=error)
 
-    def _fail(self, message: Any, job_id: str, failure: Exception) -> None:
+    def _fail(self, request: Context, failure: Exception) -> None:
         """Store a job's failure, and tell the chord, the chain and the errbacks that it is in."""
-        request = _request(message, job_id)
         try:
-            self.app.backend.mark_as_failure(job_id, failure, request=request)
+            self.app.backend.mark_as_failure(request.id, failure, request=request)
         except Exception as error:
             if self._is_the_brokers(error):
                 raise
             # What is wrong with the message may be wrong in there, too.
-            logger.error("Job %s cannot be failed as a whole: %r", job_id, error)  # noqa: TRY400
+            logger.error("Job %s cannot be failed as a whole: %r", request.id, error)  # noqa: TRY400
 
 
 def _check(message: Any) -> None:
@@ -141,12 +150,18 @@ def _lay_down(message: Any, reason: str) -> None:
     message._state = "REJECTED"  # noqa: SLF001 - so that nothing acknowledges it again
 
 
-def _place(message: Any) -> str:
-    """Return words for where the message is kept."""
-    if hasattr(message.channel, "dead_letter"):
-        queue = message.delivery_info.get("routing_key")
-        return f"its message is kept in {keys.dead(queue)}"
-    return "its message is rejected at the broker"
+def _queue(message: Any) -> str | None:
+    """Return the queue of a message if its dead letters are a stream of ours, or else None."""
+    if not hasattr(message.channel, "dead_letter"):
+        return None
+    stream, _, _ = str(message.delivery_tag).rpartition("/")
+    return keys.queue_of(stream)
+
+
+def _dead_letter(reason: str, queue: str | None) -> DeadLetter:
+    """Return the error that a caller gets: why, and where to look."""
+    where = f"kept in {keys.dead(queue)}" if queue else "rejected at the broker"
+    return DeadLetter(f"{reason}; its message is {where}")
 
 
 def _task(message: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 from celery.utils.time import maybe_iso8601
 from kombu.utils.json import object_hook
 
-from streams.errors import Malformed
+from streams.errors import Unreadable
 
 #: Levels of lists and mappings, one in the other. Pickle, by which a job gets to its pool process,
 #: gives up before five hundred, with the job half on its way.
@@ -33,11 +33,26 @@ _ID_IN_PIECES = re.compile(rb'"id"\s*:\s*"([^"\\]+)"')
 _REPLY_TO_IN_PIECES = re.compile(rb'"reply_to"\s*:\s*"([^"\\]+)"')
 
 
+class Malformed(Unreadable):
+    """A message that would end a worker or block it, or leave the one who waits without answer.
+
+    It knows whose message that is, as far as the message says so.
+    """
+
+    def __init__(self, reason: str, job_id: str | None = None, reply_to: str | None = None) -> None:
+        super().__init__(reason)
+        #: One sentence.
+        self.reason = reason
+        self.job_id = job_id
+        #: What the caller's process listens to.
+        self.reply_to = reply_to
+
+
 def check(raw: bytes) -> dict[str, Any]:
     """Return the envelope that a message in Redis is, as kombu's channel wants it.
 
-    Raises Malformed for what no worker can take. A message that is no task is any program's, and
-    needs nothing but to be an envelope.
+    Its headers are a mapping, if only an empty one. Raises Malformed for what no worker can take.
+    A message that is no task is any program's, and needs nothing but to be an envelope.
     """
     try:
         envelope = (_marked if _MARK in raw else _plain)(raw.decode())
@@ -62,11 +77,13 @@ def _check_envelope(envelope: dict[str, Any], raw: bytes) -> None:
         raise Malformed("the message has no delivery_tag among its properties")
     if type(properties.get("delivery_info")) is not dict:
         raise Malformed("the message has no delivery_info among its properties")
-    headers = envelope.get("headers")
-    if headers is not None and type(headers) is not dict:
+    headers = envelope.setdefault("headers", {})
+    if headers is None:
+        headers = envelope["headers"] = {}
+    if type(headers) is not dict:
         raise Malformed(f"the message's headers are no mapping but {_kind(headers)}")
     _check_body(envelope.get("body"), properties.get("body_encoding"))
-    if headers and "task" in headers:
+    if "task" in headers:
         if type(envelope.get("body")) is not str:
             raise Malformed(f"the message's body is no text but {_kind(envelope.get('body'))}")
         check_task(headers)
@@ -163,23 +180,6 @@ def sender(envelope: dict[str, Any]) -> tuple[str | None, str | None]:
         _name(headers.get("id")) or _name(properties.get("correlation_id")),
         _name(properties.get("reply_to")),
     )
-
-
-def stand_in(error: Malformed, delivery_tag: str, queue: str) -> dict[str, Any]:
-    """Return an envelope in place of a malformed message, for kombu's Message to be made of.
-
-    With the error among its `errors` that message gets to the consumer's `on_decode_error`, as
-    one does that cannot be decompressed.
-    """
-    return {
-        "body": "",
-        "headers": {"id": error.job_id} if error.job_id else {},
-        "properties": {
-            "delivery_tag": delivery_tag,
-            "delivery_info": {"exchange": "", "routing_key": queue},
-            "reply_to": error.reply_to,
-        },
-    }
 
 
 def _in_pieces(reason: str, raw: bytes) -> Malformed:
