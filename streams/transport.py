@@ -10,6 +10,7 @@ What kombu's own transport does for fanout exchanges, bindings and queues that a
 """
 
 import logging
+import math
 import os
 import socket
 import threading
@@ -198,7 +199,8 @@ class Channel(redis.Channel):
     def __init__(self, *args: Any, **options: Any) -> None:
         #: How Redis knows this consumer: one a channel.
         self.consumer = f"{socket.gethostname()}:{os.getpid()}:{_token}-{next(_number)}"
-        self._opened_at = monotonic()
+        #: When leases are looked at: after those who are alive had time to renew theirs.
+        self._takes_over_at = math.inf
         self._commands: Any = None
         self._no_ack: set[str] = set()
         self._grouped: set[str] = set()
@@ -306,7 +308,9 @@ class Channel(redis.Channel):
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **options: Any) -> Any:
         """Consume from a queue; raises ServerTooOld where the server cannot do it."""
         if queue not in self._fanout_queues and not self._is_listed(queue):
-            self.connection.check_server(self._plain)
+            uptime = self.connection.check_server(self._plain)
+            patience = max(self.lease / 3, self.lease - uptime)
+            self._takes_over_at = min(self._takes_over_at, monotonic() + patience)
             if no_ack:
                 self._no_ack.add(queue)
         return super().basic_consume(queue, no_ack, *args, **options)
@@ -587,9 +591,7 @@ class Channel(redis.Channel):
         names = [keys.delayed(queue), keys.returned(queue)]
         for step in self.priority_steps:
             names += [keys.stream(queue, step), self._q_for_pri(queue, step)]
-        # After a time that Redis was away, those who are alive renew their leases first.
-        is_old_enough = monotonic() - self._opened_at > self.lease
-        lease = int(1000 * self.lease) if is_old_enough else 0
+        lease = int(1000 * self.lease) if monotonic() > self._takes_over_at else 0
         forgotten = int(1000 * max(FORGOTTEN, 4 * self.lease))
         argv = (keys.GROUP, AHEAD, lease, self.max_deliveries, forgotten, BATCH, *steps)
         now, *too_often = scripts.TEND(self._plain, [*map(self._key, names)], *argv)
@@ -701,26 +703,26 @@ class Transport(redis.Transport):
         self.transient_queues: set[str] = set()
         #: The thread whose event loop fetches, if there is one.
         self.loop_thread: int | None = None
-        self._is_checked = False
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Fetch from a worker's event loop."""
         super().register_with_event_loop(connection, loop)
         self.loop_thread = threading.get_ident()
 
-    def check_server(self, client: Any) -> None:
-        """Raise ServerTooOld for a server that cannot do what a consumer needs."""
-        if self._is_checked:
-            return
+    def check_server(self, client: Any) -> float:
+        """Return for how many seconds the server has been up.
+
+        Raises ServerTooOld for one that cannot do what a consumer needs.
+        """
         about = client.info("server")
         name = "valkey" if "valkey_version" in about else "redis"
         version = str(about[f"{name}_version"])
         if tuple(map(int, version.split(".")[:2])) < OLDEST[name]:
-            oldest = ", or ".join(
-                f"{each.title()} {major} or newer" for each, (major, _) in OLDEST.items()
+            oldest = (f"{each.title()} {major} or newer" for each, (major, _) in OLDEST.items())
+            raise ServerTooOld(
+                f"the server is {name.title()} {version}, and must be {', or '.join(oldest)}"
             )
-            raise ServerTooOld(f"the server is {name.title()} {version}, and must be {oldest}")
-        self._is_checked = True
+        return float(about["uptime_in_seconds"])
 
 
 def _text(value: Any) -> str:
