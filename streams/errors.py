@@ -11,3 +11,11 @@ class Unreadable(ClusterError):
 
 class DeadLetter(ClusterError):
     """No worker can do the job: its message is kept among the dead letters, with the reason."""
+
+
+class QueueFull(ClusterError):
+    """A queue holds as many messages as it may: nothing was submitted."""
+
+
+class ServerTooOld(ClusterError):
+    """The server is older than Redis 7 or Valkey 8, and lacks what the transport needs."""
