@@ -14,6 +14,7 @@ from celery.exceptions import InvalidTaskError, NotRegistered
 from celery.utils.log import get_logger
 from celery.worker import consumer
 from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.transport.virtual import Message
 from kombu.utils.encoding import safe_repr
 
 from streams import envelope, keys
@@ -86,8 +87,12 @@ class Consumer(consumer.Consumer):
     def on_dead_letter(self, dead: Any) -> None:
         """Fail the job of a message that the channel lays among the dead letters."""
         if dead.job_id:
-            failure = _dead_letter(dead.reason, dead.queue)
-            self._fail(Context(id=dead.job_id, delivery_info={}), failure)
+            request = Context(id=dead.job_id, delivery_info={})
+            with suppress(Exception):  # what cannot be read has nobody else to tell
+                message = Message(dead.envelope, self.task_consumer.channel)
+                message.accept = self.task_consumer.accept
+                request = _request(message, dead.job_id)
+            self._fail(request, _dead_letter(dead.reason, dead.queue))
 
     def _is_the_brokers(self, error: Exception) -> bool:
         """Tell whether the broker is at fault, and not the message."""

@@ -9,8 +9,8 @@ import json
 import math
 import re
 from binascii import a2b_base64
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from datetime import MAXYEAR, MINYEAR, datetime
 from typing import Any
 
 from celery.utils.time import maybe_iso8601
@@ -170,7 +170,7 @@ def is_deep(value: Any) -> bool:
     return True
 
 
-def sender(envelope: dict[str, Any]) -> tuple[str | None, str | None]:
+def sender(envelope: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Return the job's id and what its caller listens to, each None where it is not said."""
     headers, properties = envelope.get("headers"), envelope.get("properties")
     headers = headers if isinstance(headers, dict) else {}
@@ -207,9 +207,11 @@ def _is_time(value: Any) -> bool:
     if isinstance(value, datetime):  # RabbitMQ has times of its own
         return True
     try:
-        return type(value) is str and maybe_iso8601(value) is not None
+        time = maybe_iso8601(value) if type(value) is str else None
     except (ValueError, OverflowError):
         return False
+    # In the first year and in the last, another time zone is out of the calendar.
+    return time is not None and MINYEAR < time.year < MAXYEAR
 
 
 def _is_limits(value: Any) -> bool:
