@@ -23,6 +23,8 @@ from streams.errors import Unreadable
 MAX_DEPTH = 200
 #: Characters of a job's id or of a task's name; each gets into keys and log lines.
 MAX_NAME = 1024
+#: Characters of a reason that somebody else worded: it may quote all of the message.
+MAX_REASON = 250
 
 _plain = json.JSONDecoder().decode
 # Kombu marks what JSON has no word for: times, UUIDs, bytes.
@@ -192,7 +194,7 @@ def _in_pieces(reason: str, raw: bytes) -> Malformed:
     """Return the error of a message that is no JSON, with what can be told of its sender."""
     found = [pattern.search(raw) for pattern in (_ID_IN_PIECES, _REPLY_TO_IN_PIECES)]
     names = [_name(match[1].decode(errors="replace")) if match else None for match in found]
-    return Malformed(reason, *names)
+    return Malformed(" ".join(reason.split())[:MAX_REASON], *names)
 
 
 def _name(value: Any) -> str | None:
