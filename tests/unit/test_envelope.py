@@ -170,20 +170,22 @@ NO_NAMES: list[Any] = [None, "", 5, [], {}, "x" * 2000, "\ud800"]
 NO_TIMES: list[Any] = ["", "soon", 5, 0, True, [], {}, "9999-12-31T23:59:59-12:00"]
 NO_LIMITS: list[Any] = ["abc", 5, [1], [1, 2, 3], {"a": 1}, ["1", "2"], [-1, None], [True, None]]
 
-BAD_HEADERS: list[tuple[str, Any]] = [
-    *((name, value) for name in ("id", "task") for value in NO_NAMES),
-    *((name, value) for name in ("eta", "expires") for value in NO_TIMES),
-    *(("timelimit", value) for value in NO_LIMITS),
-    ("timelimit", [float("nan"), 1]),
-    *(("timelimit", [None, value]) for value in (float("inf"), [], "soon")),
-    *(("retries", value) for value in (None, "1", 1.5, -1, [], True)),
-    *(("group", value) for value in (5, [], {}, "\ud800")),
-    *(("stamped_headers", value) for value in (5, "abc", {}, [5])),
-    *(("stamps", value) for value in (5, "abc", [])),
-]
+BAD_HEADERS: dict[str, list[Any]] = {
+    "id": NO_NAMES,
+    "task": NO_NAMES,
+    "eta": NO_TIMES,
+    "expires": NO_TIMES,
+    "timelimit": [*NO_LIMITS, [float("nan"), 1], [None, float("inf")], [None, []], [None, "soon"]],
+    "retries": [None, "1", 1.5, -1, [], True],
+    "group": [5, [], {}, "\ud800"],
+    "stamped_headers": [5, "abc", {}, [5]],
+    "stamps": [5, "abc", []],
+}
 
 
-@pytest.mark.parametrize(("name", "value"), BAD_HEADERS)
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in BAD_HEADERS.items() for value in values]
+)
 def test_headers_that_celery_cannot_take_are_refused(name: str, value: Any) -> None:
     with pytest.raises(Malformed, match=name) as raised:
         check(raw(message({name: value})))
@@ -232,10 +234,15 @@ def test_the_sender_of_a_message_in_pieces_is_known_if_it_can_be(
     assert (raised.value.job_id, raised.value.reply_to) == (job_id, reply_to)
 
 
+@pytest.mark.parametrize("payload", NO_CALLS)
+def test_a_body_that_is_no_call_is_refused(payload: Any) -> None:
+    with pytest.raises(Malformed, match=r"not \[args, kwargs, embed\]"):
+        check_call(payload, message()["headers"])
+
+
 @pytest.mark.parametrize(
     ("payload", "words"),
     [
-        *((value, r"not \[args, kwargs, embed\]") for value in NO_CALLS),
         ([5, {}, {}], "args are no list but number"),
         (["args", {}, {}], "args are no list but text"),
         ([[], [], {}], "kwargs are no mapping but list"),
@@ -251,7 +258,9 @@ def test_the_sender_of_a_message_in_pieces_is_known_if_it_can_be(
         ({"args": [], "callbacks": "x"}, "'callbacks' is not a list"),
     ],
 )
-def test_a_body_that_a_pool_process_cannot_take_is_refused(payload: Any, words: str) -> None:
+def test_a_call_with_parts_that_a_pool_process_cannot_take_is_refused(
+    payload: Any, words: str
+) -> None:
     with pytest.raises(Malformed, match=words):
         check_call(payload, message()["headers"])
 
