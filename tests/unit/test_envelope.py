@@ -1,43 +1,18 @@
 """What a message must be before a worker may see it."""
 
-import base64
 import json
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 import pytest
-from celery import Celery
 from kombu.utils.json import dumps
 
 from streams.envelope import MAX_DEPTH, Malformed, check, check_call, check_parsed, check_task
+from tests.messages import CALL, JOB, message
 from tests.seed import chance
 
-JOB = "add-8d3f"
-CALL = [[4, 6], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
 SIGNATURE = {"task": "add.tasks.add", "args": [], "kwargs": {}, "options": {}}
-
-
-def message(headers: Any = (), properties: Any = (), **parts: Any) -> dict[str, Any]:
-    """Return the envelope of a good task, with other headers, properties or parts."""
-    celery: Celery[Any] = Celery(broker="memory://", set_as_current=False)
-    task = celery.amqp.as_task_v2(JOB, "add.tasks.add", (4, 6), {})
-    celery.close()
-    return {
-        "body": base64.b64encode(json.dumps(CALL).encode()).decode(),
-        "content-type": "application/json",
-        "content-encoding": "utf-8",
-        "headers": {**task.headers, **dict(headers)},
-        "properties": {
-            **task.properties,
-            "reply_to": "caller",
-            "delivery_tag": "tag",
-            "delivery_info": {"exchange": "", "routing_key": "add"},
-            "body_encoding": "base64",
-            **dict(properties),
-        },
-        **parts,
-    }
 
 
 def without(name: str, part: str) -> dict[str, Any]:
