@@ -84,6 +84,8 @@ class QoS(redis.QoS):
         #: Acknowledged, and not yet told to Redis. Threads append to it.
         self.acknowledged: deque[str] = deque()
         self._lease: Lease | None = None
+        #: For leases, and for whatever comes after the channel is closed.
+        self.client: Any = None
         self._is_closed = False
         #: What its worker went on with when the channel was closed.
         self._kept: set[str] = set()
@@ -93,7 +95,8 @@ class QoS(redis.QoS):
         virtual.QoS.append(self, message, delivery_tag)  # kombu's own for Redis writes it down
         if self._lease is None:
             channel = self.channel
-            self._lease = Lease(channel.new_client(), channel.consumer, channel.lease, self._held)
+            self.client = channel.new_client()
+            self._lease = Lease(self.client, channel.consumer, channel.lease, self._held)
             self._lease.start()
 
     def _held(self) -> set[str] | None:
@@ -215,7 +218,6 @@ class Channel(redis.Channel):
         self._complaints: dict[str, float] = {}
         #: What the server's clock is ahead of ours, in seconds.
         self._server_ahead = 0.0
-        self._late: Any = None
         super().__init__(*args, **options)
         self._parameters = self._connparams()
 
@@ -259,8 +261,7 @@ class Channel(redis.Channel):
     def _plain(self) -> Any:
         """A client that adds no prefix to keys: our own scripts take whole ones."""
         if self.closed:  # a job that ran on is acknowledged
-            self._late = self._late or self.new_client()
-            return self._late
+            return self.qos.client
         return Redis(connection_pool=self.pool) if self.global_keyprefix else self._create_client()
 
     # Publish -------------------------------------------------------------------------
@@ -680,14 +681,22 @@ class Channel(redis.Channel):
     def close(self) -> None:
         """Close, and hand back what is held, if Redis answers."""
         self._finish_fetch()
+        if self._qos:  # before its connections are closed
+            self._qos.restore_unacked_once()
         super().close()
 
     def _finish_fetch(self) -> None:
-        """Wait for the reply to the fetch under way, a second at most, and hand back what came."""
+        """End the fetch under way; what it brought is handed back with all the rest."""
         connection, self._in_poll = self._in_poll, None
         if connection:
             self._undo_acknowledging()  # twice does no harm
             try:
+                # Which number a connection has, a server tells that speaks the third protocol;
+                # any other is waited for, a second at most.
+                known = connection.handshake_metadata or {}
+                number = known.get(b"id") or known.get("id")
+                if number:
+                    self._plain.client_unblock(number)
                 connection.read_response()
             except (OSError, RedisError):
                 connection.disconnect()
