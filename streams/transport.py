@@ -30,7 +30,7 @@ from redis import ConnectionPool, Redis
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from streams import jobs, keys, scripts
-from streams.envelope import Malformed, check
+from streams.envelope import Malformed, check, sender
 from streams.errors import QueueFull, ServerTooOld
 from streams.lease import Lease, by_stream
 
@@ -66,6 +66,8 @@ class Dead(NamedTuple):
     #: Whose job it is, if that can be read.
     job_id: str | None
     reason: str
+    #: The message, as far as it can be read.
+    envelope: Mapping[str, Any]
 
 
 class QoS(redis.QoS):
@@ -461,7 +463,7 @@ class Channel(redis.Channel):
         try:
             message = check(fields.get(b"message", b""))
         except Malformed as error:
-            self._answer(Dead(queue, error.job_id, str(error)), tag)
+            self._answer(Dead(queue, error.job_id, str(error), {}), tag)
             return None
         due = _due(message)
         if due and due > time() + self._server_ahead + AHEAD + ROUND:
@@ -553,7 +555,8 @@ class Channel(redis.Channel):
         if deliveries < self.max_deliveries:
             self.hand_back([tag], 1)
         else:
-            self._answer_too_often(tag, message.headers, "were lost with it or gave it back")
+            sent = message._raw  # noqa: SLF001 - kombu's
+            self._answer_too_often(tag, sent, "were lost with it or gave it back")
 
     def bury(self, tag: str, reason: str) -> bool:
         """Lay a message among the dead letters; False if somebody else has it by now."""
@@ -574,10 +577,11 @@ class Channel(redis.Channel):
             self.on_dead_letter(dead)
         self.bury(tag, dead.reason)
 
-    def _answer_too_often(self, tag: str, headers: Mapping[str, Any], what: str) -> None:
+    def _answer_too_often(self, tag: str, envelope: Mapping[str, Any], what: str) -> None:
         queue = keys.queue_of(tag.rpartition("/")[0]).removeprefix(self.global_keyprefix)
         reason = f"delivered {self.max_deliveries} times, and the workers {what}"
-        self._answer(Dead(queue, headers.get("id"), reason), tag)
+        job_id, _ = sender(envelope)
+        self._answer(Dead(queue, job_id, reason, envelope), tag)
 
     # Once in a while -----------------------------------------------------------------
 
@@ -606,10 +610,10 @@ class Channel(redis.Channel):
         self._server_ahead = float(now) - time()
         for stream, entry_id, text in too_often:
             try:
-                headers = check(text)["headers"]
+                envelope = check(text)
             except Malformed as error:
-                headers = {"id": error.job_id}
-            self._answer_too_often(_tag(_text(stream), _text(entry_id)), headers, "died with it")
+                envelope = {"headers": {"id": error.job_id}}
+            self._answer_too_often(_tag(_text(stream), _text(entry_id)), envelope, "died with it")
 
     def _run(self, script: scripts.Script, names: list[str], *argv: Any) -> Any:
         """Run a script and return its reply; None if the server refuses, for now."""
