@@ -10,13 +10,18 @@ JOB = "add-8d3f"
 CALL = [[4, 6], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
 
 
+def body(text: bytes) -> str:
+    """Return a body as it travels."""
+    return base64.b64encode(text).decode()
+
+
 def message(headers: Any = (), properties: Any = (), **parts: Any) -> dict[str, Any]:
     """Return the envelope of a good task, with other headers, properties or parts."""
     celery: Celery[Any] = Celery(broker="memory://", set_as_current=False)
     task = celery.amqp.as_task_v2(JOB, "add.tasks.add", (4, 6), {})
     celery.close()
     return {
-        "body": base64.b64encode(json.dumps(CALL).encode()).decode(),
+        "body": body(json.dumps(CALL).encode()),
         "content-type": "application/json",
         "content-encoding": "utf-8",
         "headers": {**task.headers, **dict(headers)},

@@ -1,6 +1,5 @@
 """Messages that a worker must not, or can't, do: answered, kept, and nothing of them is run."""
 
-import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from cluster.errors import DeadLetter
 from streams import dead
 from streams.dead import Letter
 from tests.local.local import Local
-from tests.messages import message
+from tests.messages import body, message
 from tests.seed import chance
 from tests.waiting import eventually
 
@@ -48,11 +47,6 @@ def sent(redis: Any, envelope: dict[str, Any], **headers: Any) -> str:
     envelope["headers"] = {**(envelope.get("headers") or {}), "id": job_id, **headers}
     redis.lpush("add", json.dumps(envelope))
     return job_id
-
-
-def body(text: bytes) -> str:
-    """Return a body as it travels."""
-    return base64.b64encode(text).decode()
 
 
 def letter_of(redis: Any, job_id: str) -> Letter:
@@ -154,10 +148,10 @@ def test_an_unknown_task_is_celerys_error_and_a_dead_letter(client: Client, redi
 def test_a_chord_fails_with_a_member_that_no_worker_can_do(client: Client) -> None:
     members = [client.signature("add.tasks.add", 1, n).set(queue="add") for n in range(3)]
     members.append(client.signature("factorial.tasks.factorial", 5).set(queue="add"))
-    body = client.signature("add.tasks.tsum")
+    total = client.signature("add.tasks.tsum")
 
     with pytest.raises(NotRegistered):
-        client.call(chord(members, body, app=client.app))
+        client.call(chord(members, total, app=client.app))
 
 
 def test_messages_of_protocol_1_are_done_or_answered(client: Client, redis: Any) -> None:
