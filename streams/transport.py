@@ -30,7 +30,7 @@ from redis import ConnectionPool, Redis
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from streams import jobs, keys, scripts
-from streams.envelope import Malformed, check, sender
+from streams.envelope import Malformed, check, check_parsed, sender
 from streams.errors import QueueFull, ServerTooOld
 from streams.lease import Lease, by_stream
 
@@ -426,6 +426,21 @@ class Channel(redis.Channel):
         for stream, (entry_id, fields) in entries[: self._most]:
             self._deliver_entry(stream, _text(entry_id), fields)
         return True
+
+    def _receive_one(self, client: Any) -> Any:
+        try:
+            return super()._receive_one(client)  # type: ignore[misc]  # not in the stubs
+        except RecursionError:  # of kombu's parser, which is ready for what is no JSON at all
+            logger.warning("dropped a message to all consumers: it is nested too deeply")
+            return False
+
+    def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
+        try:
+            check_parsed(message)
+        except Malformed as error:
+            logger.warning("dropped a message of the exchange %s: %s", exchange, error)
+            return False
+        return super()._deliver_fanout_message(message, exchange)  # type: ignore[misc]
 
     def _deliver_listed(self, reply: Any) -> bool:
         if not reply:
