@@ -1,0 +1,1 @@
+"""Celery over Redis Streams: what any Celery program can use by its settings alone."""
