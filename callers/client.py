@@ -23,11 +23,8 @@ from cluster.errors import ClusterError, JobTimeout
 TIMEOUT = 60.0
 #: Seconds to try to reach the broker before the caller is told.
 CONNECT_TIMEOUT = 5.0
-#: Seconds of one wait for a notice. Every wait begins by reading the result itself, so a
-#: notice that a broken connection lost delays it by no more than this.
+#: Seconds of one wait: between two, a job that comes before is looked at, which may have failed.
 NOTICE_TIMEOUT = 2.0
-#: Seconds between two looks at the result in the last second before a deadline.
-POLL_INTERVAL = 0.01
 #: Seconds between two tries to read a result while Redis is away.
 RETRY_INTERVAL = 0.2
 #: Seconds that workers have to answer when a job is late.
@@ -101,10 +98,7 @@ class Client:
     def close(self) -> None:
         """Close the connections; results that were fetched stay usable."""
         backend: Any = self.app.backend
-        notices = backend.result_consumer
-        notices.stop()
-        # A result that is deleted after this would reconnect only to unsubscribe.
-        notices.subscribed_to.clear()
+        backend.result_consumer.stop()
         backend.client.connection_pool.disconnect()
         self.app.close()
 
@@ -280,7 +274,7 @@ class Client:
             try:
                 if self._is_done(result, left):
                     return
-                failed = _failed(before) if left > 1 or left <= 0 else None
+                failed = _failed(before)
                 if left <= 0 and not failed:
                     raise JobTimeout(self._why_late(result, name, timeout))
             except broker.AWAY as error:
@@ -293,14 +287,12 @@ class Client:
 
     def _is_done(self, result: "AsyncResult[Any]", left: float) -> bool:
         """Wait for a notice, but no longer than is left; tell whether the job has ended."""
-        # Celery looks at its deadline once a second: the last second is for us to count.
-        if left <= 1:
-            sleep(max(0, min(left, POLL_INTERVAL)))
-            return result.ready()
         try:
             # Not to be raised here: a job's own error would look like one of the wait.
-            result.get(timeout=min(NOTICE_TIMEOUT, left - 1), propagate=False)
-        except CeleryTimeout:
+            result.get(timeout=max(0, min(NOTICE_TIMEOUT, left)), propagate=False)
+        except CeleryTimeout as late:
+            if late.__cause__:  # the result store does not answer
+                raise late.__cause__ from None
             return False
         return True
 
