@@ -10,7 +10,7 @@ from typing import Any, Self
 from celery.canvas import Signature, maybe_signature
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult, ResultBase, ResultSet
-from celery.states import PROPAGATE_STATES, STARTED
+from celery.states import PENDING, PROPAGATE_STATES, STARTED
 
 from cluster import broker, rabbitmq
 from cluster.app import App, create
@@ -27,8 +27,8 @@ CONNECT_TIMEOUT = 5.0
 NOTICE_TIMEOUT = 2.0
 #: Seconds between two tries to read a result while Redis is away.
 RETRY_INTERVAL = 0.2
-#: Seconds that workers have to answer when a job is late.
-ANSWER_TIMEOUT = 1.0
+#: Seconds that workers have to answer when a job is late, and to tell that they run it.
+ANSWER_TIMEOUT = 1.2
 
 #: Seconds that one operation may take on a connection that has gone silent. Longer than a
 #: blocking fetch of kombu's, which takes one second.
@@ -149,7 +149,7 @@ class Client:
 
         `on_ready` is called for each job of a group as it ends, in any order. Raises what
         the job raised, or JobTimeout, which says what became of the job: it stays submitted,
-        and its result can be had by its id. To find that out, JobTimeout comes up to
+        and its result can be had by its id. To find that out, JobTimeout comes up to twice
         ANSWER_TIMEOUT later.
         """
         deadline = monotonic() + check_timeout(timeout)
@@ -300,7 +300,7 @@ class Client:
         late = f"{name} gave no result within {timeout:g} s"
         try:
             job = _first_unfinished(result)
-            if job.state == STARTED:
+            if _runs(job):
                 return f"{late}: job {job.id} still runs on {job.info['hostname']}"
             if name not in self.app.conf.task_routes[0]:
                 return (
@@ -315,6 +315,16 @@ class Client:
         if not workers:
             return f"{late}: no worker consumes the queue {queue!r}, where job {job.id} stays"
         return f"{late}: job {job.id} waits in the queue {queue!r} of {len(workers)} worker(s)"
+
+
+def _runs(job: "AsyncResult[Any]") -> bool:
+    """Tell whether a job runs; one that began just now is known to a second later."""
+    deadline = monotonic() + ANSWER_TIMEOUT
+    while True:
+        state: str = job.state
+        if state != PENDING or monotonic() >= deadline:
+            return state == STARTED
+        sleep(RETRY_INTERVAL)
 
 
 def check_timeout(seconds: float) -> float:
