@@ -69,7 +69,8 @@ class Store:
         app: Celery[Any] = Celery(
             broker=self.url(), backend=f"streams.backend:RedisBackend+{url}", set_as_current=False
         )
-        app.conf.update(settings)
+        # What a scheme stands for is celeryconfig's, where another test loaded it.
+        app.conf.update(broker_transport="kombu.transport.redis:Transport", **settings)
         return app
 
     def ends(

@@ -148,8 +148,9 @@ def test_a_script_that_the_server_forgot_is_no_error(store: Store) -> None:
 
 
 def test_a_stock_program_is_woken_and_reads_the_result(store: Store) -> None:
-    stock: Celery[Any] = Celery(broker=store.url(), backend=store.url(), set_as_current=False)
-    (job,) = send(stock)
+    backend = f"celery.backends.redis:RedisBackend+{store.url()}"
+    stock: Celery[Any] = Celery(backend=backend, set_as_current=False)
+    job = stock.AsyncResult(uuid())
     with soon(store.ends, job, 7):
         value, took = seconds(job.get, timeout=5)
 
