@@ -70,17 +70,24 @@ end
 return fetched
 """)
 
-#: What several scripts do: take an entry out of a stream, if its consumer still has it, and
-#: tell its message and how often it was delivered before.
+#: What several scripts do. `take` tells an entry's message and how often it was delivered before,
+#: if a consumer still has it; `drop` removes it, once the message is elsewhere: a script that
+#: fails midway leaves it where it was. Claiming it again for its consumer changes nothing, but
+#: is a write, after which a server out of memory lets a script go on.
 _TAKE = """
 local function take(stream, group, id)
-  if redis.call('XACK', stream, group, id) == 0 then return nil end
+  local pending = redis.call('XPENDING', stream, group, id, id, 1)[1]
+  if not pending then return nil end
+  redis.call('XCLAIM', stream, group, pending[2], 0, id, 'JUSTID')
   local entry = redis.call('XRANGE', stream, id, id)[1]
-  redis.call('XDEL', stream, id)
   if not entry then return nil end
   local fields = {}
   for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
   return fields['message'] or '', tonumber(fields['deliveries'] or 0) or 0
+end
+local function drop(stream, group, id)
+  redis.call('XACK', stream, group, id)
+  redis.call('XDEL', stream, id)
 end
 """
 
@@ -94,6 +101,7 @@ for i = 3, #ARGV do
   if message then
     redis.call(
       'XADD', KEYS[1], '*', 'message', message, 'deliveries', deliveries + tonumber(ARGV[2]))
+    drop(KEYS[2], ARGV[1], ARGV[i])
     count = count + 1
   end
 end
@@ -112,6 +120,7 @@ for _, each in ipairs(held) do
     local message, deliveries = take(KEYS[2], ARGV[1], each[1])
     if message then
       redis.call('XADD', KEYS[1], '*', 'message', message, 'deliveries', deliveries)
+      drop(KEYS[2], ARGV[1], each[1])
       count = count + 1
     end
   end
@@ -124,7 +133,9 @@ return count
 PUT_OFF = Script(f"""{_TAKE}
 local message = take(KEYS[2], ARGV[1], ARGV[2])
 if not message then return 0 end
-return redis.call('ZADD', KEYS[1], ARGV[3], ARGV[4] .. ':' .. message)
+redis.call('ZADD', KEYS[1], ARGV[3], ARGV[4] .. ':' .. message)
+drop(KEYS[2], ARGV[1], ARGV[2])
+return 1
 """)
 
 #: Lay a message among the dead letters.
@@ -135,6 +146,7 @@ local message, deliveries = take(KEYS[2], ARGV[1], ARGV[2])
 if not message then return 0 end
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[5], '*', 'message', message,
   'reason', ARGV[4], 'time', ARGV[3], 'deliveries', deliveries + 1)
+drop(KEYS[2], ARGV[1], ARGV[2])
 return 1
 """)
 
@@ -177,23 +189,14 @@ for k = 2, #KEYS do
   if k == 2 or k % 2 == 1 then
     local stream = KEYS[k]
     for _, each in ipairs(redis.call('XPENDING', stream, group, 'IDLE', lease, '-', '+', most)) do
-      local entry = redis.call('XRANGE', stream, each[1], each[1])[1]
-      local deliveries, text = each[4], ''
-      for i = 1, entry and #entry[2] or 0, 2 do
-        if entry[2][i] == 'deliveries' then
-          deliveries = deliveries + (tonumber(entry[2][i + 1]) or 0)
-        elseif entry[2][i] == 'message' then
-          text = entry[2][i + 1]
-        end
-      end
-      if entry and deliveries >= limit then
-        too_often[#too_often + 1] = {{stream, each[1], text}}
+      local message, deliveries = take(stream, group, each[1])
+      if message and deliveries + 1 >= limit then
+        too_often[#too_often + 1] = {{stream, each[1], message}}
       else
-        if entry then
-          redis.call('XADD', KEYS[2], '*', 'message', text, 'deliveries', deliveries)
+        if message then
+          redis.call('XADD', KEYS[2], '*', 'message', message, 'deliveries', deliveries + 1)
         end
-        redis.call('XACK', stream, group, each[1])
-        redis.call('XDEL', stream, each[1])
+        drop(stream, group, each[1])
       end
     end
     for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
@@ -208,12 +211,17 @@ end
 return too_often
 """)
 
-#: The number of messages of a queue that no consumer has been given yet.
-#: KEYS: delayed, then streams. ARGV: group
+#: The number of messages of a queue that no consumer has been given yet. A key of a wrong type
+#: counts as empty: who fetches from it complains.
+#: KEYS: delayed, then streams and kombu's lists in any order. ARGV: group
 SIZE = Script("""
-local size = redis.call('ZCARD', KEYS[1])
+local function number(...)
+  local reply = redis.pcall(...)
+  return type(reply) == 'number' and reply or 0
+end
+local size = number('ZCARD', KEYS[1])
 for k = 2, #KEYS do
-  size = size + redis.call('XLEN', KEYS[k])
+  size = size + number('LLEN', KEYS[k]) + number('XLEN', KEYS[k])
   local pending = redis.pcall('XPENDING', KEYS[k], ARGV[1])
   if not pending.err then size = size - pending[1] end
 end

@@ -27,10 +27,10 @@ from uuid import uuid4
 from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
 from redis import ConnectionPool, Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from streams import jobs, keys, scripts
-from streams.envelope import Malformed, check
+from streams.envelope import Malformed, check, sender
 from streams.errors import QueueFull, ServerTooOld
 from streams.lease import Lease, by_stream
 
@@ -66,6 +66,8 @@ class Dead(NamedTuple):
     #: Whose job it is, if that can be read.
     job_id: str | None
     reason: str
+    #: The message, as far as it can be read.
+    envelope: Mapping[str, Any]
 
 
 class QoS(redis.QoS):
@@ -84,6 +86,8 @@ class QoS(redis.QoS):
         #: Acknowledged, and not yet told to Redis. Threads append to it.
         self.acknowledged: deque[str] = deque()
         self._lease: Lease | None = None
+        #: For leases, and for whatever comes after the channel is closed.
+        self.client: Any = None
         self._is_closed = False
         #: What its worker went on with when the channel was closed.
         self._kept: set[str] = set()
@@ -93,7 +97,8 @@ class QoS(redis.QoS):
         virtual.QoS.append(self, message, delivery_tag)  # kombu's own for Redis writes it down
         if self._lease is None:
             channel = self.channel
-            self._lease = Lease(channel.new_client(), channel.consumer, channel.lease, self._held)
+            self.client = channel.new_client()
+            self._lease = Lease(self.client, channel.consumer, channel.lease, self._held)
             self._lease.start()
 
     def _held(self) -> set[str] | None:
@@ -203,7 +208,8 @@ class Channel(redis.Channel):
         self._takes_over_at = math.inf
         self._commands: Any = None
         self._no_ack: set[str] = set()
-        self._grouped: set[str] = set()
+        #: All streams that it may hold messages of.
+        self._mine: set[str] = set()
         # A fetch of what is there comes first; where there is nothing, one that waits.
         self._waits = False
         self._asked: list[str] = []
@@ -214,7 +220,6 @@ class Channel(redis.Channel):
         self._complaints: dict[str, float] = {}
         #: What the server's clock is ahead of ours, in seconds.
         self._server_ahead = 0.0
-        self._late: Any = None
         super().__init__(*args, **options)
         self._parameters = self._connparams()
 
@@ -258,8 +263,7 @@ class Channel(redis.Channel):
     def _plain(self) -> Any:
         """A client that adds no prefix to keys: our own scripts take whole ones."""
         if self.closed:  # a job that ran on is acknowledged
-            self._late = self._late or self.new_client()
-            return self._late
+            return self.qos.client
         return Redis(connection_pool=self.pool) if self.global_keyprefix else self._create_client()
 
     # Publish -------------------------------------------------------------------------
@@ -311,6 +315,7 @@ class Channel(redis.Channel):
             uptime = self.connection.check_server(self._plain)
             patience = max(self.lease / 3, self.lease - uptime)
             self._takes_over_at = min(self._takes_over_at, monotonic() + patience)
+            self._mine.update(self._streams(queue))
             if no_ack:
                 self._no_ack.add(queue)
         return super().basic_consume(queue, no_ack, *args, **options)
@@ -458,7 +463,7 @@ class Channel(redis.Channel):
         try:
             message = check(fields.get(b"message", b""))
         except Malformed as error:
-            self._answer(Dead(queue, error.job_id, str(error)), tag)
+            self._answer(Dead(queue, error.job_id, str(error), {}), tag)
             return None
         due = _due(message)
         if due and due > time() + self._server_ahead + AHEAD + ROUND:
@@ -480,13 +485,14 @@ class Channel(redis.Channel):
         stream, _, entry_id = tag.rpartition("/")
         delayed = keys.delayed(keys.queue_of(stream))
         step = self.priority(self._get_message_priority(message, reverse=False))
-        scripts.PUT_OFF(self._plain, [delayed, stream], keys.GROUP, entry_id, due, step)
+        self._run(scripts.PUT_OFF, [delayed, stream], keys.GROUP, entry_id, due, step)
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:
         """Return one message; raises Empty if there is none."""
         if self._is_listed(queue):
             return super()._get(queue)
         streams = self._streams(queue)
+        self._mine.update(streams)
         for _ in range(2):
             try:
                 names, argv = self._fetch(streams, 1)
@@ -515,6 +521,10 @@ class Channel(redis.Channel):
             names, argv = self._fetch([], 0)
             try:
                 scripts.FETCH(self._plain, names, *argv)
+            except ResponseError as error:
+                self._undo_acknowledging()
+                self._complain(error)
+                break
             except BaseException:
                 self._undo_acknowledging()
                 raise
@@ -528,15 +538,15 @@ class Channel(redis.Channel):
         """Hand messages back, to be fetched before all others."""
         for stream, ids in by_stream(tags).items():
             pair = [self._returned(stream), stream]
-            scripts.HAND_BACK(self._plain, pair, keys.GROUP, deliveries, *ids)
+            self._run(scripts.HAND_BACK, pair, keys.GROUP, deliveries, *ids)
 
     def hand_back_all(self, kept: Iterable[str]) -> None:
         """Hand back all that Redis knows this consumer to hold, but for what is kept."""
         kept_ids = by_stream(kept)
-        for stream in self._grouped:
+        for stream in self._mine:
             pair = [self._returned(stream), stream]
             argv = (keys.GROUP, self.consumer, *kept_ids.get(stream, ()))
-            scripts.HAND_BACK_ALL(self._plain, pair, *argv)
+            self._run(scripts.HAND_BACK_ALL, pair, *argv)
 
     def requeue(self, tag: str) -> None:
         """Hand one message back that counts as delivered, until that was too often."""
@@ -545,7 +555,8 @@ class Channel(redis.Channel):
         if deliveries < self.max_deliveries:
             self.hand_back([tag], 1)
         else:
-            self._answer_too_often(tag, message.headers, "were lost with it or gave it back")
+            sent = message._raw  # noqa: SLF001 - kombu's
+            self._answer_too_often(tag, sent, "were lost with it or gave it back")
 
     def bury(self, tag: str, reason: str) -> bool:
         """Lay a message among the dead letters; False if somebody else has it by now."""
@@ -553,7 +564,7 @@ class Channel(redis.Channel):
         dead = keys.dead(keys.queue_of(stream))
         now = datetime.now(UTC).isoformat(timespec="seconds")
         argv = (keys.GROUP, entry_id, now, reason, MOST_DEAD)
-        return bool(scripts.BURY(self._plain, [dead, stream], *argv))
+        return bool(self._run(scripts.BURY, [dead, stream], *argv))
 
     def dead_letter(self, delivery_tag: str, reason: str) -> None:
         """Lay a message that was delivered among the dead letters, and acknowledge it."""
@@ -566,10 +577,11 @@ class Channel(redis.Channel):
             self.on_dead_letter(dead)
         self.bury(tag, dead.reason)
 
-    def _answer_too_often(self, tag: str, headers: Mapping[str, Any], what: str) -> None:
+    def _answer_too_often(self, tag: str, envelope: Mapping[str, Any], what: str) -> None:
         queue = keys.queue_of(tag.rpartition("/")[0]).removeprefix(self.global_keyprefix)
         reason = f"delivered {self.max_deliveries} times, and the workers {what}"
-        self._answer(Dead(queue, headers.get("id"), reason), tag)
+        job_id, _ = sender(envelope)
+        self._answer(Dead(queue, job_id, reason, envelope), tag)
 
     # Once in a while -----------------------------------------------------------------
 
@@ -581,10 +593,7 @@ class Channel(redis.Channel):
         self._next_round = now + ROUND
         for queue in self.active_queues:
             if not self._is_listed(queue):
-                try:
-                    self._round(queue)
-                except ResponseError as error:
-                    self._complain(error)
+                self._round(queue)
 
     def _round(self, queue: str) -> None:
         steps = [str(step) for step in self.priority_steps]
@@ -594,14 +603,25 @@ class Channel(redis.Channel):
         lease = int(1000 * self.lease) if monotonic() > self._takes_over_at else 0
         forgotten = int(1000 * max(FORGOTTEN, 4 * self.lease))
         argv = (keys.GROUP, AHEAD, lease, self.max_deliveries, forgotten, BATCH, *steps)
-        now, *too_often = scripts.TEND(self._plain, [*map(self._key, names)], *argv)
+        reply = self._run(scripts.TEND, [*map(self._key, names)], *argv)
+        if not reply:
+            return
+        now, *too_often = reply
         self._server_ahead = float(now) - time()
         for stream, entry_id, text in too_often:
             try:
-                headers = check(text)["headers"]
+                envelope = check(text)
             except Malformed as error:
-                headers = {"id": error.job_id}
-            self._answer_too_often(_tag(_text(stream), _text(entry_id)), headers, "died with it")
+                envelope = {"headers": {"id": error.job_id}}
+            self._answer_too_often(_tag(_text(stream), _text(entry_id)), envelope, "died with it")
+
+    def _run(self, script: scripts.Script, names: list[str], *argv: Any) -> Any:
+        """Run a script and return its reply; None if the server refuses, for now."""
+        try:
+            return script(self._plain, names, *argv)
+        except ResponseError as error:
+            self._complain(error)
+            return None
 
     def _complain(self, error: ResponseError) -> None:
         """Mend what can be mended; log what cannot, and leave the server alone for a second."""
@@ -617,6 +637,9 @@ class Channel(redis.Channel):
                 error = another
             else:
                 return
+        if isinstance(error, ReadOnlyError):  # a replica: its name may lead to another server soon
+            self.pool.disconnect()
+            self.client.connection_pool.disconnect()
         self._pause_until = monotonic() + ROUND
         if monotonic() > self._complaints.get(str(error), 0):
             self._complaints[str(error)] = monotonic() + COMPLAINT_INTERVAL
@@ -629,15 +652,14 @@ class Channel(redis.Channel):
             except ResponseError as error:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
-            self._grouped.add(stream)
 
     # Whole queues --------------------------------------------------------------------
 
     def _size(self, queue: str) -> int:
         """Return the number of messages that wait, those for later among them."""
-        names = [self._key(keys.delayed(queue)), *self._streams(queue)]
-        waiting: int = scripts.SIZE(self._plain, names, keys.GROUP)
-        return waiting + int(super()._size(queue))
+        lists = (self._key(self._q_for_pri(queue, step)) for step in self.priority_steps)
+        names = [self._key(keys.delayed(queue)), *self._streams(queue), *lists]
+        return int(scripts.SIZE(self._plain, names, keys.GROUP))
 
     def _purge(self, queue: str) -> int:
         """Remove the messages that wait, and return how many there were."""
@@ -647,9 +669,13 @@ class Channel(redis.Channel):
             gone += batch
         return gone
 
-    def _delete(self, queue: str, *args: Any, **options: Any) -> None:
-        super()._delete(queue, *args, **options)
-        self._plain.unlink(self._key(keys.delayed(queue)), *self._streams(queue))
+    def queue_delete(self, queue: str, *args: Any, **options: Any) -> None:
+        """Delete a queue with all it holds, dead letters excepted."""
+        if options.get("if_empty") and self._size(queue):
+            return
+        super().queue_delete(queue, *args, **options)
+        if not self._is_listed(queue):
+            self._plain.unlink(self._key(keys.delayed(queue)), *self._streams(queue))
 
     def _has_queue(self, queue: str, **options: Any) -> bool:
         return bool(self._plain.exists(*self._streams(queue))) or super()._has_queue(
@@ -659,14 +685,22 @@ class Channel(redis.Channel):
     def close(self) -> None:
         """Close, and hand back what is held, if Redis answers."""
         self._finish_fetch()
+        if self._qos:  # before its connections are closed
+            self._qos.restore_unacked_once()
         super().close()
 
     def _finish_fetch(self) -> None:
-        """Wait for the reply to the fetch under way, a second at most, and hand back what came."""
+        """End the fetch under way; what it brought is handed back with all the rest."""
         connection, self._in_poll = self._in_poll, None
         if connection:
             self._undo_acknowledging()  # twice does no harm
             try:
+                # Which number a connection has, a server tells that speaks the third protocol;
+                # any other is waited for, a second at most.
+                known = connection.handshake_metadata or {}
+                number = known.get(b"id") or known.get("id")
+                if number:
+                    self._plain.client_unblock(number)
                 connection.read_response()
             except (OSError, RedisError):
                 connection.disconnect()
