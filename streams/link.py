@@ -7,12 +7,15 @@ socket's time-out, which is minutes by default and knows no caller's deadline.
 import select
 import selectors
 from collections.abc import Iterable, Iterator, Sequence
+from threading import BoundedSemaphore
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 #: Keys or channels that one command names, so that no other client waits long.
 BATCH = 1000
+#: Connections to read by: a connection takes longer to make than a few readings.
+MOST_READERS = 8
 
 
 class Link:
@@ -58,14 +61,23 @@ class Query(Link):
 
 
 class Reader:
-    """Reads keys, by as many connections as there are readers at a time."""
+    """Reads keys, by as many connections as there are readers at a time, up to a limit."""
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool
         self._idle: list[Query] = []
+        self._free = BoundedSemaphore(MOST_READERS)
 
     def read(self, keys: Sequence[bytes], seconds: float) -> list[Any]:
         """Return what the keys hold; no reply may take longer than `seconds`."""
+        if not self._free.acquire(timeout=seconds):
+            raise TimeoutError("others read, for so long that the server may be gone")
+        try:
+            return self._read_by_one(keys, seconds)
+        finally:
+            self._free.release()
+
+    def _read_by_one(self, keys: Sequence[bytes], seconds: float) -> list[Any]:
         while self._idle:
             try:
                 query = self._idle.pop()

@@ -39,7 +39,6 @@ end
 return 1
 """
 
-_ENDED = frozenset({SUCCESS, FAILURE, REVOKED})
 #: What a state does not replace. A job that was given up may turn out to have ended well.
 _KEPT = {
     SUCCESS: frozenset({SUCCESS}),
@@ -49,14 +48,12 @@ _KEPT = {
 #: What STARTED replaces where it is said of a job by somebody who looks on.
 _NOT_STARTED = frozenset({PENDING, RETRY, STARTED})
 
-assert _ENDED == READY_STATES
-
 
 class Rule:
     """What may be replaced by a state."""
 
     def __init__(self, state: str, *, looked_on: bool = False) -> None:
-        self._names = _NOT_STARTED if looked_on else _KEPT.get(state, _ENDED)
+        self._names = _NOT_STARTED if looked_on else _KEPT.get(state, READY_STATES)
         self._keeps = not looked_on
 
     def allows(self, stored: str) -> bool:

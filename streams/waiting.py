@@ -148,7 +148,10 @@ class ResultConsumer(BaseResultConsumer):
 
     def consume_from(self, task_id: str) -> None:
         """Note that a result is waited for; what that takes is done when somebody waits."""
-        self._want(self._channel(task_id))
+        with self._lock:
+            self._want(self._channel(task_id))
+            if self._leader and self._subscription:
+                self._subscribe_or_lose(self._subscription)
 
     def cancel_for(self, task_id: str) -> None:
         """Note that a result is not waited for any more.
