@@ -78,7 +78,12 @@ def test_redis_is_durable_and_published_on_this_machine_alone() -> None:
 
     assert redis["ports"] == ["${REDIS_BIND:-127.0.0.1}:${REDIS_PORT:-6379}:6379"]
     assert redis["volumes"] == ["redis:/data"]
-    assert redis["command"][-2:] == ["--maxmemory", "2gb"]
+    assert redis["command"][-4:] == [
+        "--maxmemory",
+        "2gb",
+        "--appendfsync",
+        "${APPENDFSYNC:-always}",
+    ]
     assert redis["deploy"]["resources"]["limits"]["memory"] == "3g"
     assert "appendonly yes" in read("deploy/redis.conf")
     assert "appendfsync always" in read("deploy/redis.conf")
