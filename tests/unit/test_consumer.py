@@ -14,8 +14,8 @@ from kombu.transport.virtual import Channel as VirtualChannel
 from kombu.transport.virtual import Message
 
 from cluster.errors import DeadLetter
+from streams.channel import Dead
 from streams.consumer import Consumer
-from streams.transport import Dead
 from tests.messages import JOB, body, message
 
 
