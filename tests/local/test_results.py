@@ -418,6 +418,26 @@ def test_two_threads_wait_for_the_same_group(store: Store, app: Any) -> None:
         assert [each.result() for each in values] == [[*range(200)]] * 2
 
 
+def test_a_result_that_two_threads_learn_of_is_fulfilled_once(app: Any) -> None:
+    job = app.AsyncResult(uuid())
+    fulfilled: list[int] = []
+    job.then(lambda _: None)
+    stock = job._maybe_set_cache
+
+    def slowly(meta: Any) -> None:
+        sleep(0.1)
+        fulfilled.append(1)
+        stock(meta)
+
+    job._maybe_set_cache = slowly
+    meta = {"status": "SUCCESS", "result": 1, "task_id": job.id}
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(2):
+            pool.submit(app.backend.result_consumer.on_state_change, dict(meta), None)
+
+    assert fulfilled == [1]
+
+
 def test_many_threads_wait_and_each_is_told_at_once(store: Store, app: Any) -> None:
     jobs = [app.AsyncResult(uuid()) for _ in range(30)]
     took: dict[int, float] = {}
@@ -439,6 +459,37 @@ def test_many_threads_wait_and_each_is_told_at_once(store: Store, app: Any) -> N
         thread.join()
 
     assert max(took.values()) < AT_ONCE
+
+
+def test_a_thread_that_is_busy_with_news_keeps_no_other_waiting(store: Store, app: Any) -> None:
+    busy, other = app.AsyncResult(uuid()), app.AsyncResult(uuid())
+    with (
+        ThreadPoolExecutor(1) as pool,
+        soon(store.ends, busy, {}, "PROGRESS", seconds=0.3),
+        soon(store.ends, other, 7, seconds=0.5),
+        soon(store.ends, busy, 8, seconds=0.6),
+    ):
+        listens = pool.submit(busy.get, timeout=10, on_message=lambda _: sleep(1.5))
+        sleep(0.1)
+        value, took = seconds(other.get, timeout=5)
+
+    assert (value, listens.result()) == (7, 8)
+    assert took < 0.5 + AT_ONCE
+
+
+def test_there_is_always_somebody_who_listens(store: Store, app: Any) -> None:
+    for _ in range(5):
+        jobs = [app.AsyncResult(uuid()) for _ in range(10)]
+        with ThreadPoolExecutor(10) as pool:
+            waiting = [pool.submit(seconds, job.get, timeout=10) for job in jobs]
+            sleep(0.2)
+            for job in jobs[:-1]:
+                store.ends(job)
+            sleep(0.2)
+            store.ends(jobs[-1])
+            took = [each.result()[1] for each in waiting]
+
+        assert max(took) < 0.4 + AT_ONCE
 
 
 def test_a_group_in_a_group_has_one_deadline(store: Store, app: Any) -> None:
