@@ -65,6 +65,8 @@ class Wait:
         self._told: dict[str, Any] = {}
         #: When the keys are to be read next, and were read last, by the monotonic clock.
         self.read_at, self.was_read = 0.0, -math.inf
+        #: Jobs whose keys alone are to be read at once.
+        self.due: set[str] = set()
         self.patience, self.backoff = PATIENCE, BACKOFF
         self.error: Exception | None = None
         #: Whether it waits for the server to confirm a subscription.
@@ -260,14 +262,20 @@ class ResultConsumer(BaseResultConsumer):
         if not wait.open:
             return
         now = monotonic()
+        with self._lock:
+            due, wait.due = wait.due, set()
         if now >= wait.read_at or (now >= deadline and now - wait.was_read > FRESH):
-            self._read(wait, deadline - now)
+            if self._read(wait, wait.unended(), deadline - now):
+                wait.was_read = monotonic()
+                wait.read_at = wait.was_read + INTERVAL
+        elif due:
+            self._read(wait, list(due), deadline - now)
 
-    def _read(self, wait: Wait, left: float) -> None:
-        """Read the keys that are waited for, within what is left of the time."""
+    def _read(self, wait: Wait, job_ids: list[str], left: float) -> bool:
+        """Read keys that are waited for, within what is left of the time; tell whether it went."""
         patience = max(min(left, wait.patience), LEAST_PATIENCE)
         try:
-            found = self._read_keys(wait.unended(), patience)
+            found = self._read_keys(job_ids, patience)
         except AuthenticationError:
             raise
         except self._connection_errors as error:
@@ -277,12 +285,11 @@ class ResultConsumer(BaseResultConsumer):
             wait.patience = min(2 * wait.patience, MOST_PATIENCE)
             wait.read_at = monotonic() + wait.backoff
             wait.backoff = min(2 * wait.backoff, MOST_BACKOFF)
-            return
+            return False
         wait.error, wait.patience, wait.backoff = None, PATIENCE, BACKOFF
-        wait.was_read = monotonic()
-        wait.read_at = wait.was_read + INTERVAL
         for job_id, payload in found:
             self._take(job_id, self.backend.decode_result(payload), len(payload))
+        return True
 
     def read(self, key: bytes) -> Any:
         """Return what a key holds, in a wait; None where that cannot be found out just now."""
@@ -449,10 +456,18 @@ class ResultConsumer(BaseResultConsumer):
                     wait.read_now()
 
     def _announced(self, payload: Any) -> None:
+        job_id = self.backend.job_of(payload)
+        if job_id:  # too large for a notice
+            with self._lock:
+                for wait in self._waits:
+                    if job_id in wait.open:
+                        wait.due.add(job_id)
+                        wait.woken.set()
+            return
         try:
             meta = self.backend.decode_result(payload)
             job_id = meta["task_id"]
-        except Exception:  # noqa: BLE001 - too large for a notice, or none: the key tells
+        except Exception:  # noqa: BLE001 - whoever waits for it reads what is stored, and raises
             with self._lock:
                 for wait in self._waits:
                     if wait.results:

@@ -407,6 +407,22 @@ def test_two_threads_get_thousands_of_results(store: Store, app: Any) -> None:
         assert [*pool.map(work, range(2))] == [[*range(count)]] * 2
 
 
+def test_a_large_member_of_a_group_has_no_other_read(store: Store, app: Any) -> None:
+    (first,) = send(app)
+    store.ends(first, 0, "SUCCESS", app.thread_oid)
+    first.get(timeout=5)
+    jobs = send(app, 20)
+    called = calls(store.redis())
+
+    def end() -> None:
+        for job in jobs:
+            store.ends(job, "x" * 2 * LARGE, "SUCCESS", app.thread_oid)
+
+    with soon(end):
+        assert len(GroupResult(uuid(), jobs, app=app).get(timeout=10)) == 20
+    assert called().get("mget", 0) < 15
+
+
 def test_two_threads_wait_for_the_same_group(store: Store, app: Any) -> None:
     jobs = send(app, 200)
     group = GroupResult(uuid(), jobs, app=app)
@@ -483,8 +499,12 @@ def test_there_is_always_somebody_who_listens(store: Store, app: Any) -> None:
         with ThreadPoolExecutor(10) as pool:
             waiting = [pool.submit(seconds, job.get, timeout=10) for job in jobs]
             sleep(0.2)
-            for job in jobs[:-1]:
-                store.ends(job)
+            with store.redis().pipeline() as at_once:
+                for job in jobs[:-1]:
+                    key = f"celery-task-meta-{job.id}"
+                    payload = app.backend.payload(job.id, 1, "SUCCESS")
+                    at_once.set(key, payload).publish(key, payload)
+                at_once.execute()
             sleep(0.2)
             store.ends(jobs[-1])
             took = [each.result()[1] for each in waiting]
