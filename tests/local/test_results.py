@@ -16,7 +16,6 @@ from redis.exceptions import AuthenticationError
 
 from streams.store import LARGE, Rule
 from tests.local.store import Proxy, Store, calls, soon
-from tests.waiting import eventually
 
 #: Seconds that a notice takes at most, and that a poll does.
 AT_ONCE, IN_A_SECOND = 0.3, 1.4
@@ -275,6 +274,13 @@ def test_a_result_that_was_not_announced_is_found_within_a_second(store: Store, 
 
     assert value == 7
     assert took < 0.2 + IN_A_SECOND
+
+
+def test_the_deadline_finds_a_result_that_was_not_announced(store: Store, app: Any) -> None:
+    (job,) = send(app)
+    payload = app.backend.payload(job.id, 7, "SUCCESS")
+    with soon(store.redis().set, f"celery-task-meta-{job.id}", payload):
+        assert job.get(timeout=0.6) == 7
 
 
 def test_all_connections_killed_is_no_error(store: Store, app: Any) -> None:
@@ -543,11 +549,13 @@ def test_members_of_a_group_come_as_they_end(store: Store, app: Any) -> None:
 
 
 def test_a_result_that_was_forgotten_is_not_remembered(store: Store, app: Any) -> None:
+    (before,) = send(app)
+    store.ends(before, 0, "SUCCESS", app.thread_oid)
+    before.get(timeout=5)
     first, second = send(app, 2)
     for job in (first, second):
         store.ends(job, 1, "SUCCESS", app.thread_oid)
     assert second.get(timeout=5) == 1
-    eventually("both came", first.ready)
     job_id = first.id
     first.forget()
 
