@@ -178,6 +178,8 @@ class Client:
                     ]
             except broker.AWAY as error:  # the batch itself, sent as the block ends
                 raise broker.unreachable(self.app, error) from None
+            backend: Any = self.app.backend
+            backend.add_pending_results(results, weak=True)  # read together, not one by one
             values = [self._value(result, task, deadline, timeout) for result in results]
         for result in results:
             self._forget_if_large(result)

@@ -15,7 +15,7 @@ from celery.states import FAILURE, PENDING, SUCCESS
 
 from streams import store
 from streams.store import Rule
-from streams.waiting import ResultConsumer, Wait, jobs
+from streams.waiting import ResultConsumer
 
 _stock: Any = redis  # its type stubs leave out most of it
 _celery: Any = _state
@@ -48,11 +48,11 @@ class RedisBackend(redis.RedisBackend):
     expires: Any
     failure_expires: Any
     result_consumer: Any
-    _add_pending_result: Callable[..., Any]
     _chord_expires: Any
     _ensure_not_eager: Callable[[], None]
     _ensure_retryable: Callable[..., Any]
     _get_result_meta: Callable[..., Any]
+    _wait_for_pending: Callable[..., Any]
     _MAX_STR_VALUE_SIZE: int
 
     ResultConsumer = ResultConsumer
@@ -101,7 +101,7 @@ class RedisBackend(redis.RedisBackend):
         and Redis told that this very payload may be replaced.
         """
         sender = getattr(request, "reply_to", None)
-        channel = self.sender_channel(sender) if sender else ""
+        channel = self.channel_of(sender) if sender else ""
         found: Any = ""
         while True:
             arguments = (payload, int(expires or 0), channel, *rule.arguments(found))
@@ -125,18 +125,10 @@ class RedisBackend(redis.RedisBackend):
 
     # Waiting ---------------------------------------------------------------------------
 
-    def sender_channel(self, oid: str) -> bytes:
-        """Return the channel where the results of jobs that a thread sent are announced."""
-        return self._sender_prefix + oid.encode()
-
-    def is_of_sender(self, channel: bytes) -> bool:
-        """Tell whether a channel is one of those."""
-        return channel.startswith(self._sender_prefix)
-
-    @cached_property
-    def _sender_prefix(self) -> bytes:
+    def channel_of(self, oid: str) -> bytes:
+        """Return the channel where the results of jobs that `oid` sent are announced."""
         prefix: Any = self.task_keyprefix
-        return bytes(prefix.removesuffix(b"celery-task-meta-")) + b"celery-reply-"
+        return bytes(prefix.removesuffix(b"celery-task-meta-")) + b"celery-reply-" + oid.encode()
 
     def job_of(self, notice: Any) -> str | None:
         """Return the id of the job that a notice names by its key, if it does."""
@@ -149,20 +141,7 @@ class RedisBackend(redis.RedisBackend):
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Note that a job is sent: its result will be announced to this thread."""
         if not _celery.task_join_will_block():
-            self.result_consumer.sent(task_id, self.sender_channel(self.app.thread_oid))
-
-    def add_pending_result(  # type: ignore[override]
-        self, result: Any, *, weak: bool = False, start_drainer: bool = True
-    ) -> Any:
-        """Have a result told what becomes of its job, once somebody waits."""
-        if start_drainer:
-            self.result_consumer.drainer.start()
-        meta = self.result_consumer.take_early(result.id)
-        if meta:
-            result._maybe_set_cache(meta)  # noqa: SLF001 - Celery's way
-        else:
-            self._add_pending_result(result.id, result, weak=weak)
-        return result
+            self.result_consumer.sent(task_id, self.app.thread_oid)
 
     def iter_native(  # type: ignore[override]
         self,
@@ -179,24 +158,16 @@ class RedisBackend(redis.RedisBackend):
         for member in result.results:
             members.setdefault(member.id, []).append(member)
         groups = [member for member in result.results if hasattr(member, "results")]
-        wait = Wait(jobs(result), on_message)
-        for _ in self.result_consumer.rounds(wait, timeout, on_interval):
-            while wait.ended:
-                for member in members.pop(wait.ended.popleft(), ()):
+        waiting = self._wait_for_pending(
+            result, timeout=timeout, on_interval=on_interval, on_message=on_message
+        )
+        for ended in waiting:
+            while ended:
+                for member in members.pop(ended.popleft(), ()):
                     yield member.id, member._cache  # noqa: SLF001 - Celery's way
         # Celery gets the members of a group in a group without a deadline: by now they ended.
         for group in groups:
             yield group.id, group.children
-
-    def get(self, key: Any) -> Any:
-        """Return what a key holds; in a wait, within its time."""
-        consumer = self.result_consumer
-        return consumer.read(key) if consumer.is_in_a_wait else super().get(key)
-
-    def forget(self, task_id: str) -> None:
-        """Remove a result, and what is known of it here."""
-        self.result_consumer.forget(task_id)
-        super().forget(task_id)
 
     # Chords ----------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """The result store alone: what replaces what, and that whoever waits is told, and in time."""
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -197,8 +198,8 @@ def test_an_error_and_a_custom_state_are_told(store: Store, app: Any) -> None:
 
 def test_a_thousand_jobs_take_one_subscription_and_hardly_a_reading(store: Store, app: Any) -> None:
     (first,) = send(app)
-    store.ends(first, 0, "SUCCESS", app.thread_oid)
-    first.get(timeout=5)
+    with soon(store.ends, first, 0, "SUCCESS", app.thread_oid):
+        first.get(timeout=5)  # from here on the program listens
     called = calls(store.redis())
     jobs = send(app, 1000)
     for number, job in enumerate(jobs):
@@ -211,14 +212,12 @@ def test_a_thousand_jobs_take_one_subscription_and_hardly_a_reading(store: Store
     assert counts["evalsha"] == 1000
 
 
-def test_channels_that_nobody_waits_on_are_left(store: Store, app: Any) -> None:
-    for _ in range(250):
-        job = app.AsyncResult(uuid())
-        store.ends(job)
-        job.get(timeout=5)
-        del job
+def test_nobody_subscribes_to_a_job(store: Store, app: Any) -> None:
+    for job in (app.AsyncResult(uuid()), *send(app)):
+        with soon(store.ends, job, seconds=0.1):
+            job.get(timeout=5)
 
-    assert len(store.redis().pubsub_channels("celery-task-meta-*")) < 150
+        assert store.redis().pubsub_channels() == [app.backend.channel_of(app.thread_oid)]
 
 
 def test_callbacks_are_called_while_another_result_is_waited_for(store: Store, app: Any) -> None:
@@ -442,22 +441,21 @@ def test_two_threads_wait_for_the_same_group(store: Store, app: Any) -> None:
 
 def test_a_result_that_two_threads_learn_of_is_fulfilled_once(app: Any) -> None:
     job = app.AsyncResult(uuid())
-    fulfilled: list[int] = []
-    job.then(lambda _: None)
-    stock = job._maybe_set_cache
+    called: list[int] = []
+    job.then(lambda _: called.append(1))
+    stock = job._set_cache
 
     def slowly(meta: Any) -> None:
         sleep(0.1)
-        fulfilled.append(1)
         stock(meta)
 
-    job._maybe_set_cache = slowly
+    job._set_cache = slowly
     meta = {"status": "SUCCESS", "result": 1, "task_id": job.id}
     with ThreadPoolExecutor(2) as pool:
         for _ in range(2):
-            pool.submit(app.backend.result_consumer.on_state_change, dict(meta), None)
+            pool.submit(app.backend.result_consumer.on_state_change, dict(meta))
 
-    assert fulfilled == [1]
+    assert called == [1]
 
 
 def test_many_threads_wait_and_each_is_told_at_once(store: Store, app: Any) -> None:
@@ -561,3 +559,19 @@ def test_a_result_that_was_forgotten_is_not_remembered(store: Store, app: Any) -
 
     with pytest.raises(CeleryTimeout):
         app.AsyncResult(job_id).get(timeout=0.2)
+
+
+def test_a_forked_process_waits_by_connections_of_its_own(store: Store, app: Any) -> None:
+    (first, job) = send(app, 2)
+    with soon(store.ends, first, 1, "SUCCESS", app.thread_oid):
+        first.get(timeout=5)
+    child = os.fork()
+    if not child:
+        value, took = seconds(job.get, timeout=5)
+        os._exit(0 if value == 7 and took < 1.5 else 1)
+    with soon(store.ends, job, 7, "SUCCESS", app.thread_oid):
+        value, _ = seconds(job.get, timeout=5)
+    _, status = os.waitpid(child, 0)
+
+    assert value == 7
+    assert status == 0
