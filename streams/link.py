@@ -27,14 +27,14 @@ class Link:
 
     def subscribe(self, channel: bytes, seconds: float, interval: float) -> PubSub:
         """Return a subscription, which asks for a sign of life after so long without any."""
-        kind, options = self._connection(_limited(seconds), interval)
+        kind, options = self._connection(min(max(seconds, LEAST), MOST), interval)
         subscription = PubSub(ConnectionPool(kind, **options))
         subscription.subscribe(channel)
         return subscription
 
     def read(self, keys: Sequence[bytes], seconds: float) -> list[Any]:
         """Return what the keys hold, None for those that are not there; threads take turns."""
-        seconds = _limited(seconds)
+        seconds = min(max(seconds, LEAST), MOST)
         if not self._reading.acquire(timeout=seconds):
             raise TimeoutError("others read, for so long that the server may be gone")
         try:
@@ -62,7 +62,3 @@ class Link:
         once: Any = {"retry": None, "retry_on_timeout": False, "retry_on_error": []}
         health = {"health_check_interval": interval}
         return pool.connection_class, {**pool.connection_kwargs, **limits, **once, **health}
-
-
-def _limited(seconds: float) -> float:
-    return min(max(seconds, LEAST), MOST)

@@ -1,8 +1,8 @@
 """Waiting for results: woken by notices, and never dependent on one.
 
-A worker announces a result on the channel of whoever sent the job, to which a caller
-subscribes once. Each waiting thread reads its results' keys, too: when it begins, once a
-second, and at its deadline; more often for jobs whose notices go elsewhere.
+A worker announces a result on the channel of whoever sent the job, who subscribes once. Each
+waiting thread reads its results' keys, too: once a second and at its deadline, and more often
+for jobs whose notices go elsewhere.
 """
 
 import logging
@@ -43,9 +43,8 @@ class Wait:
         self.is_for_any = not self.open
         self.woken = threading.Event()
         self.deadline = deadline
-        #: When the keys are to be read next, by the monotonic clock.
-        self.read_at = 0.0 if self.open else math.inf
-        self.pause = QUICK
+        #: When the keys are to be read next, and how much later again.
+        self.read_at, self.pause = (0.0 if self.open else math.inf), QUICK
         self.error: Exception | None = None
 
     def tell(self, job_id: str, meta: Any) -> None:
@@ -73,14 +72,14 @@ class ResultConsumer(BaseResultConsumer):
         self._reset()
 
     def _reset(self) -> None:
-        """Begin anew, with no connection: at first, and in a forked process."""
+        """Begin anew, without connections: at first, and in a forked process."""
         self._process = os.getpid()
         self._oid = self.app.thread_oid
         #: Jobs that are announced to `_oid`; those whose keys are to be read all the same.
         self._sent: set[str] = set()
         self._unread: set[str] = set()
         self._waits: set[Wait] = set()
-        #: For callbacks: stands for all results that no thread waits for.
+        #: Stands for results with callbacks that no thread waits for.
         self._others = Wait()
         self._others.read_at = 0.0
         self._setting = threading.Lock()
