@@ -14,6 +14,7 @@ from celery.exceptions import BackendStoreError
 from celery.states import FAILURE, PENDING, SUCCESS
 
 from streams import store
+from streams.scripts import FOR_ACCEPTED
 from streams.store import Rule
 from streams.waiting import ResultConsumer, Wait, jobs
 
@@ -26,7 +27,7 @@ CHORD_EXPIRES = 30 * 86_400
 
 #: Celery's count of a chord's members, each once. Told again after the reply was lost, it
 #: grants the same claim on the callback again; a chord that is complete soon expires.
-COUNT = f"""
+COUNT = f"""{FOR_ACCEPTED}
 local function count() {_stock.CHORD_PART_RETURN_LUA} end
 local counted = count()
 if counted[3] and counted[4] == 0 and redis.call('GET', KEYS[6]) == ARGV[8] then
