@@ -5,9 +5,10 @@ import sys
 from typing import Any
 
 
-def chance() -> random.Random:
-    """Return a source of numbers that are others in each run."""
-    seed = random.SystemRandom().randrange(2**32)
+def chance(seed: int | None = None) -> random.Random:
+    """Return a source of numbers that are others in each run, or those of a seed."""
+    if seed is None:
+        seed = random.SystemRandom().randrange(2**32)
     sys.stdout.write(f"seed {seed}\n")
     return random.Random(seed)  # noqa: S311 - a test's input, no secret
 

@@ -1,0 +1,58 @@
+"""The options of the fault suite, and what its two parts share."""
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import seed
+from tests.faults.report import Report
+
+STACK = Path(__file__).parent / "stack"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of `make test_faults`; `make test` runs the plain part, without any."""
+    group = parser.getgroup("faults")
+    group.addoption("--stack", action="store_true", help="the faults of the compose stack, too")
+    group.addoption("--stock", action="store_true", help="against stock kombu: nothing is asserted")
+    group.addoption("--report", action="store_true", help="write the table of docs/reliability.md")
+    group.addoption("--seed", type=int, help="the seed that a failed test has printed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the transport before any of its settings is read."""
+    if config.getoption("--stock", default=False):
+        os.environ["REDIS_TRANSPORT"] = "lists"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the faults of the compose stack where nobody asks for them: they take long."""
+    if collection_path == STACK and not config.getoption("--stack", default=False):
+        return True
+    return None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let tests fail against stock kombu: what they count is what is wanted."""
+    if config.getoption("--stock", default=False):
+        for item in items:
+            item.add_marker(pytest.mark.xfail(reason="stock kombu", strict=False))
+
+
+@pytest.fixture(scope="session")
+def report(pytestconfig: pytest.Config) -> Iterator[Report]:
+    """The account of each fault; it becomes the table of the document where that is asked for."""
+    report = Report("lists" if pytestconfig.getoption("--stock", default=False) else "streams")
+    yield report
+    report.save()
+    if pytestconfig.getoption("--report", default=False):
+        report.write()
+
+
+@pytest.fixture
+def chance(pytestconfig: pytest.Config) -> random.Random:
+    """The source of all that is random in a test; its seed is printed."""
+    return seed.chance(pytestconfig.getoption("--seed", default=None))
