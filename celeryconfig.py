@@ -34,9 +34,11 @@ for _variable in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
 broker_url = os.environ.get("CELERY_BROKER_URL") or with_password_file(_broker)
 result_backend = os.environ.get("CELERY_RESULT_BACKEND") or with_password_file(_redis)
 
-# What the scheme of a Redis URL stands for: kombu's transport, with a defect mended, and
-# Celery's result store, which tells more of a chord that failed.
-TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "cluster.transport:Transport"))
+# What the scheme of a Redis URL stands for: the transport that loses nothing, or, with "lists",
+# kombu's own, to compare; and the result store for values of any size.
+_is_stock = limits.choice("REDIS_TRANSPORT", "streams", "lists") == "lists"
+if not _is_stock:
+    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "streams.transport:Transport"))
 BACKEND_ALIASES.update(dict.fromkeys(("redis", "rediss"), "cluster.backend:RedisBackend"))
 
 # One line a task. A name that is not here is refused at the caller: on its way to
@@ -116,10 +118,9 @@ worker_max_tasks_per_child = 10_000
 
 # Acknowledge a job when it is done, not when it is taken: a killed worker's jobs run again.
 task_acks_late = True
-# A pool process that dies in the middle of a job is no reason to fail the job: run it
-# again, and give up after three times, for a job that kills its process every time.
+# A pool process that dies in the middle of a job is no reason to fail the job: hand it back,
+# to be run again, until it was delivered MAX_DELIVERIES times.
 task_reject_on_worker_lost = True
-task_retry_on_worker_lost = True
 task_annotations = {
     "*": {"max_retries": 3, "default_retry_delay": 1},
     # What one task may take where it differs from all others: `rate_limit`, of one worker;
@@ -158,16 +159,17 @@ broker_transport_options = {
     "socket_timeout": 10,
     "socket_connect_timeout": 5,
     "max_connections": 20,
-    "visibility_timeout": _lease,
-    # Look for jobs of dead workers four times in a lease, and never let a worker that died
-    # while looking keep the others from it (defaults: every 100 s, 300 s).
-    "unacked_restore_interval": _lease / 4,
-    "unacked_restore_throttle": 1,
-    "unacked_restore_limit": 1000,
-    "unacked_mutex_expire": 10,
-    # Three lists a queue, the most urgent first: high, normal and low of cluster.options. The
-    # fourth is read for programs with kombu's own settings, which may write to it.
+    "lease": _lease,
+    # A job whose worker died of it so often, or gave it back, goes to the dead letters.
+    "max_deliveries": limits.setting("MAX_DELIVERIES", 3),
+    # A queue that nobody empties must not fill the memory of Redis: from here on its callers
+    # are refused. Of each priority.
+    "queue_max_length": limits.setting("QUEUE_MAX_LENGTH", 1_000_000),
+    # High, normal and low of cluster.options, the most urgent first. The fourth is for
+    # programs with kombu's own settings, which may send it.
     "priority_steps": [0, 3, 6, 9],
+    # Kombu's own transport has no lease but this: of a queue that stays as stock Celery has it.
+    "visibility_timeout": 3600,
 }
 redis_socket_timeout = 10
 redis_socket_connect_timeout = 5

@@ -26,15 +26,24 @@ def setting(variable: str, default: int, most: int | None = None) -> int:
     return int(text)
 
 
+def choice(variable: str, default: str, *others: str) -> str:
+    """Return what an environment variable is set to: one of these words.
+
+    Raises ValueError, naming the variable, if it holds anything else.
+    """
+    words = (default, *others)
+    word = os.environ.get(variable) or default
+    if word not in words:
+        raise ValueError(f"{variable} must be one of {', '.join(words)}, not {word!r}")
+    return word
+
+
 def log_level() -> str:
     """Return what LOG_LEVEL is set to, INFO if it is not.
 
     Raises ValueError for what is no level of Python's logging.
     """
-    level = os.environ.get("LOG_LEVEL") or "INFO"
-    if level not in LOG_LEVELS:
-        raise ValueError(f"LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {level!r}")
-    return level
+    return choice("LOG_LEVEL", "INFO", *LOG_LEVELS)
 
 
 def url(variable: str, text: str) -> str:

@@ -14,14 +14,13 @@ from redis.exceptions import RedisError
 from cluster import limits, machine
 from cluster.app import create
 from cluster.health import Heartbeat
-from cluster.lease import Lease
 from cluster.rabbitmq import DeadLetters
 
 
 def worker_app(family: str) -> Celery:
     """Return the worker app of a family: its tasks, and its steps beyond Celery's."""
     app = create(family, include=[f"{family}.tasks"])
-    app.steps["consumer"].update((Heartbeat, Lease, DeadLetters))
+    app.steps["consumer"].update((Heartbeat, DeadLetters))
 
     def connect(**_: Any) -> None:
         # Not to be waited for: Celery ends a process that is not up after four seconds.

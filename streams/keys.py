@@ -1,0 +1,37 @@
+"""The names of what a queue is made of in Redis.
+
+    <queue>:stream:<step>   a stream for each priority step; 0 is the most urgent
+    <queue>:returned        a stream of what was handed back, or taken from a dead consumer
+    <queue>:delayed         a sorted set of messages whose time lies ahead, by that time
+    <queue>:dead            a stream of dead letters
+
+Beside them is kombu's own list, `<queue>`, which programs without this transport write to.
+"""
+
+#: The consumer group of each stream: its consumers share the messages among them.
+GROUP = "workers"
+
+
+def stream(queue: str, step: int) -> str:
+    """Return the stream of a queue's messages of one priority step."""
+    return f"{queue}:stream:{step}"
+
+
+def returned(queue: str) -> str:
+    """Return the stream of a queue's messages that were delivered before."""
+    return f"{queue}:returned"
+
+
+def delayed(queue: str) -> str:
+    """Return the sorted set of a queue's messages that are for later."""
+    return f"{queue}:delayed"
+
+
+def dead(queue: str) -> str:
+    """Return the stream of a queue's dead letters."""
+    return f"{queue}:dead"
+
+
+def queue_of(key: str) -> str:
+    """Return the queue that a stream of messages belongs to."""
+    return key.rsplit(":stream:", 1)[0].removesuffix(":returned")

@@ -1,0 +1,250 @@
+"""What has to happen in Redis at once: a message is in exactly one place at any time.
+
+Lua in Redis runs as one transaction: https://redis.io/docs/latest/develop/programmability/
+"""
+
+from hashlib import sha1
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+
+class Script:
+    """A Lua script, sent whole once and by its digest from then on."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        #: How Redis names it.
+        self.digest = sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+    def __call__(self, client: Any, keys: list[str], *argv: Any) -> Any:
+        """Run the script and return its reply; raises redis-py's errors."""
+        try:
+            return client.evalsha(self.digest, len(keys), *keys, *argv)
+        except NoScriptError:  # the first time, and after a restart of the server
+            return client.eval(self.source, len(keys), *keys, *argv)
+
+
+#: Append messages to a stream that is bounded: all of them or none.
+#: KEYS: stream. ARGV: greatest length, message, ...
+PUBLISH = Script("""
+if redis.call('XLEN', KEYS[1]) + #ARGV - 1 > tonumber(ARGV[1]) then
+  return redis.error_reply('QUEUEFULL ' .. KEYS[1] .. ' holds ' .. ARGV[1] .. ' messages')
+end
+for i = 2, #ARGV do redis.call('XADD', KEYS[1], '*', 'message', ARGV[i]) end
+return #ARGV - 1
+""")
+
+#: Keep a message until its time.
+#: KEYS: delayed. ARGV: greatest length, time in seconds, priority step, message
+DELAY = Script("""
+if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1]) then
+  return redis.error_reply('QUEUEFULL ' .. KEYS[1] .. ' holds ' .. ARGV[1] .. ' messages')
+end
+return redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3] .. ':' .. ARGV[4])
+""")
+
+#: Acknowledge messages, then fetch up to so many from the first streams that have some.
+#: KEYS: streams to fetch from, the most urgent first; streams to acknowledge in.
+#: ARGV: group, consumer, number to fetch, number of streams to fetch from; for each of the
+#: others the number of ids, and the ids. Returns what XREADGROUP does, and the server's time.
+FETCH = Script("""
+local group, consumer, left, streams = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local at = 5
+for k = streams + 1, #KEYS do
+  local last = at + tonumber(ARGV[at])
+  redis.call('XACK', KEYS[k], group, unpack(ARGV, at + 1, last))
+  redis.call('XDEL', KEYS[k], unpack(ARGV, at + 1, last))
+  at = last + 1
+end
+local fetched = {}
+for k = 1, streams do
+  if left <= 0 then break end
+  local reply = redis.call(
+    'XREADGROUP', 'GROUP', group, consumer, 'COUNT', left, 'STREAMS', KEYS[k], '>')
+  if reply then
+    fetched[#fetched + 1] = reply[1]
+    left = left - #reply[1][2]
+  end
+end
+return fetched
+""")
+
+#: What several scripts do. `take` tells an entry's message and how often it was delivered before,
+#: if a consumer still has it; `drop` removes it, once the message is elsewhere: a script that
+#: fails midway leaves it where it was. Claiming it again for its consumer changes nothing, but
+#: is a write, after which a server out of memory lets a script go on.
+_TAKE = """
+local function take(stream, group, id)
+  local pending = redis.call('XPENDING', stream, group, id, id, 1)[1]
+  if not pending then return nil end
+  redis.call('XCLAIM', stream, group, pending[2], 0, id, 'JUSTID')
+  local entry = redis.call('XRANGE', stream, id, id)[1]
+  if not entry then return nil end
+  local fields = {}
+  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  return fields['message'] or '', tonumber(fields['deliveries'] or 0) or 0
+end
+local function drop(stream, group, id)
+  redis.call('XACK', stream, group, id)
+  redis.call('XDEL', stream, id)
+end
+"""
+
+#: Hand messages back, in front of all others.
+#: KEYS: returned, stream. ARGV: group, what to add to the number of deliveries, id, ...
+#: Returns how many there were.
+HAND_BACK = Script(f"""{_TAKE}
+local count = 0
+for i = 3, #ARGV do
+  local message, deliveries = take(KEYS[2], ARGV[1], ARGV[i])
+  if message then
+    redis.call(
+      'XADD', KEYS[1], '*', 'message', message, 'deliveries', deliveries + tonumber(ARGV[2]))
+    drop(KEYS[2], ARGV[1], ARGV[i])
+    count = count + 1
+  end
+end
+return count
+""")
+
+#: Hand back all that a consumer has been given, but for what it goes on with.
+#: KEYS: returned, stream. ARGV: group, consumer, id to keep, ...
+HAND_BACK_ALL = Script(f"""{_TAKE}
+local keep, count = {{}}, 0
+for i = 3, #ARGV do keep[ARGV[i]] = true end
+local held = redis.pcall('XPENDING', KEYS[2], ARGV[1], '-', '+', 10000, ARGV[2])
+if held.err then return 0 end
+for _, each in ipairs(held) do
+  if not keep[each[1]] then
+    local message, deliveries = take(KEYS[2], ARGV[1], each[1])
+    if message then
+      redis.call('XADD', KEYS[1], '*', 'message', message, 'deliveries', deliveries)
+      drop(KEYS[2], ARGV[1], each[1])
+      count = count + 1
+    end
+  end
+end
+return count
+""")
+
+#: Put off what is not to be done yet.
+#: KEYS: delayed, stream. ARGV: group, id, time in seconds, priority step
+PUT_OFF = Script(f"""{_TAKE}
+local message = take(KEYS[2], ARGV[1], ARGV[2])
+if not message then return 0 end
+redis.call('ZADD', KEYS[1], ARGV[3], ARGV[4] .. ':' .. message)
+drop(KEYS[2], ARGV[1], ARGV[2])
+return 1
+""")
+
+#: Lay a message among the dead letters.
+#: KEYS: dead, stream. ARGV: group, id, time as text, reason, greatest length. Returns 1, or 0
+#: where somebody else has the message by now.
+BURY = Script(f"""{_TAKE}
+local message, deliveries = take(KEYS[2], ARGV[1], ARGV[2])
+if not message then return 0 end
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[5], '*', 'message', message,
+  'reason', ARGV[4], 'time', ARGV[3], 'deliveries', deliveries + 1)
+drop(KEYS[2], ARGV[1], ARGV[2])
+return 1
+""")
+
+#: What has to be done once in a while for a queue, by whichever consumer comes first: move what
+#: is due, and what was pushed to kombu's lists, into the streams; return what a dead
+#: consumer held; forget dead consumers.
+#: KEYS: delayed, returned, then for each priority step its stream and its list.
+#: ARGV: group, seconds ahead of its time that a message is due, milliseconds of the lease (0:
+#: leave all where it is), greatest number of deliveries, milliseconds after which an idle consumer
+#: is forgotten, most messages to move, then the priority steps.
+#: Returns the server's time in seconds, as text, and `stream, id, message` of each that was
+#: delivered too often, which stay where they are.
+TEND = Script(f"""{_TAKE}
+local group, ahead, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local limit, idle, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1000000
+local step_of = {{}}
+for i = 7, #ARGV do step_of[ARGV[i]] = KEYS[2 * (i - 7) + 3] end
+
+for _, due in ipairs(redis.call(
+    'ZRANGE', KEYS[1], '-inf', now + ahead, 'BYSCORE', 'LIMIT', 0, most)) do
+  local step, message = due:match('^(%d+):(.*)$')
+  redis.call('XADD', step_of[step] or KEYS[3], '*', 'message', message)
+  redis.call('ZREM', KEYS[1], due)
+end
+
+for k = 4, #KEYS, 2 do
+  for _ = 1, most do
+    local message = redis.call('LINDEX', KEYS[k], -1)
+    if not message then break end
+    redis.call('XADD', KEYS[k - 1], '*', 'message', message)
+    redis.call('RPOP', KEYS[k])
+  end
+end
+
+local too_often = {{string.format('%.6f', now)}}
+if lease == 0 then return too_often end
+for k = 2, #KEYS do
+  if k == 2 or k % 2 == 1 then
+    local stream = KEYS[k]
+    for _, each in ipairs(redis.call('XPENDING', stream, group, 'IDLE', lease, '-', '+', most)) do
+      local message, deliveries = take(stream, group, each[1])
+      if message and deliveries + 1 >= limit then
+        too_often[#too_often + 1] = {{stream, each[1], message}}
+      else
+        if message then
+          redis.call('XADD', KEYS[2], '*', 'message', message, 'deliveries', deliveries + 1)
+        end
+        drop(stream, group, each[1])
+      end
+    end
+    for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
+      local about = {{}}
+      for i = 1, #consumer, 2 do about[consumer[i]] = consumer[i + 1] end
+      if about['pending'] == 0 and about['idle'] > idle then
+        redis.call('XGROUP', 'DELCONSUMER', stream, group, about['name'])
+      end
+    end
+  end
+end
+return too_often
+""")
+
+#: The number of messages of a queue that no consumer has been given yet. A key of a wrong type
+#: counts as empty: who fetches from it complains.
+#: KEYS: delayed, then streams and kombu's lists in any order. ARGV: group
+SIZE = Script("""
+local function number(...)
+  local reply = redis.pcall(...)
+  return type(reply) == 'number' and reply or 0
+end
+local size = number('ZCARD', KEYS[1])
+for k = 2, #KEYS do
+  size = size + number('LLEN', KEYS[k]) + number('XLEN', KEYS[k])
+  local pending = redis.pcall('XPENDING', KEYS[k], ARGV[1])
+  if not pending.err then size = size - pending[1] end
+end
+return size
+""")
+
+#: Remove messages that no consumer has been given yet, so many at most; return how many.
+#: KEYS: delayed, then streams. ARGV: group, number
+PURGE = Script("""
+local left = tonumber(ARGV[2])
+local gone = redis.call('ZREMRANGEBYRANK', KEYS[1], 0, left - 1)
+for k = 2, #KEYS do
+  if redis.call('EXISTS', KEYS[k]) == 1 then
+    local last = '-'
+    for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[k])) do
+      local about = {}
+      for i = 1, #group, 2 do about[group[i]] = group[i + 1] end
+      if about['name'] == ARGV[1] then last = '(' .. about['last-delivered-id'] end
+    end
+    for _, entry in ipairs(redis.call('XRANGE', KEYS[k], last, '+', 'COUNT', left)) do
+      gone = gone + redis.call('XDEL', KEYS[k], entry[1])
+    end
+  end
+end
+return gone
+""")

@@ -1,0 +1,1 @@
+"""The transport, the result backend and the dead letters alone: a real server, no cluster."""

@@ -1,0 +1,57 @@
+"""A server, and kombu's connections to it by the transport."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import redis
+from kombu import Connection
+
+from tests.local.local import Local
+
+#: Seconds of a lease, in tests that wait for its end.
+LEASE = 1
+
+Connect = Callable[..., Connection]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    """A server without workers that all tests share."""
+    local = Local(tmp_path_factory.mktemp("streams"), "--server-only")
+    try:
+        local.wait_until_ready()
+        yield local
+    finally:
+        local.stop()
+
+
+@pytest.fixture(scope="session")
+def url(server: Local) -> str:
+    """The server's URL."""
+    return f"redis://:{quote(server.password.read_text(), safe='')}@127.0.0.1:{server.port}/0"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Any]:
+    """A plain client of the server, which is empty."""
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def connect(url: str, store: Any) -> Iterator[Connect]:
+    """Give connections by the transport, with options of it; all closed in the end."""
+    with ExitStack() as stack:
+
+        def connect(**options: Any) -> Connection:
+            options = {"lease": LEASE, **options}
+            connection = Connection(
+                url, transport="streams.transport:Transport", transport_options=options
+            )
+            return stack.enter_context(connection)
+
+        yield connect

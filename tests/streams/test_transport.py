@@ -1,0 +1,453 @@
+"""What kombu promises of a channel, and what this transport promises beyond it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any
+
+import pytest
+from kombu import Connection, Consumer, Exchange, Producer, Queue
+
+from streams import keys
+from streams.errors import QueueFull, ServerTooOld
+from streams.transport import Dead
+from tests.streams.conftest import LEASE, Connect
+from tests.waiting import eventually
+
+QUEUE = "jobs"
+
+
+def queue(name: str = QUEUE) -> Queue:
+    return Queue(name, Exchange(""), routing_key=name)
+
+
+def publish(connection: Connection, *bodies: Any, name: str = QUEUE, **options: Any) -> None:
+    with Producer(connection) as producer:
+        for body in bodies:
+            producer.publish(body, routing_key=name, **options)
+
+
+class Worker:
+    """Collects messages, acknowledging none."""
+
+    def __init__(self, connection: Connection, prefetch: int = 0, **options: Any) -> None:
+        self.connection = connection
+        self.messages: list[Any] = []
+        channel: Any = connection.channel()
+        self.channel = channel
+        channel.basic_qos(prefetch_count=prefetch)
+        self.consumer = Consumer(
+            self.channel, [queue()], on_message=self.messages.append, **options
+        )
+        self.consumer.consume()
+
+    @property
+    def bodies(self) -> list[Any]:
+        """The bodies of all messages that came."""
+        return [message.payload for message in self.messages]
+
+    def drain(self, seconds: float = 0.3) -> list[Any]:
+        """Return the bodies of all that came, until none has for so long."""
+        try:
+            while True:
+                self.connection.drain_events(timeout=seconds)
+        except TimeoutError:
+            return self.bodies
+
+    def wait_for(self, count: int, seconds: float = 15) -> list[Any]:
+        """Return the bodies when there are so many."""
+        deadline = monotonic() + seconds
+        while len(self.messages) < count:
+            left = deadline - monotonic()
+            assert left > 0, f"{len(self.messages)} of {count} messages after {seconds} s"
+            try:
+                self.connection.drain_events(timeout=left)
+            except TimeoutError:
+                continue
+        return self.bodies
+
+
+def held(store: Any) -> int:
+    """Return how many messages consumers hold."""
+    return sum(
+        store.xpending(key, keys.GROUP)["pending"]
+        for key in store.scan_iter(f"{QUEUE}:*", _type="stream")
+        if store.xinfo_groups(key)
+    )
+
+
+def left(store: Any) -> int:
+    """Return how many messages a queue's streams hold, delivered or not."""
+    return sum(store.xlen(key) for key in store.scan_iter(f"{QUEUE}:*", _type="stream"))
+
+
+def test_messages_come_in_order_and_go_when_they_are_acknowledged(
+    connect: Connect, store: Any
+) -> None:
+    worker = Worker(connect())
+    publish(connect(), *range(50))
+
+    assert worker.wait_for(50) == [*range(50)]
+    assert held(store) == left(store) == 50
+    for message in worker.messages:
+        message.ack()
+    assert held(store) == left(store) == 0
+
+
+def test_no_more_are_fetched_than_a_consumer_may_hold(connect: Connect, store: Any) -> None:
+    publish(connect(), *range(10))
+    worker = Worker(connect(), prefetch=3)
+
+    assert worker.drain() == [0, 1, 2]
+    assert held(store) == 3
+    worker.messages[0].ack()
+    assert worker.drain() == [0, 1, 2, 3]
+
+
+def test_the_urgent_come_first(connect: Connect) -> None:
+    connection = connect()
+    for priority in (9, 0, 6, 3, 1):
+        publish(connection, priority, priority=priority)
+
+    assert Worker(connect()).drain() == [0, 1, 3, 6, 9]
+
+
+def test_a_consumer_that_acknowledges_nothing_leaves_nothing(connect: Connect, store: Any) -> None:
+    publish(connect(), 1, 2)
+    worker = Worker(connect(), no_ack=True)
+
+    assert worker.drain() == [1, 2]
+    assert left(store) == 0
+
+
+def test_what_is_handed_back_comes_first_and_is_marked(connect: Connect) -> None:
+    publish(connect(), 1, 2, 3)
+    first = Worker(connect(), prefetch=1)
+    first.wait_for(1)
+    first.messages[0].reject(requeue=True)
+    second = Worker(connect())
+
+    assert second.drain() == [1, 2, 3]
+    assert second.messages[0].headers["redelivered"] is True
+    assert second.messages[0].headers["x-delivery-count"] == 1
+    assert "redelivered" not in second.messages[1].headers
+
+
+def test_a_channel_that_closes_hands_back_at_once_without_counting(connect: Connect) -> None:
+    publish(connect(), 1, 2)
+    for _ in range(5):
+        worker = Worker(connect())
+        assert worker.wait_for(2) == [1, 2]
+        worker.channel.close()
+
+
+def test_a_message_that_is_handed_back_too_often_is_a_dead_letter(
+    connect: Connect, store: Any
+) -> None:
+    publish(connect(), "poison", headers={"id": "an id", "task": "a task"})
+    worker = Worker(connect())
+    dead: list[Dead] = []
+    worker.channel.on_dead_letter = dead.append
+    for count in (1, 2, 3):
+        worker.wait_for(count)
+        worker.messages[-1].reject(requeue=True)
+
+    assert worker.drain() == ["poison"] * 3
+    assert [(each.queue, each.job_id) for each in dead] == [(QUEUE, "an id")]
+    ((_, letter),) = store.xrange(keys.dead(QUEUE))
+    assert letter["deliveries"] == "3"
+    assert "delivered 3 times" in letter["reason"] == dead[0].reason
+    assert left(store) == 1
+
+
+def test_a_rejected_message_is_a_dead_letter(connect: Connect, store: Any) -> None:
+    publish(connect(), 1, 2)
+    worker = Worker(connect())
+    worker.wait_for(2)
+    worker.messages[0].reject()
+    worker.channel.dead_letter(worker.messages[1].delivery_tag, "a reason")
+
+    reasons = [letter["reason"] for _, letter in store.xrange(keys.dead(QUEUE))]
+    assert reasons == ["rejected by the worker", "a reason"]
+    assert held(store) == 0
+
+
+HOLDER = """
+import sys
+from kombu import Connection
+from tests.streams.test_transport import Worker
+connection = Connection(
+    sys.argv[1],
+    transport="streams.transport:Transport",
+    transport_options={"lease": float(sys.argv[2])},
+)
+worker = Worker(connection)
+worker.wait_for(int(sys.argv[3]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(url: str) -> Any:
+    """Start processes that hold so many messages until they are killed."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(count: int) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, url, str(LEASE), str(count)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+Hold = Callable[[int], "subprocess.Popen[str]"]
+
+
+def test_what_a_killed_consumer_held_is_taken_over(
+    connect: Connect, store: Any, holder: Hold
+) -> None:
+    publish(connect(), *range(5))
+    process = holder(5)
+    worker = Worker(connect())
+    assert worker.drain(2.5 * LEASE) == []
+
+    process.kill()
+
+    assert worker.wait_for(5) == [*range(5)]
+    assert {message.headers["x-delivery-count"] for message in worker.messages} == {1}
+
+
+def test_a_message_that_kills_its_consumer_each_time_is_a_dead_letter(
+    connect: Connect, store: Any, holder: Hold
+) -> None:
+    publish(connect(), "poison", headers={"id": "an id", "task": "a task"})
+    for _ in range(3):
+        holder(1).kill()
+    worker = Worker(connect())
+    dead: list[Dead] = []
+    worker.channel.on_dead_letter = dead.append
+
+    def is_dead() -> bool:
+        assert worker.drain(0.2) == []
+        return bool(dead)
+
+    eventually("a dead letter", is_dead)
+    assert dead[0].job_id == "an id"
+    assert store.xlen(keys.dead(QUEUE)) == 1
+
+
+def test_one_that_was_stopped_longer_than_a_lease_acknowledges_in_vain(
+    connect: Connect, store: Any, holder: Hold
+) -> None:
+    publish(connect(), 1)
+    process = holder(1)
+    os.kill(process.pid, signal.SIGSTOP)
+    worker = Worker(connect())
+    assert worker.wait_for(1) == [1]
+    os.kill(process.pid, signal.SIGCONT)
+
+    # Its lease is not renewed in the other's place, and its end takes nothing away.
+    assert worker.drain(2 * LEASE) == [1]
+    process.communicate()
+    assert held(store) == 1
+    worker.messages[0].ack()
+    assert left(store) == 0
+
+
+def test_a_consumer_that_died_is_forgotten(
+    connect: Connect, store: Any, holder: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.transport.FORGOTTEN", 1.0)
+    publish(connect(), 1)
+    holder(1).kill()
+    worker = Worker(connect())
+    worker.wait_for(1)
+
+    def consumers() -> set[str]:
+        worker.drain(0.1)
+        return {
+            consumer["name"]
+            for step in (0, 3, 6, 9)
+            for consumer in store.xinfo_consumers(keys.stream(QUEUE, step), keys.GROUP)
+        }
+
+    eventually("only one is left", lambda: consumers() <= {worker.channel.consumer})
+
+
+def test_a_message_waits_for_its_time_and_no_consumer_holds_it(
+    connect: Connect, store: Any
+) -> None:
+    moment = datetime.now(UTC) + timedelta(seconds=3.5)
+    publish(connect(), 1, headers={"eta": moment.isoformat()})
+    assert store.zcard(keys.delayed(QUEUE)) == 1
+    worker = Worker(connect())
+    assert worker.drain(0.2) == []
+
+    assert worker.wait_for(1) == [1]
+    # Up to two seconds early: Celery's workers wait for the exact moment.
+    assert timedelta(0) < moment - datetime.now(UTC) <= timedelta(seconds=2)
+
+
+def test_what_kombu_s_own_transport_pushes_is_served(
+    connect: Connect, url: str, store: Any
+) -> None:
+    moment = datetime.now(UTC) + timedelta(hours=1)
+    with Connection(url) as stock:
+        publish(stock, "stock", priority=3)
+        publish(stock, "later", headers={"eta": moment.isoformat()})
+        assert store.llen(QUEUE) == 1
+
+        assert Worker(connect()).wait_for(1) == ["stock"]
+        worker = Worker(connect())
+        assert worker.drain(1.5) == []
+    assert store.zcard(keys.delayed(QUEUE)) == 1
+
+
+def test_a_queue_that_is_full_refuses(connect: Connect, store: Any) -> None:
+    connection = connect(queue_max_length=2)
+    publish(connection, 1, 2)
+    with pytest.raises(QueueFull, match="the queue is full: jobs:stream:0 holds 2 messages"):
+        publish(connection, 3)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    publish(connection, 4, 5, headers={"eta": later.isoformat()})
+    with pytest.raises(QueueFull, match="jobs:delayed holds 2 messages"):
+        publish(connection, 6, headers={"eta": later.isoformat()})
+
+    assert Worker(connect()).drain() == [1, 2]
+
+
+def test_size_and_purge_count_what_waits(connect: Connect, store: Any) -> None:
+    publish(connect(), *range(10))
+    publish(connect(), *range(5), priority=6)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    publish(connect(), 1, headers={"eta": later.isoformat()})
+    worker = Worker(connect(), prefetch=3)
+    worker.wait_for(3)
+    channel: Any = connect().channel()
+
+    assert channel.queue_declare(QUEUE, passive=True).message_count == 13
+    assert channel.queue_purge(QUEUE) == 13
+    assert channel.queue_declare(QUEUE, passive=True).message_count == 0
+    assert held(store) == 3
+    channel.queue_delete(QUEUE)
+    assert not store.exists(keys.stream(QUEUE, 0))
+
+
+def test_a_single_message_can_be_asked_for(connect: Connect, store: Any) -> None:
+    connection = connect()
+    channel: Any = connection.channel()
+    assert channel.basic_get(QUEUE) is None
+    publish(connection, 1)
+    message = channel.basic_get(QUEUE)
+
+    assert message.payload == 1
+    message.ack()
+    assert left(store) == 0
+
+
+@pytest.mark.parametrize("is_stock", [False, True])
+def test_a_transient_queue_stays_kombu_s_list(connect: Connect, url: str, is_stock: bool) -> None:
+    reply = Queue("reply", Exchange("replies", durable=False), "key", durable=False)
+    received: list[Any] = []
+    with (
+        connect() as connection,
+        Consumer(connection, [reply], callbacks=[lambda b, m: received.append(b)]),
+    ):
+        with Connection(url) if is_stock else connect() as other:
+            Producer(other).publish("hello", "key", exchange=reply.exchange, delivery_mode=1)
+        connection.drain_events(timeout=5)
+
+    assert received == ["hello"]
+
+
+def test_every_consumer_of_a_fanout_gets_a_message(connect: Connect) -> None:
+    news = Exchange("news", "fanout")
+    received: list[Any] = []
+    consumers = []
+    for name in ("one", "other"):
+        connection = connect()
+        one = Queue(name, news, auto_delete=True)
+        consumer = Consumer(connection, [one], callbacks=[lambda body, _: received.append(body)])
+        consumer.consume()
+        consumers.append((connection, consumer))
+        with suppress(TimeoutError):
+            connection.drain_events(timeout=0.2)  # subscribes
+    Producer(connect()).publish("hello", exchange=news, declare=[news])
+
+    def drained() -> int:
+        for connection, _ in consumers:
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=0.1)
+        return len(received)
+
+    eventually("both have it", lambda: drained() >= 2)
+    assert received == ["hello", "hello"]
+
+
+def test_a_group_that_is_gone_is_made_again(connect: Connect, store: Any) -> None:
+    worker = Worker(connect())
+    publish(connect(), 1)
+    worker.wait_for(1)
+    worker.messages[0].ack()
+    store.xgroup_destroy(keys.stream(QUEUE, 0), keys.GROUP)
+    publish(connect(), 2)
+    assert worker.wait_for(2) == [1, 2]
+    store.flushall()
+    publish(connect(), 3)
+
+    assert worker.wait_for(3) == [1, 2, 3]
+
+
+def test_a_key_of_another_type_is_said_once_and_waited_out(
+    connect: Connect, store: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.set(keys.stream(QUEUE, 3), "no stream")
+    worker = Worker(connect())
+    assert worker.drain(3) == []
+    complaints = [record for record in caplog.records if "WRONGTYPE" in record.getMessage()]
+    assert len(complaints) == 1
+    store.delete(keys.stream(QUEUE, 3))
+    publish(connect(), 1)
+
+    assert worker.wait_for(1) == [1]
+
+
+def test_a_server_that_is_too_old_is_refused(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No such server is at hand: what it says of itself is not real here.
+    monkeypatch.setattr(
+        "redis.Redis.info",
+        lambda *_: {"redis_version": "6.2.14", "uptime_in_seconds": 9},
+    )
+    with pytest.raises(ServerTooOld, match=r"is Redis 6\.2\.14, and must be Redis 7 or newer"):
+        Worker(connect())
+
+
+def test_a_lost_connection_is_an_error_and_loses_nothing(connect: Connect, store: Any) -> None:
+    worker = Worker(connect())
+    publish(connect(), 1)
+    worker.wait_for(1)
+    store.client_kill_filter(_type="normal", skipme=True)
+    errors = worker.connection.connection_errors
+    with pytest.raises(errors):
+        worker.drain(5)
+    worker.connection.close()
+
+    assert Worker(connect()).wait_for(1) == [1]
