@@ -65,7 +65,7 @@ class Caller(threading.Thread):
                 self._settle_oldest()
 
     def _is_full(self) -> bool:
-        return len(self._waiting) >= min(self._in_flight, self._most - len(self.submitted))
+        return len(self._waiting) >= self._in_flight or len(self.submitted) >= self._most
 
     def _submit(self) -> None:
         job = next(self._jobs)

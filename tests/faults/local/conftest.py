@@ -21,6 +21,7 @@ from tests.faults.runs import Runs
 from tests.local.local import Local
 from tests.waiting import eventually
 
+LOGS = ROOT / ".test-logs"
 #: Seconds: short, so that the tests are, too.
 LEASE = 4
 #: Workers of the family add, and the jobs that each runs at once.
@@ -78,6 +79,12 @@ class Workers:
                 del self._families[worker]
                 self.start(family)
 
+    def keep_logs(self) -> None:
+        """Copy what they have logged to where it stays."""
+        LOGS.mkdir(exist_ok=True)
+        for log in self._folder.glob("*.log"):
+            (LOGS / f"faults-{log.name}").write_bytes(log.read_bytes())
+
     def stop(self) -> None:
         """Stop them all; one that does not end in time is killed."""
         for worker in self._families:
@@ -118,6 +125,7 @@ def all_workers(local: Local, folder: Path) -> Iterator[Workers]:
         yield workers
     finally:
         workers.stop()
+        workers.keep_logs()
 
 
 @pytest.fixture
