@@ -125,7 +125,7 @@ test_files: $(DEV) ## Check in seconds that the files agree, and the tasks as pl
 test_docker: $(DEV) ## Run the tests of the compose stack alone
 	REQUIRE_DOCKER=1 $(VENV)/bin/pytest tests/cluster
 
-test_faults: $(DEV) ## Break everything under a load of 2,000 jobs; ARGS='--stock', '--report', '--seed N'
+test_faults: $(DEV) ## Break everything under a load of 2,000 jobs; ARGS='--stock --report' are its options
 	REQUIRE_DOCKER=1 $(VENV)/bin/pytest tests/faults --stack $(ARGS)
 
 lint: $(DEV) ## Check code, types, Dockerfiles, shell, YAML and the compose file

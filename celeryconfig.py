@@ -67,7 +67,7 @@ task_create_missing_queues = False
 # What a message may hold: plain JSON and what cluster.codec adds. Never pickle. Whoever sends
 # something else is told so.
 accept_content = ["json"]
-worker_consumer = "cluster.consumer:Consumer"
+worker_consumer = "streams.consumer:Consumer"
 
 # When --------------------------------------------------------------------------
 

@@ -1,8 +1,17 @@
 """What can go wrong with a job, one sentence each."""
 
+from streams.errors import ClusterError, DeadLetter, Unreadable
 
-class ClusterError(Exception):
-    """The cluster could not do what was asked."""
+__all__ = [
+    "ClusterError",
+    "DeadLetter",
+    "JobTimeout",
+    "OutOfMemory",
+    "UnknownTask",
+    "Unreachable",
+    "Unreadable",
+    "ValueGone",
+]
 
 
 class UnknownTask(ClusterError):
@@ -23,10 +32,6 @@ class OutOfMemory(ClusterError):
     Not a `MemoryError`: Celery takes one for a broken worker, ends it and runs
     the job again, which ends the next worker.
     """
-
-
-class Unreadable(ClusterError):
-    """A message or a value is not what it says: no JSON, of no known type, of a wrong length."""
 
 
 class ValueGone(ClusterError):

@@ -64,6 +64,8 @@ def settings(queues: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             for name, queue in queues.items()
         },
         "broker_transport_options": TRANSPORT_OPTIONS,
+        # RabbitMQ counts deliveries, but nobody would tell the caller at its limit.
+        "task_retry_on_worker_lost": True,
         # Seconds; a worker gives up a broker that is silent for two of them (default: 120).
         "broker_heartbeat": 10,
     }

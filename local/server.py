@@ -12,7 +12,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from cluster import password
+from cluster import limits, password
 from cluster.errors import ClusterError
 from local.process import Process
 
@@ -87,6 +87,7 @@ def start(port: int, password_path: Path, data: Path) -> Process:
     secret = password_path.read_text().strip()
     if not secret.isprintable() or not secret:
         raise ServerError(f"the password file {password_path} must hold one line of text")
+    fsync = limits.choice("APPENDFSYNC", "always", "everysec", "no")
     config = f"""
 include {_quoted(ROOT / "deploy" / "redis.conf")}
 bind 127.0.0.1
@@ -94,6 +95,7 @@ port {port}
 dir {_quoted(data)}
 requirepass {_quoted(secret)}
 loglevel warning
+appendfsync {fsync}
 """
     server = Process("redis", [binary(), "-"], dict(os.environ), config)
     _wait_until_it_answers(server, port, secret)

@@ -1,9 +1,21 @@
 """What can go wrong with a message, one sentence each."""
 
 
-class QueueFull(Exception):
+class ClusterError(Exception):
+    """The cluster could not do what was asked."""
+
+
+class Unreadable(ClusterError):
+    """A message or a value is not what it says: no JSON, of no known type, of a wrong length."""
+
+
+class DeadLetter(ClusterError):
+    """No worker can do the job: its message is kept among the dead letters, with the reason."""
+
+
+class QueueFull(ClusterError):
     """A queue holds as many messages as it may: nothing was submitted."""
 
 
-class ServerTooOld(Exception):
+class ServerTooOld(ClusterError):
     """The server is older than Redis 7 or Valkey 8, and lacks what the transport needs."""

@@ -30,7 +30,7 @@ from redis import ConnectionPool, Redis
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from streams import jobs, keys, scripts
-from streams.envelope import Malformed, check
+from streams.envelope import Malformed, check, sender
 from streams.errors import QueueFull, ServerTooOld
 from streams.lease import Lease, by_stream
 
@@ -66,6 +66,8 @@ class Dead(NamedTuple):
     #: Whose job it is, if that can be read.
     job_id: str | None
     reason: str
+    #: The message, as far as it can be read.
+    envelope: Mapping[str, Any]
 
 
 class QoS(redis.QoS):
@@ -84,6 +86,8 @@ class QoS(redis.QoS):
         #: Acknowledged, and not yet told to Redis. Threads append to it.
         self.acknowledged: deque[str] = deque()
         self._lease: Lease | None = None
+        #: For leases, and for whatever comes after the channel is closed.
+        self.client: Any = None
         self._is_closed = False
         #: What its worker went on with when the channel was closed.
         self._kept: set[str] = set()
@@ -93,7 +97,8 @@ class QoS(redis.QoS):
         virtual.QoS.append(self, message, delivery_tag)  # kombu's own for Redis writes it down
         if self._lease is None:
             channel = self.channel
-            self._lease = Lease(channel.new_client(), channel.consumer, channel.lease, self._held)
+            self.client = channel.new_client()
+            self._lease = Lease(self.client, channel.consumer, channel.lease, self._held)
             self._lease.start()
 
     def _held(self) -> set[str] | None:
@@ -215,7 +220,6 @@ class Channel(redis.Channel):
         self._complaints: dict[str, float] = {}
         #: What the server's clock is ahead of ours, in seconds.
         self._server_ahead = 0.0
-        self._late: Any = None
         super().__init__(*args, **options)
         self._parameters = self._connparams()
 
@@ -259,8 +263,7 @@ class Channel(redis.Channel):
     def _plain(self) -> Any:
         """A client that adds no prefix to keys: our own scripts take whole ones."""
         if self.closed:  # a job that ran on is acknowledged
-            self._late = self._late or self.new_client()
-            return self._late
+            return self.qos.client
         return Redis(connection_pool=self.pool) if self.global_keyprefix else self._create_client()
 
     # Publish -------------------------------------------------------------------------
@@ -460,7 +463,7 @@ class Channel(redis.Channel):
         try:
             message = check(fields.get(b"message", b""))
         except Malformed as error:
-            self._answer(Dead(queue, error.job_id, str(error)), tag)
+            self._answer(Dead(queue, error.job_id, str(error), {}), tag)
             return None
         due = _due(message)
         if due and due > time() + self._server_ahead + AHEAD + ROUND:
@@ -552,7 +555,8 @@ class Channel(redis.Channel):
         if deliveries < self.max_deliveries:
             self.hand_back([tag], 1)
         else:
-            self._answer_too_often(tag, message.headers, "were lost with it or gave it back")
+            sent = message._raw  # noqa: SLF001 - kombu's
+            self._answer_too_often(tag, sent, "were lost with it or gave it back")
 
     def bury(self, tag: str, reason: str) -> bool:
         """Lay a message among the dead letters; False if somebody else has it by now."""
@@ -573,10 +577,11 @@ class Channel(redis.Channel):
             self.on_dead_letter(dead)
         self.bury(tag, dead.reason)
 
-    def _answer_too_often(self, tag: str, headers: Mapping[str, Any], what: str) -> None:
+    def _answer_too_often(self, tag: str, envelope: Mapping[str, Any], what: str) -> None:
         queue = keys.queue_of(tag.rpartition("/")[0]).removeprefix(self.global_keyprefix)
         reason = f"delivered {self.max_deliveries} times, and the workers {what}"
-        self._answer(Dead(queue, headers.get("id"), reason), tag)
+        job_id, _ = sender(envelope)
+        self._answer(Dead(queue, job_id, reason, envelope), tag)
 
     # Once in a while -----------------------------------------------------------------
 
@@ -605,10 +610,10 @@ class Channel(redis.Channel):
         self._server_ahead = float(now) - time()
         for stream, entry_id, text in too_often:
             try:
-                headers = check(text)["headers"]
+                envelope = check(text)
             except Malformed as error:
-                headers = {"id": error.job_id}
-            self._answer_too_often(_tag(_text(stream), _text(entry_id)), headers, "died with it")
+                envelope = {"headers": {"id": error.job_id}}
+            self._answer_too_often(_tag(_text(stream), _text(entry_id)), envelope, "died with it")
 
     def _run(self, script: scripts.Script, names: list[str], *argv: Any) -> Any:
         """Run a script and return its reply; None if the server refuses, for now."""
@@ -680,14 +685,22 @@ class Channel(redis.Channel):
     def close(self) -> None:
         """Close, and hand back what is held, if Redis answers."""
         self._finish_fetch()
+        if self._qos:  # before its connections are closed
+            self._qos.restore_unacked_once()
         super().close()
 
     def _finish_fetch(self) -> None:
-        """Wait for the reply to the fetch under way, a second at most, and hand back what came."""
+        """End the fetch under way; what it brought is handed back with all the rest."""
         connection, self._in_poll = self._in_poll, None
         if connection:
             self._undo_acknowledging()  # twice does no harm
             try:
+                # Which number a connection has, a server tells that speaks the third protocol;
+                # any other is waited for, a second at most.
+                known = connection.handshake_metadata or {}
+                number = known.get(b"id") or known.get("id")
+                if number:
+                    self._plain.client_unblock(number)
                 connection.read_response()
             except (OSError, RedisError):
                 connection.disconnect()

@@ -54,5 +54,5 @@ def show(row: Row, environment: Mapping[str, str], seconds: float = 150) -> None
     printed = " ".join(done.stdout.split())
     pattern = ".*".join(map(re.escape, row.prints.split("…"))).replace(r"\ .*", r"\ ?.*")
     assert re.fullmatch(pattern, printed), f"{row.command}\nprints {done.stdout}\nnot {row.prints}"
-    fails = "error: " in row.prints or "Unreadable: " in row.prints
+    fails = "error: " in row.prints or "DeadLetter: " in row.prints
     assert (done.returncode != 0) == fails, f"{row.command}\nends with {done.returncode}"

@@ -1,14 +1,14 @@
 """Chance in tests, of a seed that a failing test prints."""
 
+import os
 import random
 import sys
 from typing import Any
 
 
-def chance(seed: int | None = None) -> random.Random:
-    """Return a source of numbers that are others in each run, or those of a seed."""
-    if seed is None:
-        seed = random.SystemRandom().randrange(2**32)
+def chance() -> random.Random:
+    """Return a source of numbers that are others in each run, or those of SEED."""
+    seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(2**32))
     sys.stdout.write(f"seed {seed}\n")
     return random.Random(seed)  # noqa: S311 - a test's input, no secret
 

@@ -19,7 +19,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--stack", action="store_true", help="the faults of the compose stack, too")
     group.addoption("--stock", action="store_true", help="against stock kombu: nothing is asserted")
     group.addoption("--report", action="store_true", help="write the table of docs/reliability.md")
-    group.addoption("--seed", type=int, help="the seed that a failed test has printed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,6 +52,6 @@ def report(pytestconfig: pytest.Config) -> Iterator[Report]:
 
 
 @pytest.fixture
-def chance(pytestconfig: pytest.Config) -> random.Random:
-    """The source of all that is random in a test; its seed is printed."""
-    return seed.chance(pytestconfig.getoption("--seed", default=None))
+def chance() -> random.Random:
+    """The source of all that is random in a test; it prints its seed, and SEED repeats it."""
+    return seed.chance()

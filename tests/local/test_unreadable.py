@@ -7,7 +7,7 @@ import pytest
 from celery import Celery
 
 from callers.client import Client
-from cluster.errors import Unreadable
+from cluster.errors import DeadLetter
 
 
 class Malicious:
@@ -28,7 +28,7 @@ def test_a_pickled_message_is_answered_with_an_error_and_runs_nothing(
     stranger.conf.update(task_serializer="pickle", accept_content=["pickle"])
     job = stranger.send_task("add.tasks.add", (Malicious(trace), 6), queue="add")
 
-    with pytest.raises(Unreadable, match="untrusted content of type pickle"):
+    with pytest.raises(DeadLetter, match="untrusted content of type pickle"):
         client.get(client.app.AsyncResult(job.id))
     assert not trace.exists()
     assert client.call("add.tasks.add", 4, 6) == 10
@@ -58,7 +58,7 @@ def test_a_message_that_cannot_be_read_is_answered_with_an_error(
             headers=headers,
         )
 
-    with pytest.raises(Unreadable, match=words):
+    with pytest.raises(DeadLetter, match=words):
         client.get(job)
 
 

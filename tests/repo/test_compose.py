@@ -78,7 +78,12 @@ def test_redis_is_durable_and_published_on_this_machine_alone() -> None:
 
     assert redis["ports"] == ["${REDIS_BIND:-127.0.0.1}:${REDIS_PORT:-6379}:6379"]
     assert redis["volumes"] == ["redis:/data"]
-    assert redis["command"][-2:] == ["--maxmemory", "2gb"]
+    assert redis["command"][-4:] == [
+        "--maxmemory",
+        "2gb",
+        "--appendfsync",
+        "${APPENDFSYNC:-always}",
+    ]
     assert redis["deploy"]["resources"]["limits"]["memory"] == "3g"
     assert "appendonly yes" in read("deploy/redis.conf")
     assert "appendfsync always" in read("deploy/redis.conf")
@@ -150,7 +155,7 @@ def test_an_image_is_not_root_and_holds_no_other_familys_code(folder: str) -> No
     text = read(f"{folder}/Dockerfile")
     copied = set(re.findall(r"^COPY (\S+)", text, re.MULTILINE))
 
-    assert copied == {"celeryconfig.py", "cluster/", f"{folder}/"}
+    assert copied == {"celeryconfig.py", "streams/", "cluster/", f"{folder}/"}
     assert "\nUSER 10001\n" in text
     assert re.search(r"^ARG PYTHON_IMAGE=\S+\nFROM \$\{PYTHON_IMAGE\}$", text, re.MULTILINE)
     assert not re.search(r"^(CMD|ENTRYPOINT) [^\[]", text, re.MULTILINE)

@@ -35,7 +35,7 @@ def used() -> set[str]:
             continue
         names.update(re.findall(r"\$\{([A-Z_]+):-", text))
         names.update(re.findall(r'environ(?:\.get\(|\[)"([A-Z_]+)"', text))
-        names.update(re.findall(r'limits\.setting\("([A-Z_]+)"', text))
+        names.update(re.findall(r'limits\.(?:setting|choice)\("([A-Z_]+)"', text))
         names.update(re.findall(r'^VARIABLE = "([A-Z_]+)"', text, re.MULTILINE))
     return names - INTERNAL
 
@@ -70,6 +70,8 @@ def test_the_concurrency_of_the_example_is_the_codes(family: str) -> None:
     [
         ("celeryconfig.py", r'"TASK_TIME_LIMIT", (\d+)', "TASK_TIME_LIMIT"),
         ("celeryconfig.py", r'"JOB_LEASE", (\d+)', "JOB_LEASE"),
+        ("celeryconfig.py", r'"MAX_DELIVERIES", (\d+)', "MAX_DELIVERIES"),
+        ("celeryconfig.py", r'"QUEUE_MAX_LENGTH", ([\d_]+)', "QUEUE_MAX_LENGTH"),
         ("celeryconfig.py", r'"MAX_COUNTDOWN", ([\d_]+)', "MAX_COUNTDOWN"),
         ("celeryconfig.py", r'"REDIS_PORT", (\d+)', "REDIS_PORT"),
         ("celeryconfig.py", r'"RABBITMQ_PORT", (\d+)', "RABBITMQ_PORT"),

@@ -35,10 +35,13 @@ class Play:
         self.published += count
 
     def join(self) -> None:
-        """Begin to consume."""
+        """Begin to consume, where not too many do."""
         if len(self.workers) < 4:
-            options = {"lease": LEASE, "max_deliveries": 10_000}
-            self.workers.append(Worker(self.connect(**options), self.chance.choice((0, 1, 3))))
+            self._join(self.chance.choice((0, 1, 3)))
+
+    def _join(self, prefetch: int) -> None:
+        options = {"lease": LEASE, "max_deliveries": 10_000}
+        self.workers.append(Worker(self.connect(**options), prefetch))
 
     def fetch(self) -> None:
         """Fetch what there is; no message comes that was acknowledged."""
@@ -80,13 +83,14 @@ class Play:
                 qos._lease.end()
             if channel.client.connection:  # it has fetched
                 channel.client.connection.disconnect()
+            channel._disconnect_pools()
 
     def _any_worker(self) -> Worker:
         return self.workers.pop(self.chance.randrange(len(self.workers)))
 
     def finish(self, store: Any) -> None:
         """Acknowledge all that is left; fail if that does not come to an end."""
-        self.join()
+        self._join(0)
         deadline = monotonic() + 10 + 3 * LEASE
         while left(store) or store.llen(QUEUE):
             assert monotonic() < deadline, f"{left(store)} messages never came"

@@ -1,0 +1,206 @@
+"""Celery's consumer, for workers that outlive every message and leave no caller without an answer.
+
+Celery drops a message that it cannot read; its caller waits for ever. Worse ones end the worker.
+Here each becomes a dead letter, and its job fails.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from celery import signals
+from celery.app.task import Context
+from celery.exceptions import InvalidTaskError, NotRegistered
+from celery.utils.log import get_logger
+from celery.worker import consumer
+from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.transport.virtual import Message
+from kombu.utils.encoding import safe_repr
+
+from streams import envelope, keys
+from streams.envelope import Malformed
+from streams.errors import DeadLetter
+
+logger = get_logger(__name__)
+
+#: Characters of a reason: an error may quote the whole message.
+MAX_REASON = 1000
+#: Errors that say what is wrong, without their names.
+_TELLING = (ContentDisallowed, DecodeError, InvalidTaskError)
+
+
+class Consumer(consumer.Consumer):
+    """Gives Celery's worker the messages it can take; lays all others among the dead letters."""
+
+    # What the type stubs leave out of Celery's class.
+    app: Any
+    connection_errors: tuple[type[BaseException], ...]
+    channel_errors: tuple[type[BaseException], ...]
+    event_dispatcher: Any
+    task_consumer: Any
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
+        """Return what takes each message: Celery's handler, with a look at the message first.
+
+        That has to come first: some of what Celery finds wrong, it finds when a pool process is
+        free for the job, and then the error is the event loop's.
+        """
+        handle = super().create_task_handler(*args, **options)
+        # A channel of ours finds some dead letters itself, and has no store to answer by.
+        self.task_consumer.channel.on_dead_letter = self.on_dead_letter
+
+        def on_message(message: Any) -> None:
+            try:
+                _check(message)
+                handle(message)
+            except MemoryError:
+                raise
+            except Exception as error:
+                if self._is_the_brokers(error):
+                    raise
+                self._bury(message, _reason(error), error)
+
+        return on_message
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Bury a message that kombu could not read."""
+        self._bury(message, _reason(exc), exc)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Bury a task that Celery finds to be none."""
+        self._bury(message, _reason(exc), exc)
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """Bury a message that is no task at all."""
+        self._bury(message, "the message is no task")
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Bury a task that this worker has none of; its caller gets Celery's NotRegistered."""
+        task = _task(message)
+        name, job_id = task.get("task"), task.get("id")
+        error = NotRegistered(name)
+        self._bury(message, f"the worker has no task {safe_repr(name)}", error, failure=error)
+        if self.event_dispatcher:
+            self.event_dispatcher.send("task-failed", uuid=job_id, exception=repr(error))
+        signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=job_id)
+
+    def on_dead_letter(self, dead: Any) -> None:
+        """Fail the job of a message that the channel lays among the dead letters."""
+        if dead.job_id:
+            request = Context(id=dead.job_id, delivery_info={})
+            with suppress(Exception):  # what cannot be read has nobody else to tell
+                message = Message(dead.envelope, self.task_consumer.channel)
+                message.accept = self.task_consumer.accept
+                request = _request(message, dead.job_id)
+            self._fail(request, _dead_letter(dead.reason, dead.queue))
+
+    def _is_the_brokers(self, error: Exception) -> bool:
+        """Tell whether the broker is at fault, and not the message."""
+        # Kombu counts KeyError among the connection's errors; here it is a message's.
+        return not isinstance(error, KeyError) and isinstance(
+            error, (*self.connection_errors, *self.channel_errors)
+        )
+
+    def _bury(
+        self,
+        message: Any,
+        reason: str,
+        error: Exception | None = None,
+        failure: Exception | None = None,
+    ) -> None:
+        """Log why nobody can do a job, tell its caller, and lay its message among the dead letters.
+
+        In this order: a worker that dies in between leaves the message for another.
+        """
+        job_id = _job_id(message, error)
+        queue = _queue(message)
+        logger.error("Job %s is a dead letter: %s", job_id or "unknown", reason)
+        if job_id:
+            self._fail(_request(message, job_id), failure or _dead_letter(reason, queue))
+        if not message.acknowledged:
+            _lay_down(message, reason)
+        signals.task_rejected.send(sender=self, message=message, exc=error)
+
+    def _fail(self, request: Context, failure: Exception) -> None:
+        """Store a job's failure, and tell the chord, the chain and the errbacks that it is in."""
+        try:
+            self.app.backend.mark_as_failure(request.id, failure, request=request)
+        except Exception as error:
+            if self._is_the_brokers(error):
+                raise
+            # What is wrong with the message may be wrong in there, too.
+            logger.error("Job %s cannot be failed as a whole: %r", request.id, error)  # noqa: TRY400
+
+
+def _check(message: Any) -> None:
+    """Raise what is wrong with a message; those of protocol 1 have their task in the body."""
+    headers = message.headers
+    if "task" in headers:
+        envelope.check_task(headers)
+    payload = message.payload
+    if "task" in headers or (isinstance(payload, dict) and "task" in payload):
+        envelope.check_call(payload, headers)
+        body = message.body.encode() if isinstance(message.body, str) else message.body
+        if body.count(b"[") + body.count(b"{") > envelope.MAX_DEPTH and envelope.is_deep(payload):
+            raise Malformed("the task's arguments are nested too deeply")
+
+
+def _lay_down(message: Any, reason: str) -> None:
+    """Put a message where dead letters are: a stream of ours, or where the broker has them."""
+    dead_letter = getattr(message.channel, "dead_letter", None)
+    if dead_letter is None:
+        message.reject()
+        return
+    dead_letter(message.delivery_tag, reason)
+    message._state = "REJECTED"  # noqa: SLF001 - so that nothing acknowledges it again
+
+
+def _queue(message: Any) -> str | None:
+    """Return the queue of a message if its dead letters are a stream of ours, or else None."""
+    if not hasattr(message.channel, "dead_letter"):
+        return None
+    stream, _, _ = str(message.delivery_tag).rpartition("/")
+    return keys.queue_of(stream)
+
+
+def _dead_letter(reason: str, queue: str | None) -> DeadLetter:
+    """Return the error that a caller gets: why, and where to look."""
+    where = f"kept in {keys.dead(queue)}" if queue else "rejected at the broker"
+    return DeadLetter(f"{reason}; its message is {where}")
+
+
+def _task(message: Any) -> dict[str, Any]:
+    """Return what a message says of its task, in its headers or, by protocol 1, in its body."""
+    headers = message.headers if isinstance(message.headers, dict) else {}
+    with suppress(Exception):  # it may be the body that cannot be read
+        if "task" not in headers and isinstance(message.payload, dict):
+            return {**message.payload, **headers}
+    return headers
+
+
+def _job_id(message: Any, error: Exception | None) -> str | None:
+    if isinstance(error, Malformed) and error.job_id:
+        return error.job_id
+    job_id, _ = envelope.sender({"headers": _task(message), "properties": message.properties})
+    return job_id
+
+
+def _request(message: Any, job_id: str) -> Context:
+    """Return Celery's request, as far as the message can be read, for those who wait for it."""
+    embed: Any = {}
+    with suppress(Exception):
+        envelope.check_call(message.payload, message.headers)
+        payload = message.payload
+        embed = payload if isinstance(payload, dict) else payload[2]
+    request = Context(_task(message), **(embed or {}))
+    _, request.reply_to = envelope.sender({"properties": message.properties})
+    request.id, request.delivery_info = job_id, {}
+    return request
+
+
+def _reason(error: Exception) -> str:
+    """Return an error in one line."""
+    if isinstance(error, Malformed):
+        return error.reason
+    what = str(error) if isinstance(error, _TELLING) else f"{type(error).__name__}: {error}"
+    return " ".join(f"the worker cannot read the message: {what}".split())[:MAX_REASON]
