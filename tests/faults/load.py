@@ -155,7 +155,7 @@ class Load:
         if kind:  # the fault itself failed: nobody asks for the account
             self._end(0)
 
-    def account(self, seconds: float = 45) -> Account:
+    def account(self, seconds: float = 90) -> Account:
         """End the load, wait so long for what is in flight, and return what became of each job."""
         self._end(seconds)
         return Account.of(self.jobs, self._runs.beyond_one(job.job_id for job in self.jobs))

@@ -95,8 +95,12 @@ def runs(folder: Path) -> Runs:
 
 
 @pytest.fixture
-def stack(started: Stack, server: "redis.Redis", report: Report) -> Iterator[Stack]:
-    """The running stack, whole again and its queues empty, whatever the test before did."""
+def stack(started: Stack, server: "redis.Redis", report: Report, is_stock: bool) -> Iterator[Stack]:
+    """The running stack, whole again whatever the test before did."""
+    if is_stock:  # a message that ends each worker would end those of the next test, too
+        started.compose("stop", "--timeout", "1", "add", "factorial")
+        eventually("Redis answers", lambda: answers(server), 60)
+        server.flushall()
     up(started)
     eventually("Redis answers", lambda: answers(server), 60)
     server.config_set("maxmemory", "2gb")
