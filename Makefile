@@ -95,7 +95,7 @@ celery_start_beat: $(RUN) ## Run beat in this terminal: it submits jobs by the c
 
 # Ask the running cluster, on Docker or not -----------------------------------------
 
-.PHONY: test_add_task test_factorial_task test_mat_mul_task canvas inspect
+.PHONY: test_add_task test_factorial_task test_mat_mul_task canvas inspect dead replay
 test_add_task: $(RUN) ## Ask the running cluster for 4 + 6
 	@$(VENV)/bin/python -m callers.add 4 6
 
@@ -110,6 +110,13 @@ canvas: $(RUN) ## Run an example of each of Celery's ways to put jobs together
 
 inspect: $(RUN) ## Show all workers, their queues and the jobs that run
 	@$(VENV)/bin/python -m callers.inspect
+
+dead: $(RUN) ## Show the dead letters, jobs that no worker can do, and why; QUEUE=add for one queue
+	@$(VENV)/bin/python -m streams dead list $(QUEUE)
+
+replay: $(RUN) ## Run dead letters again under their ids: ID=add:1700000000000-0
+	$(if $(ID),,$(error say which, as make dead shows it: make $@ ID=add:1700000000000-0))
+	@$(VENV)/bin/python -m streams dead replay $(ID)
 
 # Development -------------------------------------------------------------------
 

@@ -132,8 +132,8 @@ task_annotations = {
 worker_cancel_long_running_tasks_on_connection_loss = False
 worker_deduplicate_successful_tasks = True
 
-# A caller can tell a job that waits from one that runs, and where.
-task_track_started = True
+# That a job runs, and where, is stored within a second (streams.started), not before each one.
+task_track_started = False
 task_store_errors_even_if_ignored = True
 
 # Results stay for a day, or for so many seconds; the values of large ones fill the memory of

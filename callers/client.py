@@ -10,7 +10,7 @@ from typing import Any, Self
 from celery.canvas import Signature, maybe_signature
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult, ResultBase, ResultSet
-from celery.states import PROPAGATE_STATES, STARTED
+from celery.states import PENDING, PROPAGATE_STATES, STARTED
 
 from cluster import broker, rabbitmq
 from cluster.app import App, create
@@ -23,15 +23,12 @@ from cluster.errors import ClusterError, JobTimeout
 TIMEOUT = 60.0
 #: Seconds to try to reach the broker before the caller is told.
 CONNECT_TIMEOUT = 5.0
-#: Seconds of one wait for a notice. Every wait begins by reading the result itself, so a
-#: notice that a broken connection lost delays it by no more than this.
+#: Seconds of one wait: between two, a job that comes before is looked at, which may have failed.
 NOTICE_TIMEOUT = 2.0
-#: Seconds between two looks at the result in the last second before a deadline.
-POLL_INTERVAL = 0.01
 #: Seconds between two tries to read a result while Redis is away.
 RETRY_INTERVAL = 0.2
-#: Seconds that workers have to answer when a job is late.
-ANSWER_TIMEOUT = 1.0
+#: Seconds that workers have to answer when a job is late, and to tell that they run it.
+ANSWER_TIMEOUT = 1.2
 
 #: Seconds that one operation may take on a connection that has gone silent. Longer than a
 #: blocking fetch of kombu's, which takes one second.
@@ -101,10 +98,7 @@ class Client:
     def close(self) -> None:
         """Close the connections; results that were fetched stay usable."""
         backend: Any = self.app.backend
-        notices = backend.result_consumer
-        notices.stop()
-        # A result that is deleted after this would reconnect only to unsubscribe.
-        notices.subscribed_to.clear()
+        backend.result_consumer.stop()
         backend.client.connection_pool.disconnect()
         self.app.close()
 
@@ -155,7 +149,7 @@ class Client:
 
         `on_ready` is called for each job of a group as it ends, in any order. Raises what
         the job raised, or JobTimeout, which says what became of the job: it stays submitted,
-        and its result can be had by its id. To find that out, JobTimeout comes up to
+        and its result can be had by its id. To find that out, JobTimeout comes up to twice
         ANSWER_TIMEOUT later.
         """
         deadline = monotonic() + check_timeout(timeout)
@@ -280,7 +274,7 @@ class Client:
             try:
                 if self._is_done(result, left):
                     return
-                failed = _failed(before) if left > 1 or left <= 0 else None
+                failed = _failed(before)
                 if left <= 0 and not failed:
                     raise JobTimeout(self._why_late(result, name, timeout))
             except broker.AWAY as error:
@@ -293,14 +287,12 @@ class Client:
 
     def _is_done(self, result: "AsyncResult[Any]", left: float) -> bool:
         """Wait for a notice, but no longer than is left; tell whether the job has ended."""
-        # Celery looks at its deadline once a second: the last second is for us to count.
-        if left <= 1:
-            sleep(max(0, min(left, POLL_INTERVAL)))
-            return result.ready()
         try:
             # Not to be raised here: a job's own error would look like one of the wait.
-            result.get(timeout=min(NOTICE_TIMEOUT, left - 1), propagate=False)
-        except CeleryTimeout:
+            result.get(timeout=max(0, min(NOTICE_TIMEOUT, left)), propagate=False)
+        except CeleryTimeout as late:
+            if late.__cause__:  # the result store does not answer
+                raise late.__cause__ from None
             return False
         return True
 
@@ -308,7 +300,7 @@ class Client:
         late = f"{name} gave no result within {timeout:g} s"
         try:
             job = _first_unfinished(result)
-            if job.state == STARTED:
+            if _runs(job):
                 return f"{late}: job {job.id} still runs on {job.info['hostname']}"
             if name not in self.app.conf.task_routes[0]:
                 return (
@@ -323,6 +315,16 @@ class Client:
         if not workers:
             return f"{late}: no worker consumes the queue {queue!r}, where job {job.id} stays"
         return f"{late}: job {job.id} waits in the queue {queue!r} of {len(workers)} worker(s)"
+
+
+def _runs(job: "AsyncResult[Any]") -> bool:
+    """Tell whether a job runs; one that began just now is known to a second later."""
+    deadline = monotonic() + ANSWER_TIMEOUT
+    while True:
+        state: str = job.state
+        if state != PENDING or monotonic() >= deadline:
+            return state == STARTED
+        sleep(RETRY_INTERVAL)
 
 
 def check_timeout(seconds: float) -> float:

@@ -15,8 +15,8 @@ from callers.command import ELEMENTS_IN_FULL, run, seconds_option, show
 def result(job_id: str, state: bool, timeout: float) -> None:
     """Print the value of the job with this ID; wait for it if it is not there yet.
 
-    The state is PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED; it is PENDING both for
-    a job that waits in a queue and for one that never was.
+    The state is PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED; it is PENDING for a job
+    that waits in a queue, that began less than a second ago, and for one that never was.
     """
     if not job_id.strip():
         raise click.UsageError("ID must not be empty")

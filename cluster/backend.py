@@ -9,7 +9,6 @@ from time import monotonic
 from typing import Any
 from uuid import uuid4
 
-from celery.backends import redis
 from celery.exceptions import ChordError
 from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.utils.functional import maybe_list
@@ -19,6 +18,7 @@ from cluster import blobs
 from cluster.blobs import Blobs, Progress, Reference
 from cluster.codec import Put, references, unpack
 from cluster.errors import ClusterError, Unreadable
+from streams import backend
 
 #: How the keys of arguments begin: they belong to one job, and go when it is done.
 ARGUMENT_KEYS = f"{blobs.PREFIX}argument-"
@@ -52,7 +52,7 @@ class Meta(dict[str, Any]):
             return default
 
 
-class RedisBackend(redis.RedisBackend):
+class RedisBackend(backend.RedisBackend):
     """Keeps large values by reference, and gives whoever waits for a chord its member's error."""
 
     # What the type stubs leave out of Celery's class.

@@ -15,12 +15,13 @@ from cluster import limits, machine
 from cluster.app import create
 from cluster.health import Heartbeat
 from cluster.rabbitmq import DeadLetters
+from streams.started import Started
 
 
 def worker_app(family: str) -> Celery:
     """Return the worker app of a family: its tasks, and its steps beyond Celery's."""
     app = create(family, include=[f"{family}.tasks"])
-    app.steps["consumer"].update((Heartbeat, DeadLetters))
+    app.steps["consumer"].update((Heartbeat, Started, DeadLetters))
 
     def connect(**_: Any) -> None:
         # Not to be waited for: Celery ends a process that is not up after four seconds.

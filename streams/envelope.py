@@ -23,6 +23,8 @@ from streams.errors import Unreadable
 MAX_DEPTH = 200
 #: Characters of a job's id or of a task's name; each gets into keys and log lines.
 MAX_NAME = 1024
+#: Characters of a reason that somebody else worded: it may quote all of the message.
+MAX_REASON = 250
 
 _plain = json.JSONDecoder().decode
 # Kombu marks what JSON has no word for: times, UUIDs, bytes.
@@ -60,16 +62,25 @@ def check(raw: bytes) -> dict[str, Any]:
         raise _in_pieces("the message is nested too deeply", raw) from None
     except Exception as error:  # noqa: BLE001 - a marked value's decoder raises what it likes
         raise _in_pieces(f"the message is no JSON: {error}", raw) from None
+    check_parsed(envelope)
+    # Brackets in the body are none of these: it is encoded.
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and is_deep(envelope):
+        raise Malformed("the message is nested too deeply", *sender(envelope))
+    checked: dict[str, Any] = envelope
+    return checked
+
+
+def check_parsed(envelope: Any) -> None:
+    """Raise Malformed where a message that was parsed is no envelope, or its task none."""
     if type(envelope) is not dict:
         raise Malformed(f"the message is no envelope but a JSON {_kind(envelope)}")
     try:
-        _check_envelope(envelope, raw)
+        _check_envelope(envelope)
     except Malformed as error:
         raise Malformed(error.reason, *sender(envelope)) from None
-    return envelope
 
 
-def _check_envelope(envelope: dict[str, Any], raw: bytes) -> None:
+def _check_envelope(envelope: dict[str, Any]) -> None:
     properties = envelope.get("properties")
     if type(properties) is not dict:
         raise Malformed(f"the message's properties are no mapping but {_kind(properties)}")
@@ -87,9 +98,6 @@ def _check_envelope(envelope: dict[str, Any], raw: bytes) -> None:
         if type(envelope.get("body")) is not str:
             raise Malformed(f"the message's body is no text but {_kind(envelope.get('body'))}")
         check_task(headers)
-    # Brackets in the body are none of these: it is encoded.
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and is_deep(envelope):
-        raise Malformed("the message is nested too deeply")
 
 
 _TAGS = (str, int)
@@ -186,7 +194,7 @@ def _in_pieces(reason: str, raw: bytes) -> Malformed:
     """Return the error of a message that is no JSON, with what can be told of its sender."""
     found = [pattern.search(raw) for pattern in (_ID_IN_PIECES, _REPLY_TO_IN_PIECES)]
     names = [_name(match[1].decode(errors="replace")) if match else None for match in found]
-    return Malformed(reason, *names)
+    return Malformed(" ".join(reason.split())[:MAX_REASON], *names)
 
 
 def _name(value: Any) -> str | None:

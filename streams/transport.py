@@ -30,7 +30,7 @@ from redis import ConnectionPool, Redis
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from streams import jobs, keys, scripts
-from streams.envelope import Malformed, check, sender
+from streams.envelope import Malformed, check, check_parsed, sender
 from streams.errors import QueueFull, ServerTooOld
 from streams.lease import Lease, by_stream
 
@@ -104,7 +104,7 @@ class QoS(redis.QoS):
     def _held(self) -> set[str] | None:
         """Return what is held, or None when nothing will be any more."""
         if not self._is_closed:
-            return set(self._delivered) - set(self._dirty)
+            return (set(self._delivered) - set(self._dirty)) | set(self.acknowledged)
         # Closed by a lost connection: what its worker began before goes on, and what could not
         # be acknowledged is.
         self.channel.acknowledge()
@@ -427,6 +427,21 @@ class Channel(redis.Channel):
             self._deliver_entry(stream, _text(entry_id), fields)
         return True
 
+    def _receive_one(self, client: Any) -> Any:
+        try:
+            return super()._receive_one(client)  # type: ignore[misc]  # not in the stubs
+        except RecursionError:  # of kombu's parser, which is ready for what is no JSON at all
+            logger.warning("dropped a message to all consumers: it is nested too deeply")
+            return False
+
+    def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
+        try:
+            check_parsed(message)
+        except Malformed as error:
+            logger.warning("dropped a message of the exchange %s: %s", exchange, error)
+            return False
+        return super()._deliver_fanout_message(message, exchange)  # type: ignore[misc]
+
     def _deliver_listed(self, reply: Any) -> bool:
         if not reply:
             raise Empty
@@ -529,6 +544,11 @@ class Channel(redis.Channel):
                 self._undo_acknowledging()
                 raise
             self._acknowledging = []
+
+    def _on_connection_disconnect(self, connection: Any) -> None:
+        if self._in_poll is connection:
+            self._undo_acknowledging()
+        super()._on_connection_disconnect(connection)  # type: ignore[misc]
 
     def _undo_acknowledging(self) -> None:
         self.qos.acknowledged.extendleft(self._acknowledging)
@@ -641,9 +661,10 @@ class Channel(redis.Channel):
             self.pool.disconnect()
             self.client.connection_pool.disconnect()
         self._pause_until = monotonic() + ROUND
-        if monotonic() > self._complaints.get(str(error), 0):
-            self._complaints[str(error)] = monotonic() + COMPLAINT_INTERVAL
-            logger.error("cannot fetch messages, trying again every second: %s", error)
+        complaint = str(error).partition(" script: ")[0]  # and which of them
+        if monotonic() > self._complaints.get(complaint, 0):
+            self._complaints[complaint] = monotonic() + COMPLAINT_INTERVAL
+            logger.error("the server refuses, trying again every second: %s", complaint)
 
     def _create_groups(self, queue: str) -> None:
         for stream in self._streams(queue):
@@ -718,6 +739,10 @@ class Poller(redis.MultiChannelPoller):
             if channel.active_queues:
                 channel.acknowledge()
                 channel.tend()
+
+    def get(self, callback: Any, timeout: float | None = None) -> Any:
+        """Wait for a reply, but no longer than until the next round: no fetch may be under way."""
+        return super().get(callback, ROUND if timeout is None else min(timeout, ROUND))
 
 
 class Transport(redis.Transport):

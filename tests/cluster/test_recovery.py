@@ -13,8 +13,9 @@ from tests.waiting import eventually
 
 Result: TypeAlias = "AsyncResult[Any]"
 
-#: The jobs in flight while something breaks: more than run at once, each long enough.
-JOBS = [(i, i, 0.5) for i in range(30)]
+#: The jobs in flight while something breaks: more than run at once, each long enough to be
+#: known to run.
+JOBS = [(i, i, 1.5) for i in range(30)]
 SUMS = [2 * i for i in range(30)]
 
 

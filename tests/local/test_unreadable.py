@@ -1,13 +1,24 @@
-"""Messages that a worker must not, or can't, read: answered, and nothing of them is run."""
+"""Messages that a worker must not, or can't, do: answered, kept, and nothing of them is run."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
-from celery import Celery
+from celery import Celery, chord
+from celery.exceptions import NotRegistered
+from redis import Redis
 
 from callers.client import Client
 from cluster.errors import DeadLetter
+from streams import dead
+from streams.dead import Letter
+from tests.local.local import Local
+from tests.messages import body, message
+from tests.seed import chance
+from tests.waiting import eventually
 
 
 class Malicious:
@@ -18,6 +29,33 @@ class Malicious:
 
     def __reduce__(self) -> Any:
         return Path.touch, (self.file,)
+
+
+@pytest.fixture
+def redis(client: Client) -> Iterator[Any]:
+    """A plain client of the cluster's Redis, without dead letters."""
+    store: Any = client.app.backend
+    with Redis(connection_pool=store.client.connection_pool) as redis:
+        for queue in dead.queues(redis):
+            redis.delete(f"{queue}:dead")
+        yield redis
+
+
+def sent(redis: Any, envelope: dict[str, Any], **headers: Any) -> str:
+    """Push a message as a program of another language does, and return its job's id."""
+    job_id = f"add-{uuid4()}"
+    envelope["headers"] = {**(envelope.get("headers") or {}), "id": job_id, **headers}
+    redis.lpush("add", json.dumps(envelope))
+    return job_id
+
+
+def letter_of(redis: Any, job_id: str) -> Letter:
+    """Return a job's dead letter, which comes after its answer."""
+
+    def find() -> Letter | None:
+        return next((each for each in dead.letters(redis) if each.job_id == job_id), None)
+
+    return eventually("dead letter", find)  # type: ignore[return-value]  # it is there by then
 
 
 def test_a_pickled_message_is_answered_with_an_error_and_runs_nothing(
@@ -35,31 +73,121 @@ def test_a_pickled_message_is_answered_with_an_error_and_runs_nothing(
 
 
 @pytest.mark.parametrize(
-    ("body", "content_type", "words"),
+    ("parts", "words"),
     [
-        (b"{not json", "application/json", "Expecting property name"),
-        (b"\xff\xfe", "application/json", "decode"),
-        (b"x", "application/x-unheard-of", "untrusted content"),
-        (b'[[{"__type__": "bogus", "__value__": 1}], {}, {}]', "application/json", "bogus"),
+        ({"body": body(b"{not json")}, "Expecting property name"),
+        ({"body": body(b"\xff\xfe")}, "decode"),
+        ({"body": body(b"[" * 100_000)}, "recursion depth"),
+        ({"body": body(b"[[" + b"[" * 300 + b"]" * 300 + b"], {}, {}]")}, "nested too deeply"),
+        ({"body": body(b'[[{"__type__": "bogus", "__value__": 1}], {}, {}]')}, "bogus"),
+        ({"body": body(b"[[4, 6], {}]")}, r"body is not \[args, kwargs, embed\]"),
+        ({"body": body(b"5")}, r"body is not \[args, kwargs, embed\]"),
+        ({"body": body(b'[[4, 6], {}, {"callbacks": "x"}]')}, "'callbacks' is not a list"),
+        ({"body": 5}, "body is no text but number"),
+        ({"body": "abc"}, "no base64"),
+        ({"content-type": "application/x-unheard-of"}, "untrusted content"),
+        ({"content-type": 5}, "untrusted content"),
+        ({"content-encoding": 5}, "AttributeError"),
+        ({"properties": {}}, "no delivery_tag"),
     ],
 )
-def test_a_message_that_cannot_be_read_is_answered_with_an_error(
-    client: Client, body: bytes, content_type: str, words: str
+def test_a_message_that_cannot_be_read_is_answered_and_kept(
+    client: Client, redis: Any, parts: dict[str, Any], words: str
 ) -> None:
-    job = client.app.AsyncResult(f"unreadable-{abs(hash(body))}")
-    headers = {"task": "add.tasks.add", "id": job.id, "lang": "py"}
-    with client.app.connection_for_write() as connection, connection.Producer() as producer:
-        producer.publish(
-            body,
-            routing_key="add",
-            exchange="add",
-            content_type=content_type,
-            content_encoding="utf-8",
-            headers=headers,
-        )
+    envelope = message() | parts
+    job_id = sent(redis, envelope)
 
-    with pytest.raises(DeadLetter, match=words):
-        client.get(job)
+    with pytest.raises(DeadLetter, match=words) as raised:
+        client.get(client.app.AsyncResult(job_id))
+    assert str(raised.value).endswith("; its message is kept in add:dead")
+    letter = letter_of(redis, job_id)
+    assert json.loads(letter.message) == envelope
+    assert str(raised.value).startswith(letter.reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("timelimit", "abc"),
+        ("timelimit", [-1, None]),
+        ("eta", "soon"),
+        ("eta", ""),
+        ("expires", 5),
+        ("retries", None),
+        ("group", []),
+        ("stamped_headers", 5),
+        ("task", None),
+        ("task", []),
+    ],
+)
+def test_a_header_that_would_end_a_worker_is_answered(
+    client: Client, redis: Any, name: str, value: Any
+) -> None:
+    job_id = sent(redis, message(), **{name: value})
+
+    with pytest.raises(DeadLetter, match=name):
+        client.get(client.app.AsyncResult(job_id))
+    letter_of(redis, job_id)
+
+
+def test_an_unknown_compression_is_answered(client: Client, redis: Any) -> None:
+    job_id = sent(redis, message(), compression="bogus")
+
+    with pytest.raises(DeadLetter, match="bogus"):
+        client.get(client.app.AsyncResult(job_id))
+
+
+def test_an_unknown_task_is_celerys_error_and_a_dead_letter(client: Client, redis: Any) -> None:
+    job_id = sent(redis, message(), task="add.tasks.unheard")
+
+    with pytest.raises(NotRegistered, match="unheard"):
+        client.get(client.app.AsyncResult(job_id))
+    assert letter_of(redis, job_id).reason == "the worker has no task 'add.tasks.unheard'"
+
+
+def test_a_chord_fails_with_a_member_that_no_worker_can_do(client: Client) -> None:
+    members = [client.signature("add.tasks.add", 1, n).set(queue="add") for n in range(3)]
+    members.append(client.signature("factorial.tasks.factorial", 5).set(queue="add"))
+    total = client.signature("add.tasks.tsum")
+
+    with pytest.raises(NotRegistered):
+        client.call(chord(members, total, app=client.app))
+
+
+def test_messages_of_protocol_1_are_done_or_answered(client: Client, redis: Any) -> None:
+    old = {"task": "add.tasks.add", "args": [4, 6], "kwargs": {}}
+    ids = [f"old-{uuid4()}" for _ in range(3)]
+    changes: list[dict[str, Any]] = [{}, {"args": 5}, {"timelimit": "abc"}]
+    for job_id, more in zip(ids, changes, strict=True):
+        text = json.dumps({**old, "id": job_id, **more}).encode()
+        redis.lpush("add", json.dumps(message() | {"headers": {}, "body": body(text)}))
+
+    good, bad, ends_workers = (client.app.AsyncResult(job_id) for job_id in ids)
+    assert client.get(good) == 10
+    with pytest.raises(DeadLetter, match="args"):
+        client.get(bad)
+    with pytest.raises(DeadLetter, match="timelimit"):
+        client.get(ends_workers)
+
+
+def test_no_message_ends_a_worker_and_good_jobs_go_on(
+    local: Local, client: Client, redis: Any
+) -> None:
+    workers = local.running("add")
+    random = chance()
+    count = 200
+    for n in range(count):
+        redis.lpush("add", random.randbytes(random.randrange(1, 200)))
+        redis.publish("/0.celery.pidbox", random.randbytes(random.randrange(1, 200)))
+        if n % 20 == 0:
+            assert client.call("add.tasks.add", n, n) == 2 * n
+
+    for raw in (b"5", b"{}", b"[" * 100_000, b'{"properties": {"delivery_tag": "x"}, "body": 5}'):
+        redis.lpush("add", raw)
+        redis.publish("/0.celery.pidbox", raw)
+    eventually("dead letters", lambda: redis.xlen("add:dead") == count + 4)
+    assert client.call("add.tasks.add", 4, 6) == 10
+    assert local.running("add") == workers
 
 
 def test_an_array_is_refused_by_a_task_that_wants_numbers(client: Client) -> None:

@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
@@ -451,3 +451,56 @@ def test_a_lost_connection_is_an_error_and_loses_nothing(connect: Connect, store
     worker.connection.close()
 
     assert Worker(connect()).wait_for(1) == [1]
+
+
+@pytest.fixture
+def break_the_server(store: Any) -> Any:
+    """Make the server refuse to write, in one of several ways; it is mended afterwards."""
+    ways = {
+        "READONLY": (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+        "NOPERM": (
+            ("ACL", "SETUSER", "default", "-xreadgroup", "-xack"),
+            ("ACL", "SETUSER", "default", "+@all"),
+        ),
+        "OOM": (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
+    }
+
+    @contextmanager
+    def broken(way: str) -> Iterator[None]:
+        store.execute_command(*ways[way][0])
+        try:
+            yield
+        finally:
+            store.execute_command(*ways[way][1])
+
+    return broken
+
+
+@pytest.mark.parametrize("way", ["READONLY", "NOPERM", "OOM"])
+def test_a_server_that_refuses_is_waited_out(
+    connect: Connect, store: Any, break_the_server: Any, caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    worker = Worker(connect())
+    publish(connect(), 1, 2)
+    worker.wait_for(2)
+    with break_the_server(way):
+        worker.messages[0].ack()
+        worker.drain(2 * LEASE)
+        worker.messages[1].reject(requeue=True)
+    publish(connect(), 3)
+
+    # What could not be given back is taken over when its lease is over; what could not be
+    # acknowledged is, before.
+    worker.wait_for(4)
+    assert sorted(worker.bodies) == [1, 2, 2, 3]
+
+    def nothing_is_left() -> bool:
+        for message in worker.messages:
+            if not message.acknowledged:
+                message.ack()
+        worker.drain(0.1)
+        return not left(store)
+
+    eventually("nothing is left", nothing_is_left)
+    complaints = [each for each in caplog.records if each.name == "streams.transport"]
+    assert len(complaints) <= 3, caplog.text

@@ -1,0 +1,227 @@
+"""The result store: Celery's on Redis, with one write a job and waits that always end.
+
+What is stored, where and as what is Celery's, so that any Celery program reads it. Used by
+the setting alone: `result_backend = "streams.backend:RedisBackend+redis://…"`.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+from celery import _state
+from celery.backends import redis
+from celery.exceptions import BackendStoreError
+from celery.states import FAILURE, PENDING, SUCCESS
+
+from streams import store
+from streams.store import Rule
+from streams.waiting import ResultConsumer, Wait, jobs
+
+_stock: Any = redis  # its type stubs leave out most of it
+_celery: Any = _state
+
+#: Seconds that a chord's counters stay after each member where no setting says otherwise: a
+#: chord may take far longer than its results are kept.
+CHORD_EXPIRES = 30 * 86_400
+
+#: Celery's count of a chord's members, each once. Told again after the reply was lost, it
+#: grants the same claim on the callback again; a chord that is complete soon expires.
+COUNT = f"""
+local function count() {_stock.CHORD_PART_RETURN_LUA} end
+local counted = count()
+if counted[3] and counted[4] == 0 and redis.call('GET', KEYS[6]) == ARGV[8] then
+  counted[4] = 1
+end
+if counted[4] == 1 and tonumber(ARGV[9]) > 0 then
+  for i = 1, 4 do redis.call('EXPIRE', KEYS[i], ARGV[9]) end
+end
+return counted
+"""
+
+
+class RedisBackend(redis.RedisBackend):
+    """Stores a result by one command, and wakes whoever waits for it without one a job."""
+
+    # What the type stubs leave out of Celery's class.
+    app: Any
+    client: Any
+    expires: Any
+    failure_expires: Any
+    result_consumer: Any
+    _add_pending_result: Callable[..., Any]
+    _chord_expires: Any
+    _ensure_not_eager: Callable[[], None]
+    _ensure_retryable: Callable[..., Any]
+    _get_result_meta: Callable[..., Any]
+    _MAX_STR_VALUE_SIZE: int
+
+    ResultConsumer = ResultConsumer
+
+    # Storing ---------------------------------------------------------------------------
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: Any = None,
+        request: Any = None,
+        **options: Any,
+    ) -> Any:
+        payload = self.payload(task_id, result, state, traceback, request)
+        if len(payload) > self._MAX_STR_VALUE_SIZE:
+            refused: Any = BackendStoreError
+            raise refused("value too large for Redis", state=state, task_id=task_id)
+        expires = self.failure_expires if state == FAILURE else self.expires
+        self.ensure(self.write, (task_id, payload, expires, request, Rule(state)))
+        return result
+
+    def payload(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None
+    ) -> Any:
+        """Return what is stored of a job."""
+        meta = self._get_result_meta(
+            result=result, state=state, traceback=traceback, request=request
+        )
+        meta["task_id"] = str(task_id)
+        return self.encode(meta)
+
+    def write(
+        self,
+        task_id: str,
+        payload: Any,
+        expires: int | None,
+        request: Any,
+        rule: Rule,
+        client: Any = None,
+    ) -> bool:
+        """Store a payload and announce it; tell whether it was allowed to replace what was there.
+
+        What is there may be of another serializer, or compressed: then its state is found here,
+        and Redis told that this very payload may be replaced.
+        """
+        sender = getattr(request, "reply_to", None)
+        channel = self.sender_channel(sender) if sender else ""
+        found: Any = ""
+        while True:
+            arguments = (payload, int(expires or 0), channel, *rule.arguments(found))
+            found = self._store(
+                keys=[self.get_key_for_task(task_id)], args=arguments, client=client or self.client
+            )
+            if found in {0, 1}:
+                return bool(found)
+            if not rule.allows(self._state_of(found)):
+                return False
+
+    def _state_of(self, payload: Any) -> str:
+        try:
+            return str(self.decode(payload)["status"])
+        except Exception:  # noqa: BLE001 - nobody can read it
+            return PENDING
+
+    @cached_property
+    def _store(self) -> Any:
+        return self.client.register_script(store.SCRIPT)
+
+    # Waiting ---------------------------------------------------------------------------
+
+    def sender_channel(self, oid: str) -> bytes:
+        """Return the channel where the results of jobs that a thread sent are announced."""
+        return self._sender_prefix + oid.encode()
+
+    def is_of_sender(self, channel: bytes) -> bool:
+        """Tell whether a channel is one of those."""
+        return channel.startswith(self._sender_prefix)
+
+    @cached_property
+    def _sender_prefix(self) -> bytes:
+        prefix: Any = self.task_keyprefix
+        return bytes(prefix.removesuffix(b"celery-task-meta-")) + b"celery-reply-"
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Note that a job is sent: its result will be announced to this thread."""
+        if not _celery.task_join_will_block():
+            self.result_consumer.sent(task_id, self.sender_channel(self.app.thread_oid))
+
+    def add_pending_result(  # type: ignore[override]
+        self, result: Any, *, weak: bool = False, start_drainer: bool = True
+    ) -> Any:
+        """Have a result told what becomes of its job, once somebody waits."""
+        if start_drainer:
+            self.result_consumer.drainer.start()
+        meta = self.result_consumer.take_early(result.id)
+        if meta:
+            result._maybe_set_cache(meta)  # noqa: SLF001 - Celery's way
+        else:
+            self._add_pending_result(result.id, result, weak=weak)
+        return result
+
+    def iter_native(  # type: ignore[override]
+        self,
+        result: Any,
+        *,
+        timeout: float | None = None,
+        on_interval: Callable[[], Any] | None = None,
+        on_message: Callable[[Any], Any] | None = None,
+        **options: Any,
+    ) -> Iterator[tuple[str, Any]]:
+        """Yield the id of each member of a group and what is known of it, as it ends."""
+        self._ensure_not_eager()
+        members: dict[str, list[Any]] = {}
+        for member in result.results:
+            members.setdefault(member.id, []).append(member)
+        groups = [member for member in result.results if hasattr(member, "results")]
+        wait = Wait(jobs(result), on_message)
+        for _ in self.result_consumer.rounds(wait, timeout, on_interval):
+            while wait.ended:
+                for member in members.pop(wait.ended.popleft(), ()):
+                    yield member.id, member._cache  # noqa: SLF001 - Celery's way
+        # Celery gets the members of a group in a group without a deadline: by now they ended.
+        for group in groups:
+            yield group.id, group.children
+
+    def get(self, key: Any) -> Any:
+        """Return what a key holds; in a wait, within its time."""
+        consumer = self.result_consumer
+        return consumer.read(key) if consumer.is_in_a_wait else super().get(key)
+
+    def forget(self, task_id: str) -> None:
+        """Remove a result, and what is known of it here."""
+        self.result_consumer.forget(task_id)
+        super().forget(task_id)
+
+    # Chords ----------------------------------------------------------------------------
+
+    @property
+    def chord_expires(self) -> Any:
+        """Seconds that the counters of a chord stay after each of its members."""
+        if self._chord_expires is not None or not self.expires:
+            stock: Any = super()
+            return stock.chord_expires
+        return max(self.expires, CHORD_EXPIRES)
+
+    @cached_property
+    def _chord_part_return_script(self) -> Any:
+        script = self.client.register_script(COUNT)
+
+        def count(keys: Any, args: Any, client: Any) -> Any:
+            # A connection lost here would else leave the chord one short for ever.
+            arguments = [*args, int(self.expires or 0)]
+            return self._ensure_retryable(self.ensure, script, (keys, arguments))
+
+        return count
+
+    def get_task_meta(self, task_id: str, **options: Any) -> Any:  # type: ignore[override]
+        """Return what is known of a job.
+
+        A worker that asks before it runs a job that came twice is not told of a success that
+        may not have been counted: the worker before it may have died just then. Run again, the
+        member is counted once, and the chord's callback sent if it was not.
+        """
+        meta = super().get_task_meta(task_id, **options)
+        looks_for_a_copy = _celery.task_join_will_block() and not _celery.get_current_task()
+        if looks_for_a_copy and meta["status"] == SUCCESS and meta.get("group_id"):
+            size = self.get_key_for_group(meta["group_id"], ".s")
+            if self.client.exists(size):
+                return {"status": PENDING, "result": None}
+        return meta

@@ -1,0 +1,484 @@
+"""The result store alone: what replaces what, and that whoever waits is told, and in time."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.exceptions import TimeoutError as CeleryTimeout
+from celery.result import GroupResult, ResultSet
+from celery.utils import uuid
+from redis.exceptions import AuthenticationError
+
+from streams.store import LARGE, Rule
+from tests.local.store import Proxy, Store, calls, soon
+from tests.waiting import eventually
+
+#: Seconds that a notice takes at most, and that a poll does.
+AT_ONCE, IN_A_SECOND = 0.3, 1.4
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A store that tests share."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    yield store
+    store.stop()
+
+
+@pytest.fixture
+def own_store(tmp_path: Path) -> Iterator[Store]:
+    """A store of the test's own."""
+    store = Store(tmp_path)
+    yield store
+    store.stop()
+
+
+@pytest.fixture
+def app(store: Store) -> Iterator["Celery[Any]"]:
+    """A program that waits for results."""
+    app = store.program()
+    yield app
+    backend: Any = app.backend
+    backend.result_consumer.stop()
+
+
+@pytest.fixture
+def proxy(store: Store) -> Iterator[Proxy]:
+    """A way to the shared store that can go silent."""
+    proxy = Proxy(store.port)
+    yield proxy
+    proxy.close()
+
+
+def send(app: Any, count: int = 1) -> list[Any]:
+    """Send jobs that no worker takes."""
+    return [app.send_task("any.task", queue="nobody") for _ in range(count)]
+
+
+def seconds(function: Any, *args: Any, **options: Any) -> tuple[Any, float]:
+    """Return what a function returns, or the error that it raises, and how long it took."""
+    start = monotonic()
+    try:
+        value = function(*args, **options)
+    except Exception as error:  # noqa: BLE001 - the test looks at it
+        value = error
+    return value, monotonic() - start
+
+
+# Storing -------------------------------------------------------------------------
+
+STATES = ("PENDING", "STARTED", "RETRY", "PROGRESS", "SUCCESS", "FAILURE", "REVOKED")
+REPLACES = {
+    "SUCCESS": {"SUCCESS": False},
+    "FAILURE": {"SUCCESS": False, "REVOKED": False},
+    "REVOKED": {"SUCCESS": False},
+}
+ENDED = {"SUCCESS": False, "FAILURE": False, "REVOKED": False}
+FORMATS: dict[str, dict[str, Any]] = {
+    "json": {},
+    "compressed": {"result_compression": "zlib"},
+    "pickle": {"result_serializer": "pickle", "result_accept_content": ["pickle"]},
+}
+
+
+def value_of(state: str) -> Any:
+    """Return what may be stored with a state."""
+    return ValueError(state) if state in {"FAILURE", "REVOKED", "RETRY"} else state
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("old", STATES)
+@pytest.mark.parametrize("new", STATES)
+def test_a_state_replaces_what_it_may_and_nothing_else(
+    store: Store, form: str, old: str, new: str
+) -> None:
+    app = store.program(**FORMATS[form])
+    job = app.AsyncResult(uuid())
+    job.backend.store_result(job.id, value_of(old), old)
+    job.backend.store_result(job.id, value_of(new), new)
+
+    may = REPLACES.get(new, ENDED).get(old, True)
+    assert job.state == (new if may else old)
+
+
+@pytest.mark.parametrize("old", STATES)
+def test_started_said_by_an_onlooker_replaces_no_news(store: Store, old: str) -> None:
+    app = store.program()
+    backend: Any = app.backend
+    job = app.AsyncResult(uuid())
+    backend.store_result(job.id, value_of(old), old)
+    payload = backend.payload(job.id, {"pid": 1}, "STARTED")
+    told = backend.write(job.id, payload, 60, None, Rule("STARTED", looked_on=True))
+
+    may = old in {"PENDING", "STARTED", "RETRY"}
+    assert told == may
+    assert job.state == ("STARTED" if may else old)
+
+
+def test_a_result_takes_one_command(store: Store) -> None:
+    store.ends(uuid())  # the script is known to the server
+    called = calls(store.redis())
+    store.ends(uuid(), 10, sender="somebody")
+
+    assert called() == {"evalsha": 1, "getrange": 1, "set": 1, "publish": 2}
+
+
+def test_a_result_expires(store: Store) -> None:
+    app = store.program(result_expires=100, result_failure_expires=1000)
+    backend: Any = app.backend
+    backend.store_result("well", 1, "SUCCESS")
+    backend.store_result("ill", ValueError(), "FAILURE")
+
+    assert 90 < store.redis().ttl("celery-task-meta-well") <= 100
+    assert 900 < store.redis().ttl("celery-task-meta-ill") <= 1000
+
+
+def test_a_script_that_the_server_forgot_is_no_error(store: Store) -> None:
+    store.ends(uuid())
+    store.redis().script_flush()
+    job = store.program().AsyncResult(uuid())
+    store.ends(job, 7)
+
+    assert job.get(timeout=1) == 7
+
+
+def test_a_stock_program_is_woken_and_reads_the_result(store: Store) -> None:
+    backend = f"celery.backends.redis:RedisBackend+{store.url()}"
+    stock: Celery[Any] = Celery(backend=backend, set_as_current=False)
+    job = stock.AsyncResult(uuid())
+    with soon(store.ends, job, 7):
+        value, took = seconds(job.get, timeout=5)
+
+    assert value == 7
+    assert took < 0.2 + AT_ONCE
+
+
+# Being told ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2 * LARGE])
+def test_a_sender_is_told_at_once(store: Store, app: Any, size: int) -> None:
+    for _ in range(3):
+        (job,) = send(app)
+        with soon(store.ends, job, "x" * size, "SUCCESS", app.thread_oid):
+            value, took = seconds(job.get, timeout=5)
+
+        assert len(value) == size
+        assert 0.2 <= took < 0.2 + AT_ONCE
+
+
+def test_whoever_did_not_send_a_job_is_told_at_once(store: Store, app: Any) -> None:
+    for _ in range(3):
+        job = app.AsyncResult(uuid())
+        with soon(store.ends, job, 7):
+            value, took = seconds(job.get, timeout=5)
+
+        assert value == 7
+        assert 0.2 <= took < 0.2 + AT_ONCE
+
+
+def test_an_error_and_a_custom_state_are_told(store: Store, app: Any) -> None:
+    (job,) = send(app)
+    told: list[Any] = []
+    with (
+        soon(store.ends, job, {"done": 50}, "PROGRESS", app.thread_oid, seconds=0.1),
+        soon(store.ends, job, ValueError("no"), "FAILURE", app.thread_oid),
+        pytest.raises(ValueError, match="no"),
+    ):
+        job.get(timeout=5, on_message=told.append)
+
+    assert [meta["status"] for meta in told] == ["PROGRESS", "FAILURE"]
+    assert told[0]["result"] == {"done": 50}
+
+
+def test_a_thousand_jobs_take_one_subscription_and_hardly_a_reading(store: Store, app: Any) -> None:
+    (first,) = send(app)
+    store.ends(first, 0, "SUCCESS", app.thread_oid)
+    first.get(timeout=5)
+    called = calls(store.redis())
+    jobs = send(app, 1000)
+    for number, job in enumerate(jobs):
+        store.ends(job, number, "SUCCESS", app.thread_oid)
+
+    assert [job.get(timeout=5) for job in jobs] == [*range(1000)]
+    counts = called()
+    assert "subscribe" not in counts
+    assert counts.get("get", 0) + counts.get("mget", 0) < 20
+    assert counts["evalsha"] == 1000
+
+
+def test_channels_that_nobody_waits_on_are_left(store: Store, app: Any) -> None:
+    for _ in range(250):
+        job = app.AsyncResult(uuid())
+        store.ends(job)
+        job.get(timeout=5)
+        del job
+
+    assert len(store.redis().pubsub_channels("celery-task-meta-*")) < 150
+
+
+def test_callbacks_are_called_while_another_result_is_waited_for(store: Store, app: Any) -> None:
+    called: list[str] = []
+    (sent,) = send(app)
+    foreign = app.AsyncResult(uuid())
+    for job in (sent, foreign):
+        job.then(lambda result: called.append(result.id))
+    (waited_for,) = send(app)
+    with (
+        soon(store.ends, sent, 1, "SUCCESS", app.thread_oid, seconds=0.1),
+        soon(store.ends, foreign, 2, seconds=0.1),
+        soon(store.ends, waited_for, 3, "SUCCESS", app.thread_oid, seconds=0.4),
+    ):
+        waited_for.get(timeout=5)
+
+    assert sorted(called) == sorted([sent.id, foreign.id])
+
+
+def test_a_callback_may_wait_itself(store: Store, app: Any) -> None:
+    first, second = send(app, 2)
+    values: list[Any] = []
+    first.then(lambda _: values.append(second.get(timeout=5, disable_sync_subtasks=False)))
+    with (
+        soon(store.ends, first, 1, "SUCCESS", app.thread_oid, seconds=0.1),
+        soon(store.ends, second, 2, "SUCCESS", app.thread_oid),
+    ):
+        _, took = seconds(first.get, timeout=5)
+
+    assert values == [2]
+    assert took < 0.2 + AT_ONCE
+
+
+# Never left hanging ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [0, 0.05, 0.5, 1.25])
+def test_a_timeout_is_precise(app: Any, timeout: float) -> None:
+    for job in (app.AsyncResult(uuid()), *send(app)):
+        error, took = seconds(job.get, timeout=timeout)
+
+        assert isinstance(error, CeleryTimeout)
+        assert timeout <= took < timeout + 0.05
+    backend: Any = app.backend
+    assert not any(backend._pending_results)
+
+
+def test_a_result_that_was_not_announced_is_found_within_a_second(store: Store, app: Any) -> None:
+    (job,) = send(app)
+    payload = app.backend.payload(job.id, 7, "SUCCESS")
+    with soon(store.redis().set, f"celery-task-meta-{job.id}", payload):
+        value, took = seconds(job.get, timeout=5)
+
+    assert value == 7
+    assert took < 0.2 + IN_A_SECOND
+
+
+def test_all_connections_killed_is_no_error(store: Store, app: Any) -> None:
+    (job,) = send(app)
+    with (
+        soon(store.redis().execute_command, "CLIENT KILL SKIPME yes", seconds=0.1),
+        soon(store.ends, job, 7, "SUCCESS", app.thread_oid, seconds=0.5),
+    ):
+        value, took = seconds(job.get, timeout=5)
+
+    assert value == 7
+    assert took < 0.5 + AT_ONCE
+
+
+@pytest.mark.parametrize("all_of_them", [False, True])
+def test_connections_that_went_silent_hang_nobody(
+    store: Store, proxy: Proxy, all_of_them: bool
+) -> None:
+    app: Any = store.program(proxy.port)
+    (before, job) = send(app, 2)
+    store.ends(before, 1, "SUCCESS", app.thread_oid)
+    before.get(timeout=5)
+    proxy.silence(new_ones_too=all_of_them)
+    with soon(store.ends, job, 7, "SUCCESS", app.thread_oid):
+        value, took = seconds(job.get, timeout=4)
+
+    if all_of_them:
+        assert isinstance(value, CeleryTimeout)
+        assert "does not answer" in str(value)
+        assert 4 <= took < 4.25
+    else:
+        assert value == 7
+        assert took < 3.5
+
+
+def test_a_silent_connection_is_replaced_and_tells_again(store: Store, proxy: Proxy) -> None:
+    app: Any = store.program(proxy.port)
+    (before, lost, after) = send(app, 3)
+    store.ends(before, 1, "SUCCESS", app.thread_oid)
+    before.get(timeout=5)
+    proxy.silence()
+    seconds(lost.get, timeout=4.5)
+    with soon(store.ends, after, 7, "SUCCESS", app.thread_oid):
+        value, took = seconds(after.get, timeout=5)
+
+    assert value == 7
+    assert took < 0.2 + AT_ONCE
+
+
+def test_a_wait_without_a_timeout_outlives_a_restart(own_store: Store) -> None:
+    app: Any = own_store.program()
+    job, other = send(app, 2)
+
+    def restart() -> None:
+        own_store.stop()
+        sleep(1)
+        own_store.start()
+        own_store.ends(job, 7, "SUCCESS", app.thread_oid)
+
+    with soon(restart):
+        assert job.get() == 7
+    with soon(own_store.ends, other, 8, "SUCCESS", app.thread_oid):
+        value, took = seconds(other.get, timeout=5)
+    assert value == 8
+    assert took < 0.2 + AT_ONCE
+
+
+def test_a_store_that_is_away_is_the_deadlines_error(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    app: Any = store.program()
+    (job,) = send(app)
+    store.stop()
+    error, took = seconds(job.get, timeout=1.5)
+
+    assert isinstance(error, CeleryTimeout)
+    assert "does not answer" in str(error)
+    assert isinstance(error.__cause__, Exception)
+    assert 1.5 <= took < 1.6
+
+
+def test_a_wrong_password_is_said_at_once(store: Store) -> None:
+    app: Any = store.program()
+    wrong: Any = Celery(
+        backend=f"streams.backend:RedisBackend+redis://:wrong@127.0.0.1:{store.port}/0",
+        set_as_current=False,
+    )
+    error, took = seconds(wrong.AsyncResult(app.send_task("x", queue="n").id).get, timeout=5)
+
+    assert isinstance(error, AuthenticationError)
+    assert took < 1
+
+
+def test_a_program_without_the_right_to_subscribe_reads_each_second(store: Store) -> None:
+    store.redis().execute_command(
+        *("ACL", "SETUSER", "deaf", "on", ">deaf", "~*", "resetchannels", "+@all", "-subscribe")
+    )
+    app: Any = Celery(
+        backend=f"streams.backend:RedisBackend+redis://deaf:deaf@127.0.0.1:{store.port}/0",
+        set_as_current=False,
+    )
+    job = app.AsyncResult(uuid())
+    with soon(store.ends, job, 7):
+        value, took = seconds(job.get, timeout=5)
+
+    assert value == 7
+    assert took < 0.2 + IN_A_SECOND
+
+
+# Many at a time ------------------------------------------------------------------------
+
+
+def test_two_threads_get_thousands_of_results(store: Store, app: Any) -> None:
+    count = 3000
+
+    def work(number: int) -> list[Any]:
+        jobs = send(app, count)
+        oid = app.thread_oid
+
+        def end() -> None:
+            for each, job in enumerate(jobs):
+                store.ends(job, each, "SUCCESS", oid if each % 3 else None)
+
+        with soon(end, seconds=0.01):
+            if number:
+                return [job.get(timeout=30) for job in jobs]
+            values: list[Any] = ResultSet(jobs, app=app).get(timeout=30)
+            return values
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [*pool.map(work, range(2))] == [[*range(count)]] * 2
+
+
+def test_two_threads_wait_for_the_same_group(store: Store, app: Any) -> None:
+    jobs = send(app, 200)
+    group = GroupResult(uuid(), jobs, app=app)
+    with ThreadPoolExecutor(2) as pool:
+        values = [pool.submit(group.get, timeout=20) for _ in range(2)]
+        for number, job in enumerate(jobs):
+            store.ends(job, number, "SUCCESS", app.thread_oid)
+
+        assert [each.result() for each in values] == [[*range(200)]] * 2
+
+
+def test_many_threads_wait_and_each_is_told_at_once(store: Store, app: Any) -> None:
+    jobs = [app.AsyncResult(uuid()) for _ in range(30)]
+    took: dict[int, float] = {}
+    ended: dict[int, float] = {}
+
+    def wait(number: int) -> None:
+        assert jobs[number].get(timeout=20) == number
+        took[number] = monotonic() - ended[number]
+
+    threads = [threading.Thread(target=wait, args=(number,)) for number in range(30)]
+    for thread in threads:
+        thread.start()
+    sleep(0.5)
+    for number, job in enumerate(jobs):
+        ended[number] = monotonic()
+        store.ends(job, number)
+        sleep(0.02)
+    for thread in threads:
+        thread.join()
+
+    assert max(took.values()) < AT_ONCE
+
+
+def test_a_group_in_a_group_has_one_deadline(store: Store, app: Any) -> None:
+    inner, outer = send(app, 2), send(app, 1)
+    members: list[Any] = [*outer, GroupResult(uuid(), inner, app=app)]
+    group = GroupResult(uuid(), members, app=app)
+    for job in (*outer, inner[0]):
+        store.ends(job, 1, "SUCCESS", app.thread_oid)
+    error, took = seconds(group.get, timeout=0.5)
+
+    assert isinstance(error, CeleryTimeout)
+    assert took < 0.6
+    store.ends(inner[1], 2, "SUCCESS", app.thread_oid)
+    assert group.get(timeout=5) == [1, [1, 2]]
+
+
+def test_members_of_a_group_come_as_they_end(store: Store, app: Any) -> None:
+    jobs = send(app, 3)
+    group = GroupResult(uuid(), jobs, app=app)
+    order = [2, 0, 1]
+    came = []
+    with (
+        soon(store.ends, jobs[0], 0, "SUCCESS", app.thread_oid, seconds=0.2),
+        soon(store.ends, jobs[1], 1, "SUCCESS", app.thread_oid, seconds=0.3),
+        soon(store.ends, jobs[2], 2, "SUCCESS", app.thread_oid, seconds=0.1),
+    ):
+        for job_id, meta in group.iter_native(timeout=5):
+            came.append((job_id, meta["result"]))
+
+    assert came == [(jobs[number].id, number) for number in order]
+
+
+def test_a_result_that_was_forgotten_is_not_remembered(store: Store, app: Any) -> None:
+    first, second = send(app, 2)
+    for job in (first, second):
+        store.ends(job, 1, "SUCCESS", app.thread_oid)
+    assert second.get(timeout=5) == 1
+    eventually("both came", first.ready)
+    job_id = first.id
+    first.forget()
+
+    with pytest.raises(CeleryTimeout):
+        app.AsyncResult(job_id).get(timeout=0.2)
