@@ -31,7 +31,7 @@ class Submitted:
 
     job: Job
     job_id: str
-    #: When it may begin, by the monotonic clock.
+    #: When it may begin, by `tests.faults.clock`.
     due: float
     result: "AsyncResult[object] | None" = None
     outcome: Outcome | None = None

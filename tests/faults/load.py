@@ -13,6 +13,7 @@ from callers.client import Client
 from cluster import broker
 from cluster.errors import JobTimeout, Unreachable
 from tests.faults.account import Account, Outcome, Submitted
+from tests.faults.clock import now
 from tests.faults.jobs import Job, mixed
 from tests.faults.runs import Runs
 from tests.waiting import eventually
@@ -69,7 +70,7 @@ class Caller(threading.Thread):
 
     def _submit(self) -> None:
         job = next(self._jobs)
-        entry = Submitted(job, str(uuid4()), monotonic() + job.countdown)
+        entry = Submitted(job, str(uuid4()), now() + job.countdown)
         self.submitted.append(entry)
         signature = self._client.signature(job.task, *job.args).set(task_id=entry.job_id)
         if job.countdown:
@@ -105,7 +106,8 @@ class Caller(threading.Thread):
             if monotonic() > began + timeout + GRACE:
                 entry.outcome = Outcome.HUNG
             elif timeout <= 0:
-                entry.outcome = Outcome.LOST
+                # A job may have failed with just such an error of its own.
+                entry.outcome = Outcome.FAILED if entry.result.failed() else Outcome.LOST
             return
         except Exception as error:  # noqa: BLE001 - whatever the job's own error is
             entry.outcome, entry.instead = Outcome.FAILED, f"{type(error).__name__}: {error}"

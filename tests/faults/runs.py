@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass
 class Run:
-    """One run of a job: where, and when by the machine's monotonic clock."""
+    """One run of a job: where, and when by `tests.faults.clock`."""
 
     job_id: str
     host: str

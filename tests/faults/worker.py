@@ -8,12 +8,12 @@ memory is what fails; the kernel keeps a line that was written, whoever is kille
 import os
 import socket
 import sys
-from time import monotonic
 from typing import Any
 
 from celery.signals import task_postrun, task_prerun
 
 from cluster.worker import run, worker_app
+from tests.faults.clock import now
 
 #: The file of runs, in the environment of each worker.
 VARIABLE = "RUNS_FILE"
@@ -21,8 +21,7 @@ VARIABLE = "RUNS_FILE"
 
 def note(event: str, job_id: str) -> None:
     """Append a line: one write, so that those of many processes do not mix."""
-    # The monotonic clock is one for all containers of a machine, also where `date` is not.
-    line = f"{event} {job_id} {socket.gethostname()} {os.getppid()} {os.getpid()} {monotonic()}\n"
+    line = f"{event} {job_id} {socket.gethostname()} {os.getppid()} {os.getpid()} {now()}\n"
     file = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         os.write(file, line.encode())

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
 
 import pytest
 import redis
 
 from callers.client import Client
 from tests.faults import malformed
+from tests.faults.clock import now
 from tests.faults.local.conftest import AT_ONCE, LEASE, WORKERS, MakeLoad, Workers
 from tests.faults.runs import Runs
 from tests.local.local import Local
@@ -63,9 +64,9 @@ def test_a_worker_stopped_for_longer_than_the_lease(
             "one runs", lambda: [run for run in runs.under_way() if run.job_id in own], 60
         )[0]
         with stopped(run.worker, whole=whole):
-            began = monotonic()
+            began = now()
             values = [client.get(result, 60) for result in results]
-            sleep(max(0, began + 2 * LEASE - monotonic()))  # the fault itself
+            sleep(max(0, began + 2 * LEASE - now()))  # the fault itself
         eventually(
             "the runs that were stopped have ended",
             lambda: (

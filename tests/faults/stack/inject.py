@@ -3,9 +3,9 @@
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from time import monotonic
 
 from tests.cluster.stack import Stack, docker
+from tests.faults.clock import now
 
 #: The container's main process: the child of its init, process 1.
 _MAIN = "$(cat /proc/1/task/1/children)"
@@ -23,7 +23,7 @@ def kill(container: str) -> float:
         timeout=60,
         check=False,
     )
-    return monotonic()
+    return now()
 
 
 def kill_process(container: str, process: int) -> None:

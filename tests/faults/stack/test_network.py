@@ -1,6 +1,6 @@
 """A network that drops packets without a word."""
 
-from time import monotonic, sleep
+from time import sleep
 
 import pytest
 import redis
@@ -8,6 +8,7 @@ import redis
 from callers.client import Client
 from cluster.errors import JobTimeout, Unreachable
 from tests.cluster.stack import Stack
+from tests.faults.clock import now
 from tests.faults.load import GRACE
 from tests.faults.report import Report
 from tests.faults.runs import Runs
@@ -31,7 +32,7 @@ def test_cut_between_a_worker_and_redis(
     with load() as jobs:
         with inject.cut(stack, worker, inject.address(stack, database)):
             sleep(CUT)
-        back = monotonic()
+        back = now()
         took = eventually("it runs jobs again", lambda: began_on(runs, worker, back), 60) - back
         account = jobs.account()
     report.add(f"worker cut off from Redis for {CUT} s", account, took)
@@ -61,11 +62,11 @@ def test_cut_between_callers_and_redis(
     with direct() as client, load(connect=direct) as jobs:
         job = client.submit("add.tasks.longtime_add", 4, 6, 1)
         with inject.cut(stack, database, inject.gateway(stack, database)):
-            began = monotonic()
+            began = now()
             with pytest.raises((JobTimeout, Unreachable)):
                 client.call("add.tasks.add", 4, 6, timeout=PATIENCE)
-            assert monotonic() - began < PATIENCE + GRACE
-            sleep(max(0, began + CUT - monotonic()))
+            assert now() - began < PATIENCE + GRACE
+            sleep(max(0, began + CUT - now()))
         took = recovery(server, runs)
         assert client.get(job, 60) == 10
         account = jobs.account()

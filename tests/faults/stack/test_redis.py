@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import monotonic, sleep
+from time import sleep
 
 import pytest
 import redis
@@ -11,6 +11,7 @@ import redis
 from callers.client import Client
 from tests.cluster.stack import Stack, docker
 from tests.faults.account import Outcome
+from tests.faults.clock import now
 from tests.faults.load import Load
 from tests.faults.report import Report
 from tests.faults.runs import Runs
@@ -85,7 +86,7 @@ def restarts(stack: Stack) -> list[tuple[str, int]]:
 def recovery(server: "redis.Redis", runs: Runs) -> float:
     """Return how long after Redis answers again the next job begins."""
     eventually("Redis answers", lambda: answers(server), 60)
-    back = monotonic()
+    back = now()
     return eventually("a job begins", lambda: began_after(runs, back), 60) - back
 
 

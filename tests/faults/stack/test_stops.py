@@ -1,8 +1,7 @@
 """What an operator does under load: stop, start, scale, restart one after the other."""
 
-from time import monotonic
-
 from tests.cluster.stack import Stack, docker
+from tests.faults.clock import now
 from tests.faults.report import Report
 from tests.faults.runs import Runs
 from tests.faults.stack.conftest import WORKERS, MakeLoad, up
@@ -13,7 +12,7 @@ from tests.waiting import eventually
 def test_stop_and_up(stack: Stack, load: MakeLoad, runs: Runs, report: Report) -> None:
     with load() as jobs:
         stack.compose("stop", "add", "factorial", seconds=300)
-        began = monotonic()
+        began = now()
         up(stack)
         took = eventually("a job begins", lambda: began_after(runs, began), 60) - began
         account = jobs.account()

@@ -2,11 +2,12 @@
 
 import random
 from functools import partial
-from time import monotonic, sleep
+from time import sleep
 from typing import Any
 
 from callers.client import Client
 from tests.cluster.stack import Stack
+from tests.faults.clock import now
 from tests.faults.report import Report
 from tests.faults.runs import Run, Runs
 from tests.faults.stack import inject
@@ -42,7 +43,7 @@ def test_kill_of_a_worker_container(
 
 def busy_containers(stack: Stack, runs: Runs) -> list[str]:
     """Return the running add containers that run jobs."""
-    recent = {run.host for run in runs.under_way() if run.began > monotonic() - 2}
+    recent = {run.host for run in runs.under_way() if run.began > now() - 2}
     return [container for container in stack.containers("add") if container[:12] in recent]
 
 
@@ -66,7 +67,7 @@ def test_kill_of_a_pool_process(
         took = []
         for result in chance.sample(results, PROCESSES):
             run = eventually("the job runs", partial(runs.of, result.id), 60)[0]
-            killed = monotonic()
+            killed = now()
             inject.kill_process(run.host, run.process)
             took.append((result, killed))
         values = [client.get(result, 60) for result in results]
@@ -90,10 +91,10 @@ def test_a_worker_stopped_for_longer_than_the_lease(
 
         container = eventually("one of them runs", holder, 60)
         with inject.stopped(container):
-            stopped = monotonic()
+            stopped = now()
             held = [run for run in runs.under_way(container) if run.job_id in own]
             values = [client.get(result, 60) for result in results]
-            recovery = monotonic() - stopped
+            recovery = now() - stopped
         eventually(
             "the worker that was stopped has ended its runs",
             lambda: not [run for run in runs.under_way(container) if run.began < stopped],
