@@ -96,10 +96,11 @@ class Consumer(consumer.Consumer):
 
     def _is_the_brokers(self, error: Exception) -> bool:
         """Tell whether the broker is at fault, and not the message."""
+        return self._is_a_lost_connection(error) or isinstance(error, self.channel_errors)
+
+    def _is_a_lost_connection(self, error: Exception) -> bool:
         # Kombu counts KeyError among the connection's errors; here it is a message's.
-        return not isinstance(error, KeyError) and isinstance(
-            error, (*self.connection_errors, *self.channel_errors)
-        )
+        return isinstance(error, self.connection_errors) and not isinstance(error, KeyError)
 
     def _bury(
         self,
@@ -119,16 +120,17 @@ class Consumer(consumer.Consumer):
             self._fail(_request(message, job_id), failure or _dead_letter(reason, queue))
         if not message.acknowledged:
             _lay_down(message, reason)
-        signals.task_rejected.send(sender=self, message=message, exc=error)
+        if failure is None:  # for an unknown task, Celery has a signal of its own
+            signals.task_rejected.send(sender=self, message=message, exc=error)
 
     def _fail(self, request: Context, failure: Exception) -> None:
         """Store a job's failure, and tell the chord, the chain and the errbacks that it is in."""
         try:
             self.app.backend.mark_as_failure(request.id, failure, request=request)
         except Exception as error:
-            if self._is_the_brokers(error):
+            if self._is_a_lost_connection(error):
                 raise
-            # What is wrong with the message may be wrong in there, too.
+            # What is wrong with the message may be wrong in there, too; or it may not be stored.
             logger.error("Job %s cannot be failed as a whole: %r", request.id, error)  # noqa: TRY400
 
 
@@ -140,9 +142,17 @@ def _check(message: Any) -> None:
     payload = message.payload
     if "task" in headers or (isinstance(payload, dict) and "task" in payload):
         envelope.check_call(payload, headers)
-        body = message.body.encode() if isinstance(message.body, str) else message.body
-        if body.count(b"[") + body.count(b"{") > envelope.MAX_DEPTH and envelope.is_deep(payload):
+        if _may_be_deep(message) and envelope.is_deep(payload):
             raise Malformed("the task's arguments are nested too deeply")
+
+
+def _may_be_deep(message: Any) -> bool:
+    """Tell, from the brackets alone where it is JSON, whether a body may be nested too deeply."""
+    if message.content_type != "application/json":
+        return True
+    left = ("[", "{") if isinstance(message.body, str) else (b"[", b"{")
+    brackets: int = sum(map(message.body.count, left))
+    return brackets > envelope.MAX_DEPTH
 
 
 def _lay_down(message: Any, reason: str) -> None:

@@ -6,7 +6,12 @@
     <queue>:dead            a stream of dead letters
 
 Beside them is kombu's own list, `<queue>`, which programs without this transport write to.
+
+A delivery tag says where an entry is: `<stream>/<id>`.
 """
+
+from collections import defaultdict
+from collections.abc import Iterable
 
 #: The consumer group of each stream: its consumers share the messages among them.
 GROUP = "workers"
@@ -35,3 +40,23 @@ def dead(queue: str) -> str:
 def queue_of(key: str) -> str:
     """Return the queue that a stream of messages belongs to."""
     return key.rsplit(":stream:", 1)[0].removesuffix(":returned")
+
+
+def tag(stream: str, entry_id: str) -> str:
+    """Return the delivery tag of an entry."""
+    return f"{stream}/{entry_id}"
+
+
+def place(tag: str) -> tuple[str, str]:
+    """Return the stream and the id of the entry that a delivery tag stands for."""
+    stream, _, entry_id = tag.rpartition("/")
+    return stream, entry_id
+
+
+def by_stream(tags: Iterable[str]) -> dict[str, list[str]]:
+    """Return the ids that delivery tags stand for, for each stream."""
+    ids = defaultdict(list)
+    for each in tags:
+        stream, entry_id = place(each)
+        ids[stream].append(entry_id)
+    return ids

@@ -1,7 +1,6 @@
 """The lease on messages that a consumer holds, renewed for as long as its process lives."""
 
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from threading import Event, Thread
 from typing import Any
@@ -49,14 +48,5 @@ class Lease(Thread):
         self._ended.set()
 
     def _renew(self, held: Iterable[str]) -> None:
-        for stream, ids in by_stream(held).items():
+        for stream, ids in keys.by_stream(held).items():
             self._client.xclaim(stream, keys.GROUP, self._consumer, 0, ids, justid=True)
-
-
-def by_stream(tags: Iterable[str]) -> dict[str, list[str]]:
-    """Return the ids that delivery tags stand for, for each stream."""
-    ids = defaultdict(list)
-    for tag in tags:
-        stream, _, entry = tag.rpartition("/")
-        ids[stream].append(entry)
-    return ids

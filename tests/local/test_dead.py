@@ -141,6 +141,24 @@ def test_replaying_keeps_a_success(store: Any, results: Any) -> None:
     assert results.get_state(JOB) == "SUCCESS"
 
 
+def test_replaying_keeps_a_result_that_came_meanwhile(
+    store: Any, results: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letter = dead.show(store, bury(store))
+    keep(results, JOB, "FAILURE")
+    decode = results.decode
+
+    def meanwhile(stored: bytes) -> Any:
+        keep(results, JOB, "SUCCESS")
+        return decode(stored)
+
+    monkeypatch.setattr(results, "decode", meanwhile)
+    dead.replay(store, letter, results)
+    monkeypatch.undo()
+
+    assert results.get_state(JOB) == "SUCCESS"
+
+
 def test_the_failure_in_another_store_is_forgotten_before_the_job_runs(store: Any) -> None:
     class Elsewhere:
         """A store that is not in the broker's Redis."""

@@ -14,8 +14,8 @@ import pytest
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 
 from streams import keys
+from streams.channel import Dead
 from streams.errors import QueueFull, ServerTooOld
-from streams.transport import Dead
 from tests.streams.conftest import LEASE, Connect
 from tests.waiting import eventually
 
@@ -273,7 +273,7 @@ def test_one_that_was_stopped_longer_than_a_lease_acknowledges_in_vain(
 def test_a_consumer_that_died_is_forgotten(
     connect: Connect, store: Any, holder: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.transport.FORGOTTEN", 1.0)
+    monkeypatch.setattr("streams.channel.FORGOTTEN", 1.0)
     publish(connect(), 1)
     holder(1).kill()
     worker = Worker(connect())
@@ -502,5 +502,5 @@ def test_a_server_that_refuses_is_waited_out(
         return not left(store)
 
     eventually("nothing is left", nothing_is_left)
-    complaints = [each for each in caplog.records if each.name == "streams.transport"]
+    complaints = [each for each in caplog.records if each.name == "streams.channel"]
     assert len(complaints) <= 3, caplog.text

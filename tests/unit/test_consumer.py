@@ -14,8 +14,8 @@ from kombu.transport.virtual import Channel as VirtualChannel
 from kombu.transport.virtual import Message
 
 from cluster.errors import DeadLetter
+from streams.channel import Dead
 from streams.consumer import Consumer
-from streams.transport import Dead
 from tests.messages import JOB, body, message
 
 
@@ -46,6 +46,10 @@ class Away(Exception):
     """What the connection raises when the broker is gone."""
 
 
+class Refused(Exception):
+    """What it raises when the broker refuses a command."""
+
+
 @pytest.fixture
 def failed() -> list[tuple[str, Any, Any]]:
     """The jobs that were failed, each with its error and its request."""
@@ -62,7 +66,7 @@ def worker(failed: list[tuple[str, Any, Any]]) -> Consumer:
         )
     )
     worker.connection_errors = (Away, KeyError)  # as kombu's transport for Redis has it
-    worker.channel_errors = ()
+    worker.channel_errors = (Refused,)
     worker.event_dispatcher = None
     worker.task_consumer = SimpleNamespace(channel=StreamsChannel(), accept={"application/json"})
     return worker
@@ -127,7 +131,9 @@ def test_what_celery_raises_of_a_message_is_the_messages(
     assert failed[0][0] == JOB
 
 
-@pytest.mark.parametrize("error", [Away(), MemoryError(), SystemExit(1), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [Away(), Refused(), MemoryError(), SystemExit(1), KeyboardInterrupt()]
+)
 def test_what_is_not_the_messages_goes_on_to_celery(
     worker: Consumer, monkeypatch: pytest.MonkeyPatch, failed: Any, error: BaseException
 ) -> None:
@@ -192,11 +198,12 @@ def test_a_message_without_an_id_is_kept_all_the_same(worker: Consumer, failed: 
     assert not failed
 
 
+@pytest.mark.parametrize("error", [TypeError("unheard"), Refused("unheard")])
 def test_an_answer_that_fails_does_not_keep_the_message(
-    worker: Consumer, caplog: pytest.LogCaptureFixture
+    worker: Consumer, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
-        raise TypeError("unheard")
+        raise error
 
     worker.app.backend.mark_as_failure = refuse
     bad = delivered(StreamsChannel())
@@ -204,7 +211,7 @@ def test_an_answer_that_fails_does_not_keep_the_message(
         worker.on_unknown_message(None, bad)
 
     assert bad.channel.became
-    assert f"Job {JOB} cannot be failed as a whole: TypeError('unheard')" in caplog.text
+    assert f"Job {JOB} cannot be failed as a whole: {error!r}" in caplog.text
 
 
 def test_a_message_stays_where_its_answer_cannot_be_stored_for_now(worker: Consumer) -> None:

@@ -1,0 +1,561 @@
+"""Kombu's channel on Redis, with streams in place of lists for queues that are durable."""
+
+import logging
+import math
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from itertools import count
+from queue import Empty
+from time import monotonic, time
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]
+from kombu.transport import redis
+from kombu.utils.json import dumps
+from redis import ConnectionPool, Redis
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+
+from streams import jobs, keys, queues, scripts, times
+from streams.envelope import Malformed, check, check_parsed, sender
+from streams.qos import QoS
+from streams.queues import Entry, Queues
+
+logger = logging.getLogger(__name__)
+
+#: Seconds ahead of its time that a message is delivered: its worker waits for the exact moment.
+AHEAD = 2.0
+#: Seconds between two rounds of what has to be done once in a while.
+ROUND = 1.0
+#: Most messages of one fetch where no limit is set, and most that it acknowledges: Lua passes
+#: no more than some thousand arguments.
+BATCH = 1000
+#: Seconds without a sign of life, at least, after which a consumer that holds nothing is forgotten.
+FORGOTTEN = 60.0
+#: Seconds of a fetch where a channel takes turns between streams and lists.
+TURN = 0.1
+#: Seconds before the same complaint of the server is logged again.
+COMPLAINT_INTERVAL = 60.0
+#: AMQP's number for a message that need not survive the server.
+_TRANSIENT = 1
+
+_token = uuid4().hex[:8]
+_number = count(1)
+
+
+class Dead(NamedTuple):
+    """A message that went to the dead letters."""
+
+    queue: str
+    #: Whose job it is, if that can be read.
+    job_id: str | None
+    reason: str
+    #: The message, as far as it can be read.
+    envelope: Mapping[str, Any]
+
+
+class Channel(redis.Channel):
+    """A channel whose durable queues are streams."""
+
+    QoS = QoS
+    #: Seconds after which others take over what a consumer held that gives no sign of life.
+    lease = 15.0
+    #: How often a message is delivered to workers that die of it, or give it back.
+    max_deliveries = 3
+    #: Messages of one priority that a queue takes before it refuses more.
+    queue_max_length = 1_000_000
+    #: Called with each message of this channel's queues that went to the dead letters.
+    on_dead_letter: Callable[[Dead], object] | None = None
+
+    from_transport_options = (
+        *redis.Channel.from_transport_options,
+        *("lease", "max_deliveries", "queue_max_length"),
+    )
+
+    # What the type stubs leave out of kombu's class.
+    active_queues: Any
+    client: Any
+    connection: Any
+    connection_errors: tuple[type[BaseException], ...]
+    global_keyprefix: str
+    priority_steps: list[int]
+    qos: Any
+    _qos: Any
+    _active_queues: list[str]
+    _fanout_queues: dict[str, Any]
+    _flush_brpop_reauth: Callable[[], None]
+    _q_for_pri: Callable[[str, int], str]
+    _connparams: Callable[..., dict[str, Any]]
+    _in_poll: Any
+    _queue_cycle: Any
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        #: How Redis knows this consumer: one a channel.
+        self.consumer = f"{socket.gethostname()}:{os.getpid()}:{_token}-{next(_number)}"
+        self._commands: Any = None
+        self._no_ack: set[str] = set()
+        #: All streams that it may hold messages of.
+        self._mine: set[str] = set()
+        # A fetch of what is there comes first; where there is nothing, one that waits.
+        self._waits = False
+        #: The fetch under way: from which streams (none: from lists), how many messages at
+        #: most, and what it acknowledges.
+        self._asked: list[str] = []
+        self._most = 0
+        self._acknowledging: list[str] = []
+        self._lists_turn = False
+        #: When leases are looked at: after those who are alive had time to renew theirs.
+        self._takes_over_at = math.inf
+        self._next_round = 0.0
+        self._pause_until = 0.0
+        self._complaints: dict[str, float] = {}
+        #: What the server's clock is ahead of ours, in seconds.
+        self._server_ahead = 0.0
+        super().__init__(*args, **options)
+        self._parameters = self._connparams()
+        self._queues = Queues(
+            lambda: self._plain, self.priority_steps, self._q_for_pri, self.global_keyprefix
+        )
+
+    def _is_listed(self, queue: str) -> bool:
+        """Tell whether a queue is not durable, and thus a list of kombu's."""
+        return queue in self.connection.transient_queues
+
+    @property
+    def _durable_queues(self) -> list[str]:
+        return [queue for queue in self.active_queues if not self._is_listed(queue)]
+
+    # Clients -------------------------------------------------------------------------
+
+    def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT002 - kombu's
+        """Return a client of the channel's pool, for commands the same one every time.
+
+        Kombu makes one a command: a tenth of what a job costs a worker's main process.
+        """
+        if asynchronous:  # kombu's word for blocking fetches, each on a client of its own
+            return super()._create_client(asynchronous)  # type: ignore[misc]  # not in the stubs
+        if self._commands is None or self._commands.connection_pool is not self.pool:
+            self._commands = super()._create_client()  # type: ignore[misc]  # not in the stubs
+        return self._commands
+
+    def new_client(self) -> Any:
+        """Return a client with a connection of its own, which outlives the channel."""
+        return Redis(connection_pool=ConnectionPool(**self._parameters))
+
+    @property
+    def _plain(self) -> Any:
+        """A client that adds no prefix to keys: our own scripts take whole ones."""
+        if self.closed:  # a job that ran on is acknowledged
+            return self.qos.client
+        return Redis(connection_pool=self.pool) if self.global_keyprefix else self._create_client()
+
+    # Publish -------------------------------------------------------------------------
+
+    def _new_queue(self, queue: str, auto_delete: bool = False, **options: Any) -> None:  # noqa: FBT002 - kombu's
+        super()._new_queue(queue, auto_delete=auto_delete, **options)
+        is_transient = auto_delete or options.get("exclusive") or not options.get("durable", True)
+        known = self.connection.transient_queues
+        (known.add if is_transient else known.discard)(queue)
+
+    def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
+        """Append a message to its queue; raises QueueFull, or redis-py's errors.
+
+        What need not survive the server, or goes to a queue that does not, is left to kombu's
+        list: a stock program may wait there for its reply. What reaches the list of a durable queue
+        is moved within a second.
+        """
+        if self._is_listed(queue) or message["properties"].get("delivery_mode") == _TRANSIENT:
+            super()._put(queue, message, **options)
+            return
+        due = times.due(message)
+        publication = (
+            *(queue, self._step(message), self.queue_max_length, dumps(message)),
+            due if due > time() + AHEAD else 0,
+        )
+        batch = options.get("_publish_batch")
+        if batch is None:
+            self._queues.publish(*publication)
+        else:
+            script, key, argv = self._queues.publication(*publication)
+            batch.add("evalsha", script.digest, 1, key, *argv)
+
+    def _step(self, message: Any) -> int:
+        step: int = self.priority(self._get_message_priority(message, reverse=False))
+        return step
+
+    def create_publish_batch(self, max_size: int) -> Any:
+        """Return a batch whose commands name the scripts by their digests."""
+        for script in (scripts.PUBLISH, scripts.DELAY):
+            self._plain.script_load(script.source)
+        return PublishBatch(self, max_size)
+
+    # Consume -------------------------------------------------------------------------
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **options: Any) -> Any:
+        """Consume from a queue; raises ServerTooOld where the server cannot do it."""
+        if queue not in self._fanout_queues and not self._is_listed(queue):
+            uptime = self.connection.check_server(self._plain)
+            patience = max(self.lease / 3, self.lease - uptime)
+            self._takes_over_at = min(self._takes_over_at, monotonic() + patience)
+            self._mine.update(self._queues.streams(queue))
+            if no_ack:
+                self._no_ack.add(queue)
+        return super().basic_consume(queue, no_ack, *args, **options)
+
+    def _basic_cancel(self, consumer_tag: str) -> None:
+        super()._basic_cancel(consumer_tag)  # type: ignore[misc]
+        if self._qos and not self._consumers and jobs.is_stopping():
+            self._finish_fetch()
+            with suppress(OSError, RedisError):
+                self.acknowledge()
+                self._qos.hand_back_waiting()
+
+    def fetches_soon(self) -> bool:
+        """Tell whether an event loop fetches soon, and takes what is acknowledged along."""
+        return (
+            self.connection is not None
+            and self.connection.loop_thread == threading.get_ident()
+            and bool(self._consumers)
+            and not jobs.is_stopping()
+        )
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Send a fetch; kombu's name for it."""
+        if monotonic() < self._pause_until:
+            return
+        active = self._queue_cycle.consume(len(self.active_queues))
+        listed = [queue for queue in active if self._is_listed(queue)]
+        durable = [queue for queue in active if not self._is_listed(queue)]
+        if not active:
+            return
+        seconds = timeout or self.brpop_timeout
+        if listed and durable:
+            seconds, self._lists_turn = TURN, not self._lists_turn
+        if listed and (self._lists_turn or not durable):
+            self._fetch_from_lists(listed, seconds)
+        else:
+            self._fetch_from_streams(durable, seconds)
+
+    def _fetch_from_lists(self, listed: list[str], seconds: float) -> None:
+        self._asked = []
+        names = [self._q_for_pri(queue, step) for step in self.priority_steps for queue in listed]
+        self._send("BRPOP", *(self.global_keyprefix + name for name in names), seconds)
+
+    def _fetch_from_streams(self, durable: list[str], seconds: float) -> None:
+        # The most urgent of each queue first.
+        steps = zip(*(self._queues.streams(queue) for queue in durable), strict=True)
+        self._asked = [stream for step in steps for stream in step]
+        most = self.qos.can_consume_max_estimate()
+        self._most = BATCH if most is None else min(most, BATCH)
+        if self._waits and not self.qos.acknowledged:
+            group = ("GROUP", keys.GROUP, self.consumer)
+            limits = ("COUNT", self._most, "BLOCK", int(1000 * seconds))
+            new = (">" for _ in self._asked)
+            self._send("XREADGROUP", *group, *limits, "STREAMS", *self._asked, *new)
+            return
+        self._acknowledging = self._some_acknowledged()
+        names, argv = self._queues.fetching(
+            self.consumer, self._asked, self._most, self._acknowledging
+        )
+        self._send("EVALSHA", scripts.FETCH.digest, len(names), *names, *argv)
+
+    def _send(self, *command: Any) -> None:
+        connection = self.client.connection
+        self._in_poll = connection
+        self._brpop_sent_at = monotonic()
+        connection.send_command(*command)
+
+    def _brpop_read(self, **options: Any) -> bool:
+        """Read the reply to a fetch and deliver what it brought; raises Empty for nothing."""
+        connection = self.client.connection
+        try:
+            reply = connection.read_response()
+        except ResponseError as error:
+            self._undo_acknowledging()
+            self._complain(error)
+            raise Empty from None
+        except self.connection_errors:
+            connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        self._acknowledging = []
+        if not self._asked:
+            return self._deliver_listed(reply)
+        entries = queues.entries(reply)
+        self._waits = not entries
+        if not entries:
+            raise Empty
+        # Of several streams at once, a fetch that waits may bring more than was asked for.
+        self.hand_back(entry.tag for entry in entries[self._most :])
+        for entry in entries[: self._most]:
+            self._deliver_entry(entry)
+            if self.qos.acknowledged:  # the pool is this very thread: the next may take long
+                self.acknowledge()
+        return True
+
+    def _deliver_entry(self, entry: Entry) -> None:
+        """Hand a message to the queue's consumer, if there is one and it can be read."""
+        queue = self._queues.queue_of(entry.tag)
+        message = self._checked(entry, queue)
+        if message is None:
+            return
+        if queue not in self.connection._callbacks:  # noqa: SLF001 - cancelled meanwhile
+            self.hand_back([entry.tag])
+            return
+        self._queue_cycle.rotate(queue)
+        self.connection._deliver(message, queue)  # noqa: SLF001 - kombu's
+        if queue in self._no_ack:
+            self.qos.acknowledged.append(entry.tag)
+
+    def _checked(self, entry: Entry, queue: str) -> Any:
+        """Return a message as kombu takes it; None if it is not to be delivered (yet)."""
+        try:
+            message = check(entry.message)
+        except Malformed as error:
+            self._answer(Dead(queue, error.job_id, str(error), {}), entry.tag)
+            return None
+        due = times.due(message)
+        if due and due > time() + self._server_ahead + AHEAD + ROUND:
+            # Of a stock producer; our own have put it there themselves.
+            self._tried(self._queues.put_off, entry.tag, self._step(message), due)
+            return None
+        headers = message["headers"]
+        if abs(self._server_ahead) > AHEAD:
+            times.shift(headers, self._server_ahead)
+        # The name that RabbitMQ's quorum queues have for it.
+        headers.pop("x-delivery-count", None)
+        message["properties"]["delivery_tag"] = entry.tag
+        if entry.deliveries is not None:
+            headers["redelivered"] = message["properties"]["delivery_info"]["redelivered"] = True
+            headers["x-delivery-count"] = entry.deliveries
+        return message
+
+    def _deliver_listed(self, reply: Any) -> bool:
+        if not reply:
+            raise Empty
+        name, text = reply
+        queue = name.decode().removeprefix(self.global_keyprefix).rsplit(self.sep, 1)[0]
+        self._queue_cycle.rotate(queue)
+        try:
+            message = check(text)
+        except Malformed as error:
+            logger.warning("dropped a message of %s: %s", queue, error)
+        else:
+            self.connection._deliver(message, queue)  # noqa: SLF001 - kombu's
+        return True
+
+    def _receive_one(self, client: Any) -> Any:
+        try:
+            return super()._receive_one(client)  # type: ignore[misc]  # not in the stubs
+        except RecursionError:  # of kombu's parser, which is ready for what is no JSON at all
+            logger.warning("dropped a message to all consumers: it is nested too deeply")
+            return False
+
+    def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
+        try:
+            check_parsed(message)
+        except Malformed as error:
+            logger.warning("dropped a message of the exchange %s: %s", exchange, error)
+            return False
+        return super()._deliver_fanout_message(message, exchange)  # type: ignore[misc]
+
+    def _get(self, queue: str, timeout: float | None = None) -> Any:
+        """Return one message; raises Empty if there is none."""
+        if self._is_listed(queue):
+            return super()._get(queue)
+        streams = self._queues.streams(queue)
+        self._mine.update(streams)
+        self.acknowledge()
+        try:
+            self._round(queue)
+            fetched = self._queues.fetch(self.consumer, streams, 1)
+        except ResponseError as error:
+            if not queues.is_without_group(error):
+                raise
+            self._queues.create(queue)
+            fetched = self._queues.fetch(self.consumer, streams, 1)
+        for entry in fetched:
+            message = self._checked(entry, queue)
+            if message is not None:
+                return message
+        raise Empty
+
+    # Give back -----------------------------------------------------------------------
+
+    def acknowledge(self) -> None:
+        """Tell Redis now of what was acknowledged; what fails is kept for the next time."""
+        while self.qos.acknowledged:
+            tags = self._some_acknowledged()
+            try:
+                self._queues.fetch(self.consumer, (), 0, tags)
+            except ResponseError as error:
+                self.qos.acknowledged.extendleft(tags)
+                self._complain(error)
+                break
+            except BaseException:
+                self.qos.acknowledged.extendleft(tags)
+                raise
+
+    def _some_acknowledged(self) -> list[str]:
+        waiting = self.qos.acknowledged
+        return [waiting.popleft() for _ in range(min(len(waiting), BATCH))]
+
+    def _undo_acknowledging(self) -> None:
+        self.qos.acknowledged.extendleft(self._acknowledging)
+        self._acknowledging = []
+
+    def _on_connection_disconnect(self, connection: Any) -> None:
+        if self._in_poll is connection:
+            self._undo_acknowledging()
+        super()._on_connection_disconnect(connection)  # type: ignore[misc]
+
+    def hand_back(self, tags: Iterable[str], deliveries: int = 0) -> None:
+        """Hand messages back, to be fetched before all others."""
+        self._tried(self._queues.hand_back, tags, deliveries)
+
+    def hand_back_all(self, kept: Iterable[str]) -> None:
+        """Hand back all that Redis knows this consumer to hold, but for what is kept."""
+        self._tried(self._queues.hand_back_all, self.consumer, self._mine, kept)
+
+    def requeue(self, tag: str) -> None:
+        """Hand one message back that counts as delivered, until that was too often."""
+        message = self.qos.get(tag)
+        deliveries = message.headers.get("x-delivery-count", 0) + 1
+        if deliveries < self.max_deliveries:
+            self.hand_back([tag], 1)
+        else:
+            sent = message._raw  # noqa: SLF001 - kombu's
+            self._answer_too_often(tag, sent, "were lost with it or gave it back")
+
+    def bury(self, tag: str, reason: str) -> None:
+        """Lay a message among the dead letters."""
+        self._tried(self._queues.bury, tag, reason)
+
+    def dead_letter(self, delivery_tag: str, reason: str) -> None:
+        """Lay a message that was delivered among the dead letters, and acknowledge it."""
+        self.qos.dead_letter(delivery_tag, reason)
+
+    def _answer(self, dead: Dead, tag: str) -> None:
+        # Answered first: a worker that dies between leaves a letter that is answered twice.
+        logger.error("a message of %s is now a dead letter: %s", dead.queue, dead.reason)
+        if self.on_dead_letter:
+            self.on_dead_letter(dead)
+        self.bury(tag, dead.reason)
+
+    def _answer_too_often(self, tag: str, envelope: Mapping[str, Any], what: str) -> None:
+        reason = f"delivered {self.max_deliveries} times, and the workers {what}"
+        job_id, _ = sender(envelope)
+        self._answer(Dead(self._queues.queue_of(tag), job_id, reason, envelope), tag)
+
+    # Once in a while -----------------------------------------------------------------
+
+    def tend(self) -> None:
+        """Do what has to be done once a second for each queue, by somebody."""
+        now = monotonic()
+        if now < max(self._next_round, self._pause_until):
+            return
+        self._next_round = now + ROUND
+        for queue in self._durable_queues:
+            self._tried(self._round, queue)
+
+    def _round(self, queue: str) -> None:
+        lease = self.lease if monotonic() > self._takes_over_at else 0
+        forgotten = max(FORGOTTEN, 4 * self.lease)
+        now, too_often = self._queues.tend(queue, AHEAD, lease, self.max_deliveries, forgotten)
+        self._server_ahead = now - time()
+        for entry in too_often:
+            try:
+                envelope = check(entry.message)
+            except Malformed as error:
+                envelope = {"headers": {"id": error.job_id}}
+            self._answer_too_often(entry.tag, envelope, "died with it")
+
+    def _tried(self, function: Callable[..., Any], *args: Any) -> None:
+        """Do something with the queues; what the server refuses now is done later, by somebody."""
+        try:
+            function(*args)
+        except ResponseError as error:
+            self._complain(error)
+
+    def _complain(self, error: ResponseError) -> None:
+        """Mend what can be mended; log what cannot, and leave the server alone for a second."""
+        if isinstance(error, NoScriptError):
+            self._plain.script_load(scripts.FETCH.source)
+            return
+        if queues.is_without_group(error):
+            try:
+                for queue in self._durable_queues:
+                    self._queues.create(queue)
+            except ResponseError as another:
+                error = another
+            else:
+                return
+        if isinstance(error, ReadOnlyError):  # a replica: its name may lead to another server soon
+            self.pool.disconnect()
+            self.client.connection_pool.disconnect()
+        self._pause_until = monotonic() + ROUND
+        complaint = str(error).partition(" script: ")[0]  # and which of them
+        if monotonic() > self._complaints.get(complaint, 0):
+            self._complaints[complaint] = monotonic() + COMPLAINT_INTERVAL
+            logger.error("the server refuses, trying again every second: %s", complaint)
+
+    # Whole queues --------------------------------------------------------------------
+
+    def _size(self, queue: str) -> int:
+        return self._queues.size(queue)
+
+    def _purge(self, queue: str) -> int:
+        return self._queues.purge(queue) + int(super()._purge(queue))
+
+    def queue_delete(self, queue: str, *args: Any, **options: Any) -> None:
+        """Delete a queue with all it holds, dead letters excepted."""
+        if options.get("if_empty") and self._size(queue):
+            return
+        super().queue_delete(queue, *args, **options)
+        if not self._is_listed(queue):
+            self._queues.delete(queue)
+
+    def _has_queue(self, queue: str, **options: Any) -> bool:
+        return self._queues.exists(queue) or super()._has_queue(queue, **options)
+
+    def close(self) -> None:
+        """Close, and hand back what is held, if Redis answers."""
+        self._finish_fetch()
+        if self._qos:  # before its connections are closed
+            self._qos.restore_unacked_once()
+        super().close()
+
+    def _finish_fetch(self) -> None:
+        """End the fetch under way; what it brought is handed back with all the rest."""
+        connection, self._in_poll = self._in_poll, None
+        if connection:
+            self._undo_acknowledging()  # twice does no harm
+            try:
+                # Which number a connection has, a server tells that speaks the third protocol;
+                # any other is waited for, a second at most.
+                known = connection.handshake_metadata or {}
+                number = known.get(b"id") or known.get("id")
+                if number:
+                    self._plain.client_unblock(number)
+                connection.read_response()
+            except (OSError, RedisError):
+                connection.disconnect()
+
+
+class PublishBatch(redis.PublishBatch):  # type: ignore[name-defined,misc]  # not in the stubs
+    """Kombu's batch of messages, sent as one; it says so where a queue is full."""
+
+    def flush(self) -> None:
+        """Send what was collected. Raises QueueFull; what came before may have been taken."""
+        try:
+            super().flush()
+        except BatchPublishError as error:
+            full = queues.refusal(error.__cause__)
+            if full is error.__cause__:
+                raise
+            raise full from None

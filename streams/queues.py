@@ -1,0 +1,216 @@
+"""What can be done with a queue in Redis, each in one step, whatever else goes on.
+
+Knows neither kombu nor Celery. Every function raises redis-py's errors.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from redis.exceptions import ResponseError
+
+from streams import keys, scripts
+from streams.errors import QueueFull
+
+#: Most messages that one command moves.
+BATCH = 1000
+#: Dead letters that are kept, about; the oldest go first.
+MOST_DEAD = 100_000
+
+
+class Entry(NamedTuple):
+    """A message as it is stored."""
+
+    tag: str
+    message: bytes
+    #: How often it was delivered before; None if never.
+    deliveries: int | None
+
+
+class Queues:
+    """The queues of one server."""
+
+    def __init__(
+        self,
+        client: Callable[[], Any],
+        steps: Sequence[int],
+        list_of: Callable[[str, int], str],
+        prefix: str = "",
+    ) -> None:
+        self._client = client
+        self._steps = steps
+        self._list_of = list_of
+        self._prefix = prefix
+
+    # Names -----------------------------------------------------------------------------
+
+    def streams(self, queue: str) -> list[str]:
+        """Return the streams of a queue in the order that they are fetched from."""
+        names = [keys.returned(queue), *(keys.stream(queue, step) for step in self._steps)]
+        return [self._prefix + name for name in names]
+
+    def queue_of(self, tag: str) -> str:
+        """Return the queue of an entry."""
+        stream, _ = keys.place(tag)
+        return keys.queue_of(stream).removeprefix(self._prefix)
+
+    def _delayed(self, queue: str) -> str:
+        return self._prefix + keys.delayed(queue)
+
+    def _lists(self, queue: str) -> list[str]:
+        return [self._prefix + self._list_of(queue, step) for step in self._steps]
+
+    # Publish ---------------------------------------------------------------------------
+
+    def publication(
+        self, queue: str, step: int, most: int, message: str, due: float = 0
+    ) -> tuple[scripts.Script, str, tuple[Any, ...]]:
+        """Return the script, its key and arguments that publish a message, at once or for later.
+
+        A queue takes `most` messages of each priority step, and as many for later.
+        """
+        if due:
+            return scripts.DELAY, self._delayed(queue), (most, due, step, message)
+        return scripts.PUBLISH, self._prefix + keys.stream(queue, step), (most, message)
+
+    def publish(self, queue: str, step: int, most: int, message: str, due: float = 0) -> None:
+        """Publish a message; raises QueueFull for a queue that is."""
+        script, key, argv = self.publication(queue, step, most, message, due)
+        try:
+            script(self._client(), [key], *argv)
+        except ResponseError as error:
+            raise refusal(error) from None
+
+    # Fetch and acknowledge ---------------------------------------------------------------
+
+    def create(self, queue: str) -> None:
+        """Make sure that a queue's streams and their groups are there."""
+        for stream in self.streams(queue):
+            try:
+                self._client().xgroup_create(stream, keys.GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+
+    @staticmethod
+    def fetching(
+        consumer: str, streams: Sequence[str], count: int, acknowledged: Iterable[str]
+    ) -> tuple[list[str], tuple[Any, ...]]:
+        """Return the keys and arguments of scripts.FETCH."""
+        done = keys.by_stream(acknowledged)
+        ids = (argument for each in done.values() for argument in (len(each), *each))
+        return [*streams, *done], (keys.GROUP, consumer, count, len(streams), *ids)
+
+    def fetch(
+        self, consumer: str, streams: Sequence[str], count: int, acknowledged: Iterable[str] = ()
+    ) -> list[Entry]:
+        """Acknowledge messages, then return up to so many others; waits for none."""
+        names, argv = self.fetching(consumer, streams, count, acknowledged)
+        return entries(scripts.FETCH(self._client(), names, *argv))
+
+    # Give back ---------------------------------------------------------------------------
+
+    def hand_back(self, tags: Iterable[str], deliveries: int = 0) -> None:
+        """Hand messages back, to be fetched before all others, with so many more deliveries."""
+        for stream, ids in keys.by_stream(tags).items():
+            pair = [keys.returned(keys.queue_of(stream)), stream]
+            scripts.HAND_BACK(self._client(), pair, keys.GROUP, deliveries, *ids)
+
+    def hand_back_all(self, consumer: str, streams: Iterable[str], kept: Iterable[str]) -> None:
+        """Hand back all that a consumer holds, but for what is kept."""
+        kept_ids = keys.by_stream(kept)
+        for stream in streams:
+            pair = [keys.returned(keys.queue_of(stream)), stream]
+            argv = (keys.GROUP, consumer, *kept_ids.get(stream, ()))
+            scripts.HAND_BACK_ALL(self._client(), pair, *argv)
+
+    def put_off(self, tag: str, step: int, due: float) -> None:
+        """Keep a message that was delivered until its time, in seconds since 1970."""
+        stream, entry_id = keys.place(tag)
+        pair = [keys.delayed(keys.queue_of(stream)), stream]
+        scripts.PUT_OFF(self._client(), pair, keys.GROUP, entry_id, due, step)
+
+    def bury(self, tag: str, reason: str) -> bool:
+        """Lay a message among the dead letters; False if somebody else has it by now."""
+        stream, entry_id = keys.place(tag)
+        pair = [keys.dead(keys.queue_of(stream)), stream]
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return bool(
+            scripts.BURY(self._client(), pair, keys.GROUP, entry_id, now, reason, MOST_DEAD)
+        )
+
+    def tend(
+        self, queue: str, ahead: float, lease: float, most_deliveries: int, forgotten: float
+    ) -> tuple[float, list[Entry]]:
+        """Do what has to be done once in a while for a queue, by somebody.
+
+        What is due within `ahead` seconds, and what kombu's own transport pushed to its lists, is
+        moved into the streams. What a consumer holds whose lease of so many seconds is over is
+        handed back; 0 is for none. Consumers that hold nothing, and gave no sign of life for
+        `forgotten` seconds, are removed. Returns the server's time, in seconds since 1970, and
+        what was delivered too often, which is left for `bury`.
+        """
+        names = [self._delayed(queue), self._prefix + keys.returned(queue)]
+        for stream, its_list in zip(self.streams(queue)[1:], self._lists(queue), strict=True):
+            names += [stream, its_list]
+        times = (ahead, int(1000 * lease), most_deliveries, int(1000 * forgotten))
+        steps = (str(step) for step in self._steps)
+        now, *too_often = scripts.TEND(self._client(), names, keys.GROUP, *times, BATCH, *steps)
+        return float(now), [
+            Entry(keys.tag(_text(stream), _text(entry_id)), message, most_deliveries)
+            for stream, entry_id, message in too_often
+        ]
+
+    # Whole queues ------------------------------------------------------------------------
+
+    def size(self, queue: str) -> int:
+        """Return the number of messages that wait, those for later among them."""
+        names = [self._delayed(queue), *self.streams(queue), *self._lists(queue)]
+        return int(scripts.SIZE(self._client(), names, keys.GROUP))
+
+    def purge(self, queue: str) -> int:
+        """Remove the messages that wait in streams or for later; return how many there were."""
+        names = [self._delayed(queue), *self.streams(queue)]
+        gone = 0
+        while batch := scripts.PURGE(self._client(), names, keys.GROUP, 10 * BATCH):
+            gone += int(batch)
+        return gone
+
+    def delete(self, queue: str) -> None:
+        """Delete a queue's streams, but for the dead letters."""
+        self._client().unlink(self._delayed(queue), *self.streams(queue))
+
+    def exists(self, queue: str) -> bool:
+        """Tell whether a queue has a stream."""
+        return bool(self._client().exists(*self.streams(queue)))
+
+
+def entries(reply: Any) -> list[Entry]:
+    """Return what XREADGROUP replies, in either version of the protocol."""
+    streams = reply.items() if isinstance(reply, dict) else reply or ()
+    return [_entry(_text(stream), *each) for stream, fetched in streams for each in fetched]
+
+
+def _entry(stream: str, entry_id: Any, fields: Any) -> Entry:
+    named = dict(zip(fields[::2], fields[1::2], strict=True))
+    deliveries = named.get(b"deliveries")
+    if deliveries is not None:
+        deliveries = int(deliveries) if deliveries.isdigit() else 0
+    return Entry(keys.tag(stream, _text(entry_id)), named.get(b"message", b""), deliveries)
+
+
+def refusal(error: Any) -> Any:
+    """Return QueueFull for the error of a queue that is full, or else the error itself."""
+    if not str(error).startswith("QUEUEFULL"):
+        return error
+    return QueueFull(f"the queue is full: {str(error).removeprefix('QUEUEFULL ')}")
+
+
+def is_without_group(error: Exception) -> bool:
+    """Tell whether a stream, or its group, is not there (any more)."""
+    # The second: of a fetch that waits, when its stream is removed.
+    return "NOGROUP" in str(error) or str(error).startswith("UNBLOCKED")
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
