@@ -138,6 +138,14 @@ class RedisBackend(redis.RedisBackend):
         prefix: Any = self.task_keyprefix
         return bytes(prefix.removesuffix(b"celery-task-meta-")) + b"celery-reply-"
 
+    def job_of(self, notice: Any) -> str | None:
+        """Return the id of the job that a notice names by its key, if it does."""
+        prefix: Any = self.task_keyprefix
+        name = notice.encode() if isinstance(notice, str) else notice
+        return (
+            name.removeprefix(prefix).decode(errors="replace") if name.startswith(prefix) else None
+        )
+
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Note that a job is sent: its result will be announced to this thread."""
         if not _celery.task_join_will_block():

@@ -5,7 +5,7 @@ from typing import Any
 
 from celery.states import FAILURE, PENDING, READY_STATES, RETRY, REVOKED, STARTED, SUCCESS
 
-#: Bytes from which on a sender is told that there is a result, and reads it.
+#: Bytes up to which a sender is told the result; of a larger one, its key.
 LARGE = 64 * 1024
 
 #: Store a state and announce it, unless it must not replace what is there.
@@ -34,7 +34,7 @@ end
 -- No right to announce it is no reason to lose it: whoever waits reads the key, too.
 redis.pcall('PUBLISH', KEYS[1], ARGV[1])
 if ARGV[3] ~= '' then
-  redis.pcall('PUBLISH', ARGV[3], #ARGV[1] <= {LARGE} and ARGV[1] or '')
+  redis.pcall('PUBLISH', ARGV[3], #ARGV[1] <= {LARGE} and ARGV[1] or KEYS[1])
 end
 return 1
 """

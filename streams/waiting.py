@@ -65,6 +65,9 @@ class Wait:
         self._told: dict[str, Any] = {}
         #: When the keys are to be read next, and were read last, by the monotonic clock.
         self.read_at, self.was_read = 0.0, -math.inf
+        #: Jobs whose keys alone are to be read at once.
+        self.due: set[str] = set()
+        self.deadline = math.inf
         self.patience, self.backoff = PATIENCE, BACKOFF
         self.error: Exception | None = None
         #: Whether it waits for the server to confirm a subscription.
@@ -131,7 +134,7 @@ class ResultConsumer(BaseResultConsumer):
         self._others_from = 0
         self._reported = ""
         self._others_read_at = self._pinged_at = self._heard_at = -math.inf
-        self._connect_at, self._backoff = -math.inf, BACKOFF
+        self._connect_at, self._backoff, self._patience = -math.inf, BACKOFF, PATIENCE
 
     # What Celery calls ---------------------------------------------------------------
 
@@ -168,8 +171,10 @@ class ResultConsumer(BaseResultConsumer):
         self._look_after_fork()
         wait = Wait((), None)
         wait.read_at = math.inf
+        seconds = INTERVAL if timeout is None else timeout
+        wait.deadline = monotonic() + seconds
         with self._joined(wait):
-            self._pause(wait, INTERVAL if timeout is None else timeout)
+            self._pause(wait, seconds)
 
     def _wait_for_pending(
         self,
@@ -192,7 +197,7 @@ class ResultConsumer(BaseResultConsumer):
         """
         self._look_after_fork()
         began = monotonic()
-        deadline = math.inf if timeout is None else began + timeout
+        wait.deadline = deadline = math.inf if timeout is None else began + timeout
         interval_at = began + INTERVAL
         try:
             with self._joined(wait):
@@ -260,29 +265,34 @@ class ResultConsumer(BaseResultConsumer):
         if not wait.open:
             return
         now = monotonic()
+        with self._lock:
+            due, wait.due = wait.due, set()
         if now >= wait.read_at or (now >= deadline and now - wait.was_read > FRESH):
-            self._read(wait, deadline - now)
+            if self._read(wait, wait.unended(), deadline - now):
+                wait.was_read = monotonic()
+                wait.read_at = wait.was_read + INTERVAL
+        elif due:
+            self._read(wait, list(due), deadline - now)
 
-    def _read(self, wait: Wait, left: float) -> None:
-        """Read the keys that are waited for, within what is left of the time."""
+    def _read(self, wait: Wait, job_ids: list[str], left: float) -> bool:
+        """Read keys that are waited for, within what is left of the time; tell whether it went."""
         patience = max(min(left, wait.patience), LEAST_PATIENCE)
         try:
-            found = self._read_keys(wait.unended(), patience)
+            found = self._read_keys(job_ids, patience)
         except AuthenticationError:
             raise
         except self._connection_errors as error:
             if wait.error is None:
-                logger.warning("waiting for results goes on without the store: %s", error)
+                logger.info("waiting for results goes on without the store: %s", error)
             wait.error = error
             wait.patience = min(2 * wait.patience, MOST_PATIENCE)
             wait.read_at = monotonic() + wait.backoff
             wait.backoff = min(2 * wait.backoff, MOST_BACKOFF)
-            return
+            return False
         wait.error, wait.patience, wait.backoff = None, PATIENCE, BACKOFF
-        wait.was_read = monotonic()
-        wait.read_at = wait.was_read + INTERVAL
         for job_id, payload in found:
             self._take(job_id, self.backend.decode_result(payload), len(payload))
+        return True
 
     def read(self, key: bytes) -> Any:
         """Return what a key holds, in a wait; None where that cannot be found out just now."""
@@ -351,11 +361,11 @@ class ResultConsumer(BaseResultConsumer):
     def _listen(self, wait: Wait, until: float) -> None:
         while not wait.woken.is_set() and (left := until - monotonic()) > 0:
             try:
-                subscription = self._connected(left)
+                subscription = self._connected(wait.deadline)
                 if subscription is None:
                     wait.woken.wait(min(left, max(self._connect_at - monotonic(), 0)))
                     continue
-                self._read_others(left)
+                self._read_others(wait.deadline)
                 if not self._hear(subscription):
                     subscription.wait(min(left, INTERVAL))
                     self._hear(subscription)
@@ -364,7 +374,7 @@ class ResultConsumer(BaseResultConsumer):
             except self._connection_errors as error:
                 self._lose(error, self._backoff)
 
-    def _connected(self, left: float) -> Subscription | None:
+    def _connected(self, deadline: float) -> Subscription | None:
         """Return a connection that is subscribed to all that is wanted, if there is one."""
         with self._lock:
             subscription = self._subscription
@@ -374,9 +384,11 @@ class ResultConsumer(BaseResultConsumer):
             if monotonic() < self._connect_at:
                 return None
         pool = self.backend.client.connection_pool
-        subscription = Subscription(pool, max(min(left, PATIENCE), LEAST_PATIENCE))
+        patience = min(deadline - monotonic(), self._patience)
+        subscription = Subscription(pool, max(patience, LEAST_PATIENCE))
         with self._lock:
             self._generation += 1
+            self._patience = PATIENCE
             self._subscription, self._backoff = subscription, BACKOFF
             self._heard_at = self._pinged_at = monotonic()
             self._new, self._gone = {*self._wanted}, set()
@@ -403,10 +415,11 @@ class ResultConsumer(BaseResultConsumer):
     def _lose(self, error: Exception, backoff: float) -> None:
         if self._reported != str(error):
             self._reported = str(error)
-            logger.warning("results are not announced just now: %s", error)
+            logger.info("results are not announced just now: %s", error)
         with self._lock:
             self._drop_subscription()
             self._connect_at = monotonic() + backoff
+            self._patience = min(2 * self._patience, MOST_PATIENCE)
             self._backoff = min(2 * self._backoff, MOST_BACKOFF)
             for wait in self._waits:
                 if wait.results:
@@ -449,10 +462,18 @@ class ResultConsumer(BaseResultConsumer):
                     wait.read_now()
 
     def _announced(self, payload: Any) -> None:
+        job_id = self.backend.job_of(payload)
+        if job_id:  # too large for a notice
+            with self._lock:
+                for wait in self._waits:
+                    if job_id in wait.open:
+                        wait.due.add(job_id)
+                        wait.woken.set()
+            return
         try:
             meta = self.backend.decode_result(payload)
             job_id = meta["task_id"]
-        except Exception:  # noqa: BLE001 - too large for a notice, or none: the key tells
+        except Exception:  # noqa: BLE001 - whoever waits for it reads what is stored, and raises
             with self._lock:
                 for wait in self._waits:
                     if wait.results:
@@ -460,7 +481,7 @@ class ResultConsumer(BaseResultConsumer):
         else:
             self._take(job_id, meta, len(payload))
 
-    def _read_others(self, left: float) -> None:
+    def _read_others(self, deadline: float) -> None:
         """Read what callbacks wait for, once a second, for as long as anybody waits."""
         now = monotonic()
         if now - self._others_read_at < INTERVAL:
@@ -476,12 +497,12 @@ class ResultConsumer(BaseResultConsumer):
         start = self._others_from if self._others_from < len(others) else 0
         self._others_from = start + MOST_OTHERS
         others = others[start : self._others_from]
-        found = self._read_keys(others, max(min(left, PATIENCE), LEAST_PATIENCE))
+        found = self._read_keys(others, max(min(deadline - now, PATIENCE), LEAST_PATIENCE))
         for job_id, payload in found:
             try:
                 meta = self.backend.decode_result(payload)
             except Exception:  # noqa: BLE001 - told to whoever asks for it
-                logger.warning("the result of %s cannot be read", job_id)
+                logger.info("the result of %s cannot be read", job_id)
             else:
                 self._take(job_id, meta, len(payload))
 

@@ -16,7 +16,6 @@ from redis.exceptions import AuthenticationError
 
 from streams.store import LARGE, Rule
 from tests.local.store import Proxy, Store, calls, soon
-from tests.waiting import eventually
 
 #: Seconds that a notice takes at most, and that a poll does.
 AT_ONCE, IN_A_SECOND = 0.3, 1.4
@@ -277,6 +276,13 @@ def test_a_result_that_was_not_announced_is_found_within_a_second(store: Store, 
     assert took < 0.2 + IN_A_SECOND
 
 
+def test_the_deadline_finds_a_result_that_was_not_announced(store: Store, app: Any) -> None:
+    (job,) = send(app)
+    payload = app.backend.payload(job.id, 7, "SUCCESS")
+    with soon(store.redis().set, f"celery-task-meta-{job.id}", payload):
+        assert job.get(timeout=0.6) == 7
+
+
 def test_all_connections_killed_is_no_error(store: Store, app: Any) -> None:
     (job,) = send(app)
     with (
@@ -407,6 +413,22 @@ def test_two_threads_get_thousands_of_results(store: Store, app: Any) -> None:
         assert [*pool.map(work, range(2))] == [[*range(count)]] * 2
 
 
+def test_a_large_member_of_a_group_has_no_other_read(store: Store, app: Any) -> None:
+    (first,) = send(app)
+    store.ends(first, 0, "SUCCESS", app.thread_oid)
+    first.get(timeout=5)
+    jobs = send(app, 20)
+    called = calls(store.redis())
+
+    def end() -> None:
+        for job in jobs:
+            store.ends(job, "x" * 2 * LARGE, "SUCCESS", app.thread_oid)
+
+    with soon(end):
+        assert len(GroupResult(uuid(), jobs, app=app).get(timeout=10)) == 20
+    assert called().get("mget", 0) < 15
+
+
 def test_two_threads_wait_for_the_same_group(store: Store, app: Any) -> None:
     jobs = send(app, 200)
     group = GroupResult(uuid(), jobs, app=app)
@@ -416,6 +438,26 @@ def test_two_threads_wait_for_the_same_group(store: Store, app: Any) -> None:
             store.ends(job, number, "SUCCESS", app.thread_oid)
 
         assert [each.result() for each in values] == [[*range(200)]] * 2
+
+
+def test_a_result_that_two_threads_learn_of_is_fulfilled_once(app: Any) -> None:
+    job = app.AsyncResult(uuid())
+    fulfilled: list[int] = []
+    job.then(lambda _: None)
+    stock = job._maybe_set_cache
+
+    def slowly(meta: Any) -> None:
+        sleep(0.1)
+        fulfilled.append(1)
+        stock(meta)
+
+    job._maybe_set_cache = slowly
+    meta = {"status": "SUCCESS", "result": 1, "task_id": job.id}
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(2):
+            pool.submit(app.backend.result_consumer.on_state_change, dict(meta), None)
+
+    assert fulfilled == [1]
 
 
 def test_many_threads_wait_and_each_is_told_at_once(store: Store, app: Any) -> None:
@@ -439,6 +481,41 @@ def test_many_threads_wait_and_each_is_told_at_once(store: Store, app: Any) -> N
         thread.join()
 
     assert max(took.values()) < AT_ONCE
+
+
+def test_a_thread_that_is_busy_with_news_keeps_no_other_waiting(store: Store, app: Any) -> None:
+    busy, other = app.AsyncResult(uuid()), app.AsyncResult(uuid())
+    with (
+        ThreadPoolExecutor(1) as pool,
+        soon(store.ends, busy, {}, "PROGRESS", seconds=0.3),
+        soon(store.ends, other, 7, seconds=0.5),
+        soon(store.ends, busy, 8, seconds=0.6),
+    ):
+        listens = pool.submit(busy.get, timeout=10, on_message=lambda _: sleep(1.5))
+        sleep(0.1)
+        value, took = seconds(other.get, timeout=5)
+
+    assert (value, listens.result()) == (7, 8)
+    assert took < 0.5 + AT_ONCE
+
+
+def test_there_is_always_somebody_who_listens(store: Store, app: Any) -> None:
+    for _ in range(5):
+        jobs = [app.AsyncResult(uuid()) for _ in range(10)]
+        with ThreadPoolExecutor(10) as pool:
+            waiting = [pool.submit(seconds, job.get, timeout=10) for job in jobs]
+            sleep(0.2)
+            with store.redis().pipeline() as at_once:
+                for job in jobs[:-1]:
+                    key = f"celery-task-meta-{job.id}"
+                    payload = app.backend.payload(job.id, 1, "SUCCESS")
+                    at_once.set(key, payload).publish(key, payload)
+                at_once.execute()
+            sleep(0.2)
+            store.ends(jobs[-1])
+            took = [each.result()[1] for each in waiting]
+
+        assert max(took) < 0.4 + AT_ONCE
 
 
 def test_a_group_in_a_group_has_one_deadline(store: Store, app: Any) -> None:
@@ -472,11 +549,13 @@ def test_members_of_a_group_come_as_they_end(store: Store, app: Any) -> None:
 
 
 def test_a_result_that_was_forgotten_is_not_remembered(store: Store, app: Any) -> None:
+    (before,) = send(app)
+    store.ends(before, 0, "SUCCESS", app.thread_oid)
+    before.get(timeout=5)
     first, second = send(app, 2)
     for job in (first, second):
         store.ends(job, 1, "SUCCESS", app.thread_oid)
     assert second.get(timeout=5) == 1
-    eventually("both came", first.ready)
     job_id = first.id
     first.forget()
 
