@@ -27,24 +27,32 @@ class Runs:
 
     def clear(self) -> None:
         """Forget all runs; those who append to the file go on doing so."""
+        self._runs: list[Run] = []
+        self._under_way: dict[tuple[str, ...], Run] = {}
+        self._read = 0
         self.file.write_text("")
         self.file.chmod(0o666)  # containers append as another user
 
     def all(self) -> list[Run]:
         """Return the runs in the order in which they began."""
-        runs: list[Run] = []
-        under_way: dict[tuple[str, ...], Run] = {}
-        # What follows the last line's end is still being written.
-        for line in self.file.read_text().rpartition("\n")[0].splitlines():
-            event, *where, time = line.split()
-            if event == "began":
-                job_id, host, worker, process = where
-                run = Run(job_id, host, int(worker), int(process), float(time))
-                runs.append(run)
-                under_way[tuple(where)] = run
-            elif tuple(where) in under_way:
-                under_way.pop(tuple(where)).ended = float(time)
-        return runs
+        with self.file.open() as file:
+            file.seek(self._read)
+            # What follows the last line's end is still being written.
+            lines, end, _ = file.read().rpartition("\n")
+        self._read += len(lines + end)
+        for line in lines.splitlines():
+            self._note(*line.split())
+        return list(self._runs)
+
+    def _note(self, event: str, *details: str) -> None:
+        *where, time = details
+        if event == "began":
+            job_id, host, worker, process = where
+            run = Run(job_id, host, int(worker), int(process), float(time))
+            self._runs.append(run)
+            self._under_way[tuple(where)] = run
+        elif tuple(where) in self._under_way:
+            self._under_way.pop(tuple(where)).ended = float(time)
 
     def of(self, job_id: str) -> list[Run]:
         """Return the runs of a job."""
