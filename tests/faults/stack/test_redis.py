@@ -162,4 +162,5 @@ def small_disk(stack: Stack, server: "redis.Redis") -> Iterator[Callable[[str], 
     finally:
         stack.compose(overlay, "rm", "--stop", "--force", "disk")
         stack.compose(*start, "redis")
+        docker("volume", "rm", f"{stack.project}_small")
         eventually("Redis answers", lambda: answers(server), 60)
