@@ -12,6 +12,7 @@ from celery import _state
 from celery.backends import redis
 from celery.exceptions import BackendStoreError
 from celery.states import FAILURE, PENDING, SUCCESS
+from redis.exceptions import ReadOnlyError
 
 from streams import store
 from streams.scripts import FOR_ACCEPTED
@@ -76,6 +77,11 @@ class RedisBackend(redis.RedisBackend):
         expires = self.failure_expires if state == FAILURE else self.expires
         self.ensure(self.write, (task_id, payload, expires, request, Rule(state)))
         return result
+
+    def exception_safe_to_retry(self, exc: Exception) -> bool:
+        """Tell whether storing may work later: Redis is away, or refuses to write just now."""
+        refuses = isinstance(exc, ReadOnlyError) or str(exc).startswith("MISCONF")
+        return refuses or bool(super().exception_safe_to_retry(exc))
 
     def payload(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None
