@@ -120,7 +120,7 @@ replay: $(RUN) ## Run dead letters again under their ids: ID=add:1700000000000-0
 
 # Development -------------------------------------------------------------------
 
-.PHONY: install test test_files test_docker lint bench_data
+.PHONY: install test test_files test_docker test_faults lint bench_data
 install: $(DEV) ## Install everything into .venv
 
 test: $(DEV) ## Run all tests; those of the compose stack need a Docker engine
@@ -131,6 +131,9 @@ test_files: $(DEV) ## Check in seconds that the files agree, and the tasks as pl
 
 test_docker: $(DEV) ## Run the tests of the compose stack alone
 	REQUIRE_DOCKER=1 $(VENV)/bin/pytest tests/cluster
+
+test_faults: $(DEV) ## Break everything under a load of 2,000 jobs; ARGS='--stock --report' are its options
+	REQUIRE_DOCKER=1 $(VENV)/bin/pytest tests/faults --stack $(ARGS)
 
 lint: $(DEV) ## Check code, types, Dockerfiles, shell, YAML and the compose file
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/lint

@@ -56,4 +56,6 @@ def unreachable(app: "Celery[Any]", error: BaseException) -> Unreachable:
         server = f"result store at {app.backend.as_uri(include_password=False)}"
     if isinstance(error, REFUSED):
         return Unreachable(f"the {server} refuses the password: {error}")
+    if "maxmemory" in str(error):
+        return Unreachable(f"the {server} takes no more jobs: its memory is full")
     return Unreachable(f"cannot reach the {server}: {error}")

@@ -2,7 +2,13 @@
 
 from typing import Any
 
+from billiard import pool as billiard_pool
 from celery.concurrency import asynpool, prefork
+
+# A process of the pool that ends waits until its results were read, 30 s long by default; where
+# the main process stops under load it reads none any more. What was not read is not
+# acknowledged: another worker is given the job, and finds its result. In tenths of a second:
+billiard_pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 10
 
 
 class Pool(asynpool.AsynPool):

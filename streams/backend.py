@@ -12,8 +12,10 @@ from celery import _state
 from celery.backends import redis
 from celery.exceptions import BackendStoreError
 from celery.states import FAILURE, PENDING, SUCCESS
+from redis.exceptions import ReadOnlyError
 
 from streams import store
+from streams.scripts import FOR_ACCEPTED
 from streams.store import Rule
 from streams.waiting import ResultConsumer
 
@@ -26,7 +28,7 @@ CHORD_EXPIRES = 30 * 86_400
 
 #: Celery's count of a chord's members, each once. Told again after the reply was lost, it
 #: grants the same claim on the callback again; a chord that is complete soon expires.
-COUNT = f"""
+COUNT = f"""{FOR_ACCEPTED}
 local function count() {_stock.CHORD_PART_RETURN_LUA} end
 local counted = count()
 if counted[3] and counted[4] == 0 and redis.call('GET', KEYS[6]) == ARGV[8] then
@@ -75,6 +77,11 @@ class RedisBackend(redis.RedisBackend):
         expires = self.failure_expires if state == FAILURE else self.expires
         self.ensure(self.write, (task_id, payload, expires, request, Rule(state)))
         return result
+
+    def exception_safe_to_retry(self, exc: Exception) -> bool:
+        """Tell whether storing may work later: Redis is away, or refuses to write just now."""
+        refuses = isinstance(exc, ReadOnlyError) or str(exc).startswith("MISCONF")
+        return refuses or bool(super().exception_safe_to_retry(exc))
 
     def payload(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None

@@ -430,7 +430,7 @@ class Channel(redis.Channel):
             self.hand_back([tag], 1)
         else:
             sent = message._raw  # noqa: SLF001 - kombu's
-            self._answer_too_often(tag, sent, "were lost with it or gave it back")
+            self._answer_too_often(tag, sent, "its process ended, or the task gave it back")
 
     def bury(self, tag: str, reason: str) -> None:
         """Lay a message among the dead letters."""
@@ -448,7 +448,7 @@ class Channel(redis.Channel):
         self.bury(tag, dead.reason)
 
     def _answer_too_often(self, tag: str, envelope: Mapping[str, Any], what: str) -> None:
-        reason = f"delivered {self.max_deliveries} times, and the workers {what}"
+        reason = f"delivered {self.max_deliveries} times, and each time {what}"
         job_id, _ = sender(envelope)
         self._answer(Dead(self._queues.queue_of(tag), job_id, reason, envelope), tag)
 
@@ -473,7 +473,7 @@ class Channel(redis.Channel):
                 envelope = check(entry.message)
             except Malformed as error:
                 envelope = {"headers": {"id": error.job_id}}
-            self._answer_too_often(entry.tag, envelope, "died with it")
+            self._answer_too_often(entry.tag, envelope, "its worker died")
 
     def _tried(self, function: Callable[..., Any], *args: Any) -> None:
         """Do something with the queues; what the server refuses now is done later, by somebody."""

@@ -6,6 +6,7 @@ Here each becomes a dead letter, and its job fails.
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from celery import signals
@@ -25,6 +26,8 @@ logger = get_logger(__name__)
 
 #: Characters of a reason: an error may quote the whole message.
 MAX_REASON = 1000
+#: Seconds between two tries to connect: at first, and at most. Kombu's grow to 30.
+_RECONNECT = {"interval_start": 1, "interval_step": 1, "interval_max": 5}
 #: Errors that say what is wrong, without their names.
 _TELLING = (ContentDisallowed, DecodeError, InvalidTaskError)
 
@@ -38,6 +41,11 @@ class Consumer(consumer.Consumer):
     channel_errors: tuple[type[BaseException], ...]
     event_dispatcher: Any
     task_consumer: Any
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, and try for as long as it takes; a broker that is back is found soon."""
+        conn.ensure_connection = partial(conn.ensure_connection, **_RECONNECT)
+        return super().ensure_connected(conn)
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """Return what takes each message: Celery's handler, with a look at the message first.

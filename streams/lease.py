@@ -41,7 +41,8 @@ class Lease(Thread):
                 self._renew(held)
             except (OSError, RedisError) as error:
                 logger.debug("a lease was not renewed: %s", error)
-        self._client.connection_pool.disconnect()
+        # Not what another thread just uses, to give a message back.
+        self._client.connection_pool.disconnect(inuse_connections=False)
 
     def end(self) -> None:
         """Renew no more."""

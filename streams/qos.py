@@ -48,18 +48,19 @@ class QoS(redis.QoS):
         """Return what is held, or None when nothing will be any more."""
         if not self._is_closed:
             return (set(self._delivered) - set(self._dirty)) | set(self.acknowledged)
-        # Closed by a lost connection: what its worker began before goes on, and what could not
-        # be acknowledged is.
-        self.channel.acknowledge()
+        # Closed by a lost connection: what its worker began before goes on, and what it
+        # acknowledges since is told by this thread alone. That comes last.
+        had_some = bool(self._kept)
         self._kept &= jobs.running()
-        return self._kept or None
+        self.channel.acknowledge()
+        return self._kept if had_some or self.acknowledged else None
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge a message: with the next fetch, or at once where none is to come."""
-        self._kept.discard(delivery_tag)
         self.acknowledged.append(delivery_tag)
+        self._kept.discard(delivery_tag)
         virtual.QoS.ack(self, delivery_tag)
-        if not self.channel.fetches_soon():
+        if not self._is_closed and not self.channel.fetches_soon():
             self.channel.acknowledge()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT002 - kombu's
@@ -104,6 +105,6 @@ class QoS(redis.QoS):
         self._is_closed = True
         with suppress(OSError, RedisError):  # the lease runs out, and others take them
             self.channel.acknowledge()
-            self.channel.hand_back_all(self._kept)
+            self.channel.hand_back_all(self._kept | set(self.acknowledged))
         if self._lease and not self._kept and not self.acknowledged:
             self._lease.end()

@@ -8,14 +8,18 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
+#: The first line of a script that a server out of memory runs: what was accepted goes on, and
+#: frees memory as it ends. Nothing new is accepted.
+FOR_ACCEPTED = "#!lua flags=allow-oom\n"
+
 
 class Script:
     """A Lua script, sent whole once and by its digest from then on."""
 
-    def __init__(self, source: str) -> None:
-        self.source = source
+    def __init__(self, source: str, *, is_for_new: bool = False) -> None:
+        self.source = source if is_for_new else FOR_ACCEPTED + source
         #: How Redis names it.
-        self.digest = sha1(source.encode(), usedforsecurity=False).hexdigest()
+        self.digest = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, client: Any, keys: list[str], *argv: Any) -> Any:
         """Run the script and return its reply; raises redis-py's errors."""
@@ -27,22 +31,28 @@ class Script:
 
 #: Append messages to a stream that is bounded: all of them or none.
 #: KEYS: stream. ARGV: greatest length, message, ...
-PUBLISH = Script("""
+PUBLISH = Script(
+    """
 if redis.call('XLEN', KEYS[1]) + #ARGV - 1 > tonumber(ARGV[1]) then
   return redis.error_reply('QUEUEFULL ' .. KEYS[1] .. ' holds ' .. ARGV[1] .. ' messages')
 end
 for i = 2, #ARGV do redis.call('XADD', KEYS[1], '*', 'message', ARGV[i]) end
 return #ARGV - 1
-""")
+""",
+    is_for_new=True,
+)
 
 #: Keep a message until its time.
 #: KEYS: delayed. ARGV: greatest length, time in seconds, priority step, message
-DELAY = Script("""
+DELAY = Script(
+    """
 if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1]) then
   return redis.error_reply('QUEUEFULL ' .. KEYS[1] .. ' holds ' .. ARGV[1] .. ' messages')
 end
 return redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3] .. ':' .. ARGV[4])
-""")
+""",
+    is_for_new=True,
+)
 
 #: Acknowledge messages, then fetch up to so many from the first streams that have some.
 #: KEYS: streams to fetch from, the most urgent first; streams to acknowledge in.
@@ -72,13 +82,10 @@ return fetched
 
 #: What several scripts do. `take` tells an entry's message and how often it was delivered before,
 #: if a consumer still has it; `drop` removes it, once the message is elsewhere: a script that
-#: fails midway leaves it where it was. Claiming it again for its consumer changes nothing, but
-#: is a write, after which a server out of memory lets a script go on.
+#: fails midway leaves it where it was.
 _TAKE = """
 local function take(stream, group, id)
-  local pending = redis.call('XPENDING', stream, group, id, id, 1)[1]
-  if not pending then return nil end
-  redis.call('XCLAIM', stream, group, pending[2], 0, id, 'JUSTID')
+  if #redis.call('XPENDING', stream, group, id, id, 1) == 0 then return nil end
   local entry = redis.call('XRANGE', stream, id, id)[1]
   if not entry then return nil end
   local fields = {}

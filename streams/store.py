@@ -5,6 +5,8 @@ from typing import Any
 
 from celery.states import FAILURE, PENDING, READY_STATES, RETRY, REVOKED, STARTED, SUCCESS
 
+from streams.scripts import FOR_ACCEPTED
+
 #: Bytes up to which a sender is told the result; of a larger one, its key.
 LARGE = 64 * 1024
 
@@ -14,7 +16,7 @@ LARGE = 64 * 1024
 #: nothing; names of states between spaces; `kept` if these are not replaced, `only` if no
 #: other is; the digest of what may be replaced whatever it is, or nothing.
 #: Returns 1 if it is stored, 0 if not, or what is there: its state is found here in JSON alone.
-SCRIPT = f"""
+SCRIPT = f"""{FOR_ACCEPTED}
 local head = redis.call('GETRANGE', KEYS[1], 0, 63)
 if head ~= '' then
   local state = string.match(head, '^{{"status": ?"([^"\\\\]*)"')

@@ -389,7 +389,7 @@ def test_a_replayed_job_keeps_its_id_and_gives_its_value_to_who_asks_again(
     assert died is not None
     # As if the worker had learned its task since.
     redis.xadd("factorial:dead", {"message": died.message, "reason": "moved"})
-    moved = next(dead.letters(redis, "factorial"))
+    (moved,) = (each for each in dead.letters(redis, "factorial") if each.job_id == job.id)
     done = local.command("streams", "dead", "replay", moved.id)
 
     assert done.stdout == f"replayed {moved.id}, job {job.id}\n"

@@ -8,6 +8,7 @@ from celery import Celery, group
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 from callers.client import Client
+from cluster.errors import DeadLetter
 from tests.local.local import Local
 from tests.seed import shuffle
 from tests.waiting import eventually
@@ -95,7 +96,7 @@ def prefetch(client: Client) -> int:
     return count
 
 
-def test_a_time_limit_that_is_none_ends_no_worker(client: Client) -> None:
+def test_a_time_limit_that_is_none_is_the_callers_error(client: Client) -> None:
     stranger = Celery(
         broker=client.app.conf.broker_read_url,
         backend=client.app.conf.result_backend,
@@ -104,7 +105,8 @@ def test_a_time_limit_that_is_none_ends_no_worker(client: Client) -> None:
     limit: Any = "x"
     job = stranger.send_task("add.tasks.add", (4, 6), queue="add", time_limit=limit)
 
-    assert client.get(client.app.AsyncResult(job.id)) == 10
+    with pytest.raises(DeadLetter, match="'timelimit' is not a hard and a soft limit"):
+        client.get(client.app.AsyncResult(job.id))
 
 
 def test_an_error_that_can_pass_is_tried_again(client: Client) -> None:

@@ -1,13 +1,15 @@
 """Every task of every family, on real workers and a real server."""
 
 import time
+from typing import Any
 
 import pytest
 from celery.result import AsyncResult
 
 from callers.client import Client
-from cluster.errors import JobTimeout
+from cluster.errors import JobTimeout, Unreachable
 from tests.families import BAD_JOBS, JOBS, BadJob, Job, check
+from tests.local.local import Local
 
 
 @pytest.mark.parametrize("job", JOBS, ids=str)
@@ -62,3 +64,13 @@ def test_jobs_of_one_worker_run_side_by_side(client: Client) -> None:
 
     # Four of a second each, one after the other, would take at least four.
     assert time.monotonic() - start < 4
+
+
+def test_a_broker_whose_memory_is_full_refuses_in_one_line(server_only: Local) -> None:
+    with server_only.client() as client:
+        store: Any = client.app.backend
+        store.client.config_set("maxmemory", 1)
+        with pytest.raises(Unreachable, match=r"takes no more jobs: its memory is full$"):
+            client.submit("add.tasks.add", 4, 6)
+        with pytest.raises(Unreachable, match=r"takes no more jobs: its memory is full$"):
+            client.map("add.tasks.add", [(4, 6)] * 3, timeout=5)

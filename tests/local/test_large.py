@@ -15,7 +15,7 @@ from celery import chain, group
 from callers.client import Client
 from cluster.blobs import CHUNK, PREFIX
 from cluster.codec import Packed
-from cluster.errors import JobTimeout, OutOfMemory, Unreachable, Unreadable, ValueGone
+from cluster.errors import DeadLetter, JobTimeout, OutOfMemory, Unreachable, Unreadable, ValueGone
 from tests.families import product
 from tests.local.local import Local
 from tests.waiting import eventually
@@ -262,7 +262,7 @@ def test_a_message_that_lies_about_where_its_values_are_holds_nobody_up(
 ) -> None:
     shown = len(local.output())
     lie = Packed("int", {"data": reference})
-    with pytest.raises((Unreadable, ValueGone)):
+    with pytest.raises((DeadLetter, Unreadable, ValueGone)):
         client.call("add.tasks.add", lie, 1, timeout=20)
 
     assert client.call("add.tasks.add", 4, 6, timeout=20) == 10

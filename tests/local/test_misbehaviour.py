@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from billiard.exceptions import WorkerLostError
 from kombu.exceptions import EncodeError
 
 from callers.client import Client
-from cluster.errors import OutOfMemory
+from cluster.errors import DeadLetter, OutOfMemory
 from tests.local.local import Local
 
 MODULE = "tests.local.misbehaving_tasks"
@@ -55,8 +54,8 @@ def test_a_memory_error_after_the_result_leaves_the_result(client: Client) -> No
     assert call(client, "out_of_memory_afterwards") == "stored"
 
 
-def test_a_job_that_kills_its_process_every_time_fails_after_a_few(client: Client) -> None:
-    with pytest.raises(WorkerLostError, match="signal 9"):
+def test_a_job_that_kills_its_process_every_time_is_a_dead_letter(client: Client) -> None:
+    with pytest.raises(DeadLetter, match="delivered 3 times, and each time its process ended"):
         call(client, "kill_the_process")
 
 

@@ -10,7 +10,7 @@ from kombu import Connection
 from streams import keys
 from tests.seed import chance
 from tests.streams.conftest import LEASE, Connect
-from tests.streams.test_transport import QUEUE, Worker, left, publish
+from tests.streams.test_transport import QUEUE, STOCK, Worker, left, publish
 
 STEPS = 300
 
@@ -21,7 +21,7 @@ class Play:
     def __init__(self, connect: Connect, url: str) -> None:
         self.chance = chance()
         self.connect = connect
-        self.producers = [connect(), Connection(url)]
+        self.producers = [connect(), Connection(url, transport=STOCK)]
         self.workers: list[Worker] = []
         self.published = 0
         self.acknowledged: set[int] = set()

@@ -20,6 +20,8 @@ from tests.streams.conftest import LEASE, Connect
 from tests.waiting import eventually
 
 QUEUE = "jobs"
+#: Kombu's own transport, whatever the scheme redis stands for in this process.
+STOCK = "kombu.transport.redis:Transport"
 
 
 def queue(name: str = QUEUE) -> Queue:
@@ -308,7 +310,7 @@ def test_what_kombu_s_own_transport_pushes_is_served(
     connect: Connect, url: str, store: Any
 ) -> None:
     moment = datetime.now(UTC) + timedelta(hours=1)
-    with Connection(url) as stock:
+    with Connection(url, transport=STOCK) as stock:
         publish(stock, "stock", priority=3)
         publish(stock, "later", headers={"eta": moment.isoformat()})
         assert store.llen(QUEUE) == 1
@@ -369,7 +371,7 @@ def test_a_transient_queue_stays_kombu_s_list(connect: Connect, url: str, is_sto
         connect() as connection,
         Consumer(connection, [reply], callbacks=[lambda b, m: received.append(b)]),
     ):
-        with Connection(url) if is_stock else connect() as other:
+        with Connection(url, transport=STOCK) if is_stock else connect() as other:
             Producer(other).publish("hello", "key", exchange=reply.exchange, delivery_mode=1)
         connection.drain_events(timeout=5)
 

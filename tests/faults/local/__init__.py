@@ -1,0 +1,1 @@
+"""The plain part, which needs no Docker: `make test` runs it."""

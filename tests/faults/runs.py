@@ -1,0 +1,71 @@
+"""The runs of jobs, as the workers noted them (`tests.faults.worker`)."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Run:
+    """One run of a job: where, and when by `tests.faults.clock`."""
+
+    job_id: str
+    host: str
+    worker: int
+    process: int
+    began: float
+    ended: float | None = None
+
+
+class Runs:
+    """All runs since the file was emptied."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "runs"
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all runs; those who append to the file go on doing so."""
+        self._runs: list[Run] = []
+        self._under_way: dict[tuple[str, ...], Run] = {}
+        self._read = 0
+        self.file.write_text("")
+        self.file.chmod(0o666)  # containers append as another user
+
+    def all(self) -> list[Run]:
+        """Return the runs in the order in which they began."""
+        with self.file.open() as file:
+            file.seek(self._read)
+            # What follows the last line's end is still being written.
+            lines, end, _ = file.read().rpartition("\n")
+        self._read += len(lines + end)
+        for line in lines.splitlines():
+            self._note(*line.split())
+        return list(self._runs)
+
+    def _note(self, event: str, *details: str) -> None:
+        *where, time = details
+        if event == "began":
+            job_id, host, worker, process = where
+            run = Run(job_id, host, int(worker), int(process), float(time))
+            self._runs.append(run)
+            self._under_way[tuple(where)] = run
+        elif tuple(where) in self._under_way:
+            self._under_way.pop(tuple(where)).ended = float(time)
+
+    def of(self, job_id: str) -> list[Run]:
+        """Return the runs of a job."""
+        return [run for run in self.all() if run.job_id == job_id]
+
+    def under_way(self, host: str | None = None) -> list[Run]:
+        """Return the runs that have not ended, those of one container if it is named.
+
+        One whose process was killed never ends.
+        """
+        return [run for run in self.all() if run.ended is None and host in {None, run.host}]
+
+    def beyond_one(self, job_ids: Iterable[str]) -> int:
+        """Return how many runs there were beyond each job's first."""
+        counts = Counter(run.job_id for run in self.all())
+        return sum(max(counts[job_id] - 1, 0) for job_id in job_ids)

@@ -1,0 +1,1 @@
+"""The part that breaks the compose stack: `make test_faults` runs it."""

@@ -1,0 +1,162 @@
+"""The compose stack of the fault suite: three add workers and one of factorial, runs noted."""
+
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import redis
+from kombu import pools
+
+from callers.client import Client
+from local.server import free_port
+from tests.cluster.conftest import LOGS, engine
+from tests.cluster.stack import Stack
+from tests.faults.jobs import Job
+from tests.faults.load import Load
+from tests.faults.report import Report
+from tests.faults.runs import Runs
+from tests.repo.repo import ROOT
+from tests.waiting import eventually
+
+__all__ = ["engine"]
+
+#: Seconds: short, so that the suite is, too.
+LEASE = 5
+#: Workers of the family add, and the jobs that each runs at once.
+WORKERS = 3
+AT_ONCE = 4
+FOLDER = "tests/faults/stack"
+
+
+class MakeLoad(Protocol):
+    """What makes a load on the stack."""
+
+    def __call__(
+        self,
+        *,
+        connect: Callable[[], Client] = ...,
+        jobs: Callable[[random.Random], Iterator[Job]] = ...,
+        in_flight: int = ...,
+        most: int = ...,
+    ) -> Load:
+        """Return a load, whose callers start with its block."""
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs are noted."""
+    folder = tmp_path_factory.mktemp("runs")
+    # The path to it is its owner's: the engine mounts the folder alone.
+    folder.chmod(0o777)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def started(
+    engine: None, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """The stack, built and started once."""
+    subprocess.run([ROOT / "deploy" / "make_secrets"], check=True)
+    port = free_port()
+    settings = tmp_path_factory.mktemp("compose") / "settings"
+    settings.write_text(
+        f"REDIS_PORT={port}\nJOB_LEASE={LEASE}\nIMAGE_PREFIX=task-cluster-faults\n"
+        f"ADD_REPLICAS={WORKERS}\nADD_CONCURRENCY={AT_ONCE}\nRUNS_FOLDER={folder}\n"
+        f"REDIS_TRANSPORT={os.environ.get('REDIS_TRANSPORT', 'streams')}\n"
+    )
+    stack = Stack(
+        f"task-cluster-faults-{os.getpid()}", settings, port, overlays=[f"{FOLDER}/overlay.yml"]
+    )
+    try:
+        stack.compose("build", "--quiet", "add", "factorial", seconds=900)
+        up(stack)
+        yield stack
+    finally:
+        LOGS.mkdir(exist_ok=True)
+        (LOGS / "faults.log").write_text(stack.compose("logs", "--no-color", "--timestamps"))
+        stack.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5")
+
+
+def up(stack: Stack) -> None:
+    """Start whatever of the stack does not run, and wait until all is healthy."""
+    stack.compose("up", "--detach", "--wait", "--no-build", "redis", "add", "factorial")
+
+
+@pytest.fixture
+def runs(folder: Path) -> Runs:
+    """The runs of the test's jobs."""
+    return Runs(folder)
+
+
+@pytest.fixture
+def stack(started: Stack, server: "redis.Redis", report: Report, is_stock: bool) -> Iterator[Stack]:
+    """The running stack, whole again whatever the test before did."""
+    if is_stock:  # a message that ends each worker would end those of the next test, too
+        started.compose("stop", "--timeout", "1", "add", "factorial")
+        eventually("Redis answers", lambda: answers(server), 60)
+        server.flushall()
+    up(started)
+    eventually("Redis answers", lambda: answers(server), 60)
+    server.config_set("maxmemory", "2gb")
+    report.describe(str(server.info("server")["redis_version"]))
+    yield started
+    # Each test is a program of its own: none inherits connections that broke in another.
+    pools.reset()
+
+
+@pytest.fixture
+def server(started: Stack) -> Iterator["redis.Redis"]:
+    """The stack's Redis, for what no caller does."""
+    with redis.Redis.from_url(started.result_url, socket_timeout=5) as server:
+        yield server
+
+
+def answers(server: "redis.Redis") -> bool:
+    """Tell whether Redis answers, its data loaded."""
+    try:
+        return bool(server.ping())
+    except redis.RedisError:
+        return False
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[Client]:
+    """A caller beside the load."""
+    with stack.client() as client:
+        yield client
+
+
+@pytest.fixture
+def load(stack: Stack, runs: Runs, chance: random.Random) -> MakeLoad:
+    """What makes a load on the stack: 2,000 jobs in flight, for as long as its block takes."""
+    made: MakeLoad = partial(Load, runs=runs, chance=chance, connect=stack.client)
+    return made
+
+
+@pytest.fixture
+def is_stock(pytestconfig: pytest.Config) -> bool:
+    """Whether the transport is kombu's own."""
+    return bool(pytestconfig.getoption("--stock"))
+
+
+@pytest.fixture(scope="session")
+def faketime() -> str:
+    """The library that shifts a process's clock, of Debian's package faketime."""
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        pytest.fail("install Debian's package faketime (.ci/fault-tools)", pytrace=False)
+    return str(found[0])
+
+
+@pytest.fixture(scope="session")
+def network_tools() -> None:
+    """The commands that drop packets in a container's network."""
+    missing = [tool for tool in ("nsenter", "iptables") if not shutil.which(tool)]
+    if missing or os.geteuid():
+        pytest.fail(f"root and {', '.join(missing) or 'its rights'} are needed", pytrace=False)

@@ -1,0 +1,77 @@
+"""The faults themselves: signals to processes in containers, and packets that are dropped."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from tests.cluster.stack import Stack, docker
+from tests.faults.clock import now
+
+#: The container's main process: the child of its init, process 1.
+_MAIN = "$(cat /proc/1/task/1/children)"
+
+
+def kill(container: str) -> float:
+    """End a container's main process as kill -9 does, and return when that was.
+
+    `docker kill` would be an operator's: its restart policy starts no container after it.
+    """
+    # The container's end is this command's: its status tells nothing.
+    subprocess.run(
+        ["docker", "exec", container, "sh", "-c", f"kill -9 {_MAIN}"],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    return now()
+
+
+def kill_process(container: str, process: int) -> None:
+    """End one process of a container as kill -9 does; it may have ended in between."""
+    with suppress(AssertionError):
+        docker("exec", container, "sh", "-c", f"kill -9 {process}")
+
+
+@contextmanager
+def stopped(container: str) -> Iterator[None]:
+    """Stop all processes of a container but its init by SIGSTOP, and let them go on."""
+    docker("exec", container, "sh", "-c", "kill -STOP -1")
+    try:
+        yield
+    finally:
+        docker("exec", container, "sh", "-c", "kill -CONT -1")
+
+
+@contextmanager
+def cut(stack: Stack, container: str, address: str) -> Iterator[None]:
+    """Drop all packets between a container and an address, both ways."""
+    process = str(stack.inspect(container)["State"]["Pid"])
+    rules = (("INPUT", "--source"), ("OUTPUT", "--destination"))
+
+    def each(action: str) -> None:
+        for chain, side in rules:
+            inside = ("nsenter", "--target", process, "--net")
+            subprocess.run(
+                [*inside, "iptables", "--wait", action, chain, side, address, "--jump", "DROP"],
+                capture_output=True,
+                timeout=30,
+                check=True,
+            )
+
+    each("--insert")
+    try:
+        yield
+    finally:
+        each("--delete")
+
+
+def address(stack: Stack, container: str) -> str:
+    """Return a container's address on the stack's network."""
+    (network,) = stack.inspect(container)["NetworkSettings"]["Networks"].values()
+    return str(network["IPAddress"])
+
+
+def gateway(stack: Stack, container: str) -> str:
+    """Return this machine's address on the stack's network."""
+    (network,) = stack.inspect(container)["NetworkSettings"]["Networks"].values()
+    return str(network["Gateway"])

@@ -1,0 +1,98 @@
+"""Jobs that kill whoever runs them, and messages that are none."""
+
+import random
+
+import pytest
+import redis
+
+from callers.client import Client
+from tests.cluster.stack import Stack
+from tests.faults import malformed
+from tests.faults.dead import dead_letters
+from tests.faults.report import Report
+from tests.faults.runs import Runs
+from tests.faults.stack.conftest import MakeLoad
+from tests.waiting import eventually
+
+MALFORMED = 1000
+#: The most runs of a job before it is given up: those of a lost process are tries of Celery's.
+MOST_RUNS = 4
+
+
+@pytest.mark.parametrize(
+    ("task", "what"),
+    [
+        ("kill_the_process", "SIGKILL to its own process"),
+        ("kill_the_worker", "SIGKILL to its worker"),
+        ("allocate", "allocating past the memory limit"),
+    ],
+)
+def test_a_job_that_kills_whoever_runs_it(
+    client: Client,
+    server: "redis.Redis",
+    load: MakeLoad,
+    runs: Runs,
+    report: Report,
+    task: str,
+    what: str,
+) -> None:
+    with load() as jobs:
+        result = client.app.send_task(f"tests.faults.tasks.{task}", queue="add")
+        with pytest.raises(Exception) as error:  # noqa: PT011 - another for each way to end
+            client.get(result, 90)
+        account = jobs.account()
+    report.add(f"a job that kills its worker each time: {what}", account)
+
+    account.check()
+    assert not isinstance(error.value, TimeoutError), error.value
+    assert 1 < len(runs.of(result.id)) <= MOST_RUNS
+    letters = eventually(
+        "the dead letter",
+        lambda: [letter for letter in dead_letters(server, "add") if letter.job_id == result.id],
+    )
+    assert len(letters) == 1
+
+
+def test_malformed_messages_among_good_ones(
+    stack: Stack,
+    client: Client,
+    server: "redis.Redis",
+    load: MakeLoad,
+    chance: random.Random,
+    report: Report,
+    is_stock: bool,
+) -> None:
+    workers = stack.containers("add")
+    before = [started(stack, worker) for worker in workers]
+    put = [*malformed.messages(chance, MALFORMED)]
+    chance.shuffle(put)
+    with load() as jobs:
+        for i, message in enumerate(put):
+            malformed.put(server, "add", message.payload, in_stream=bool(i % 2) and not is_stock)
+        account = jobs.account()
+    report.add(f"{MALFORMED:,} malformed messages among good ones", account)
+
+    account.check()
+    account.check_no_failure()
+    assert [started(stack, worker) for worker in workers] == before, "a worker has ended"
+    eventually("all are answered or dead", lambda: not unanswered(client, server, put), 60)
+
+
+def started(stack: Stack, container: str) -> object:
+    """Return when a container was last started."""
+    return stack.inspect(container)["State"]["StartedAt"]
+
+
+def unanswered(
+    client: Client, server: "redis.Redis", put: list[malformed.Malformed]
+) -> list[malformed.Malformed]:
+    """Return the messages that are neither a dead letter nor a job that has ended."""
+    letters = dead_letters(server, "add")
+    dead = {letter.message for letter in letters} | {letter.job_id for letter in letters}
+    return [
+        message
+        for message in put
+        if message.payload not in dead
+        and message.job_id not in dead
+        and not (message.job_id and client.app.AsyncResult(message.job_id).ready())
+    ]

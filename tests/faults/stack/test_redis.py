@@ -1,0 +1,166 @@
+"""Redis killed, restarted, cut off from its clients, and out of memory or disk."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import sleep
+
+import pytest
+import redis
+
+from callers.client import Client
+from tests.cluster.stack import Stack, docker
+from tests.faults.account import Outcome
+from tests.faults.clock import now
+from tests.faults.load import Load
+from tests.faults.report import Report
+from tests.faults.runs import Runs
+from tests.faults.stack import inject
+from tests.faults.stack.conftest import FOLDER, MakeLoad, answers
+from tests.waiting import eventually
+
+KILLS = 5
+#: Jobs that are refused before Redis has room again.
+REFUSED = 8
+
+
+def test_kill_of_redis(
+    stack: Stack,
+    server: "redis.Redis",
+    load: MakeLoad,
+    runs: Runs,
+    chance: random.Random,
+    report: Report,
+) -> None:
+    (container,) = stack.containers("redis")
+    workers = restarts(stack)
+    took = []
+    with load() as jobs:
+        for _ in range(KILLS):
+            sleep(chance.uniform(0, 2))  # a moment that no event has chosen
+            inject.kill(container)
+            took.append(recovery(server, runs))
+        account = jobs.account()
+    report.add(f"`kill -9` of Redis, {KILLS} times", account, max(took))
+
+    account.check()
+    assert restarts(stack) == workers, "a worker has ended"
+
+
+def test_restart_of_redis(
+    stack: Stack, server: "redis.Redis", load: MakeLoad, runs: Runs, report: Report
+) -> None:
+    (container,) = stack.containers("redis")
+    workers = restarts(stack)
+    with load() as jobs:
+        docker("restart", container)
+        took = recovery(server, runs)
+        account = jobs.account()
+    report.add("restart of Redis", account, took)
+
+    account.check()
+    assert restarts(stack) == workers, "a worker has ended"
+
+
+def test_client_kill_of_every_connection(
+    stack: Stack, server: "redis.Redis", load: MakeLoad, runs: Runs, report: Report
+) -> None:
+    workers = restarts(stack)
+    with load() as jobs:
+        for kind in ("normal", "pubsub"):
+            assert server.client_kill_filter(_type=kind, skipme=True)
+        took = recovery(server, runs)
+        account = jobs.account()
+    report.add("`CLIENT KILL` of every connection", account, took)
+
+    account.check()
+    assert restarts(stack) == workers, "a worker has ended"
+
+
+def restarts(stack: Stack) -> list[tuple[str, int]]:
+    """Return how often each worker was started again."""
+    containers = sorted(stack.containers("add") + stack.containers("factorial"))
+    return [(container, stack.inspect(container)["RestartCount"]) for container in containers]
+
+
+def recovery(server: "redis.Redis", runs: Runs) -> float:
+    """Return how long after Redis answers again the next job begins."""
+    eventually("Redis answers", lambda: answers(server), 60)
+    back = now()
+    return eventually("a job begins", lambda: began_after(runs, back), 60) - back
+
+
+def began_after(runs: Runs, moment: float) -> float:
+    """Return when the first run after a moment began, 0 if none did."""
+    return min((run.began for run in runs.all() if run.began > moment), default=0)
+
+
+def refused(jobs: Load) -> list[str]:
+    """Return what callers were told of the jobs that were not accepted."""
+    return [job.instead for job in jobs.jobs if job.outcome is Outcome.REFUSED]
+
+
+def test_redis_at_maxmemory(
+    client: Client, server: "redis.Redis", load: MakeLoad, runs: Runs, report: Report
+) -> None:
+    with load() as jobs:
+        server.config_set("maxmemory", "1mb")
+        with pytest.raises(Exception, match="memory"):
+            client.submit("add.tasks.add", 4, 6)
+        told = eventually("callers are refused", lambda: enough(refused(jobs)), 60)
+        server.config_set("maxmemory", "2gb")
+        took = recovery(server, runs)
+        account = jobs.account()
+    report.add("Redis at `maxmemory`", account, took)
+
+    account.check()
+    assert all("memory" in error for error in told), told[:3]
+    assert not account.counts[Outcome.FAILED], account.some()
+
+
+def enough(errors: list[str]) -> list[str]:
+    """Return the errors, once there are enough of them."""
+    return errors if len(errors) >= REFUSED else []
+
+
+def test_disk_of_redis_full(
+    stack: Stack, client: Client, server: "redis.Redis", load: MakeLoad, runs: Runs, report: Report
+) -> None:
+    with small_disk(stack, server) as fill, load() as jobs:
+        fill("dd if=/dev/zero of=/data/ballast bs=64k || true")
+        told = eventually("callers are refused", lambda: enough(refused(jobs)), 120)
+        with pytest.raises(Exception, match=r"broker|disk"):
+            client.submit("add.tasks.add", 4, 6)
+        fill("rm /data/ballast")
+        # As who made room does: the engine pauses for longer after each start that failed.
+        docker("restart", stack.compose("ps", "--all", "--quiet", "redis"))
+        took = recovery(server, runs)
+        # Whoever tried in vain for long pauses for longer before the next try.
+        account = jobs.account(120)
+    report.add("disk of Redis full", account, took)
+
+    account.check()
+    assert all(told)
+    assert not account.counts[Outcome.FAILED], account.some()
+
+
+@contextmanager
+def small_disk(stack: Stack, server: "redis.Redis") -> Iterator[Callable[[str], None]]:
+    """Start Redis anew on a disk that is small, and give what runs a command there."""
+    overlay = f"--file={FOLDER}/small_disk.yml"
+    start = ("up", "--detach", "--wait", "--no-deps", "--no-build")
+
+    def run(command: str) -> None:
+        stack.compose(overlay, "exec", "-T", "disk", "sh", "-c", command)
+
+    stack.compose(overlay, *start, "disk", "redis")
+    try:
+        eventually("Redis answers", lambda: answers(server), 60)
+        for family in ("add", "factorial"):
+            stack.wait_until_healthy(family)
+        yield run
+    finally:
+        stack.compose(overlay, "rm", "--stop", "--force", "disk")
+        stack.compose(*start, "redis")
+        docker("volume", "rm", f"{stack.project}_small")
+        eventually("Redis answers", lambda: answers(server), 60)
