@@ -1,7 +1,4 @@
-"""Connections of a waiting caller's own: no operation on one takes longer than it may.
-
-Those of Celery's pool take as long as its settings say, minutes by default.
-"""
+"""Connections of a waiting caller's own: Celery's know no deadline, and wait for minutes."""
 
 from collections.abc import Sequence
 from threading import Lock
@@ -25,11 +22,11 @@ class Link:
         self._reader: Any = None
         self._reading = Lock()
 
-    def subscribe(self, channel: bytes, seconds: float, interval: float) -> PubSub:
+    def subscribe(self, oid: str, seconds: float, interval: float) -> PubSub:
         """Return a subscription, which asks for a sign of life after so long without any."""
         kind, options = self._connection(min(max(seconds, LEAST), MOST), interval)
         subscription = PubSub(ConnectionPool(kind, **options))
-        subscription.subscribe(channel)
+        subscription.subscribe(self._backend.channel_of(oid))
         return subscription
 
     def read(self, keys: Sequence[bytes], seconds: float) -> list[Any]:
@@ -55,6 +52,12 @@ class Link:
             values += reader.read_response(timeout=seconds)
         self._reader = reader  # not after an error: replies may be under way
         return values
+
+    def close(self) -> None:
+        """Close the connection to read by, unless a thread reads."""
+        reader, self._reader = self._reader, None
+        if reader:
+            reader.disconnect()
 
     def _connection(self, seconds: float, interval: float = 0) -> tuple[Any, dict[str, Any]]:
         pool = self._backend.client.connection_pool

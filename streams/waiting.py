@@ -92,7 +92,7 @@ class ResultConsumer(BaseResultConsumer):
 
     def stop(self) -> None:
         """Close the connections, but for those that another thread uses."""
-        self._link = Link(self.backend)
+        self._link.close()
         if self._turn.acquire(blocking=False):
             self._unsubscribe()
             self._turn.release()
@@ -149,7 +149,9 @@ class ResultConsumer(BaseResultConsumer):
                 wait.read_at = began + self._next_pause(wait)
             while True:
                 wait.woken.clear()
-                self._read_if_due(wait)
+                if wait.open and monotonic() >= min(wait.read_at, wait.deadline):
+                    for payload in self._read(wait, wait.deadline):
+                        self.on_state_change(self.backend.decode_result(payload))
                 while on_message and wait.news:
                     on_message(wait.news.popleft())
                 yield wait.ended
@@ -170,11 +172,6 @@ class ResultConsumer(BaseResultConsumer):
         for result in [each for results in [*wait.open.values()] for each in results]:
             if not any(result.on_ready.listeners):  # nobody is called back, either
                 self.backend._remove_pending_result(result)  # noqa: SLF001 - may be asked again
-
-    def _read_if_due(self, wait: Wait) -> None:
-        if wait.open and monotonic() >= min(wait.read_at, wait.deadline):
-            for payload in self._read(wait, wait.deadline):
-                self.on_state_change(self.backend.decode_result(payload))
 
     def _read(self, wait: Wait, deadline: float) -> list[Any]:
         """Return what is stored of the jobs of a wait, and set when to read again."""
@@ -237,8 +234,7 @@ class ResultConsumer(BaseResultConsumer):
     def _hear(self, seconds: float, deadline: float) -> None:
         """Wait for a notice for so many seconds; raises ConnectionError if none can come."""
         if self._subscription is None:
-            channel = self.backend.channel_of(self._oid)
-            self._subscription = self._link.subscribe(channel, deadline - monotonic(), INTERVAL)
+            self._subscription = self._link.subscribe(self._oid, deadline - monotonic(), INTERVAL)
         message = self._subscription.get_message(timeout=min(max(seconds, 0), INTERVAL))
         if message and message["type"] == "message":
             self._announced(message["data"])

@@ -220,6 +220,38 @@ def test_nobody_subscribes_to_a_job(store: Store, app: Any) -> None:
         assert store.redis().pubsub_channels() == [app.backend.channel_of(app.thread_oid)]
 
 
+def test_a_result_that_was_announced_before_it_is_asked_for_is_there(
+    store: Store, app: Any
+) -> None:
+    for size in (1, 2 * LARGE):
+        early, late = send(app, 2)
+        with (
+            soon(store.ends, early, "x" * size, "SUCCESS", app.thread_oid, seconds=0.1),
+            soon(store.ends, late, 2, "SUCCESS", app.thread_oid),
+        ):
+            late.get(timeout=5)
+        value, took = seconds(early.get, timeout=5)
+
+        assert len(value) == size
+        assert took < AT_ONCE
+
+
+def test_what_was_announced_to_a_lost_connection_is_read_with_the_next(
+    store: Store, app: Any
+) -> None:
+    first, job = send(app, 2)
+    with soon(store.ends, first, 1, "SUCCESS", app.thread_oid):
+        first.get(timeout=5)
+    (sent,) = send(app)
+    store.redis().execute_command("CLIENT KILL SKIPME yes")
+    for each in (job, sent):
+        store.ends(each, 7, "SUCCESS", app.thread_oid)
+        value, took = seconds(each.get, timeout=5)
+
+        assert value == 7
+        assert took < 0.25 + AT_ONCE
+
+
 def test_callbacks_are_called_while_another_result_is_waited_for(store: Store, app: Any) -> None:
     called: list[str] = []
     (sent,) = send(app)
