@@ -17,6 +17,7 @@ from redis.exceptions import AuthenticationError
 
 from streams.store import LARGE, Rule
 from tests.local.store import Proxy, Store, calls, soon
+from tests.waiting import eventually
 
 #: Seconds that a notice takes at most, and that a poll does.
 AT_ONCE, IN_A_SECOND = 0.3, 1.4
@@ -58,6 +59,13 @@ def proxy(store: Store) -> Iterator[Proxy]:
 def send(app: Any, count: int = 1) -> list[Any]:
     """Send jobs that no worker takes."""
     return [app.send_task("any.task", queue="nobody") for _ in range(count)]
+
+
+def listen(store: Store, app: Any) -> None:
+    """Have a program subscribe: what it sends from then on is announced to it."""
+    (job,) = send(app)
+    with soon(store.ends, job, 0, "SUCCESS", app.thread_oid, seconds=0.1):
+        job.get(timeout=5)
 
 
 def seconds(function: Any, *args: Any, **options: Any) -> tuple[Any, float]:
@@ -197,9 +205,7 @@ def test_an_error_and_a_custom_state_are_told(store: Store, app: Any) -> None:
 
 
 def test_a_thousand_jobs_take_one_subscription_and_hardly_a_reading(store: Store, app: Any) -> None:
-    (first,) = send(app)
-    with soon(store.ends, first, 0, "SUCCESS", app.thread_oid):
-        first.get(timeout=5)  # from here on the program listens
+    listen(store, app)
     called = calls(store.redis())
     jobs = send(app, 1000)
     for number, job in enumerate(jobs):
@@ -223,6 +229,7 @@ def test_nobody_subscribes_to_a_job(store: Store, app: Any) -> None:
 def test_a_result_that_was_announced_before_it_is_asked_for_is_there(
     store: Store, app: Any
 ) -> None:
+    listen(store, app)
     for size in (1, 2 * LARGE):
         early, late = send(app, 2)
         with (
@@ -239,14 +246,13 @@ def test_a_result_that_was_announced_before_it_is_asked_for_is_there(
 def test_what_was_announced_to_a_lost_connection_is_read_with_the_next(
     store: Store, app: Any
 ) -> None:
-    first, job = send(app, 2)
-    with soon(store.ends, first, 1, "SUCCESS", app.thread_oid):
-        first.get(timeout=5)
-    (sent,) = send(app)
+    listen(store, app)
+    jobs = send(app, 2)
     store.redis().execute_command("CLIENT KILL SKIPME yes")
-    for each in (job, sent):
-        store.ends(each, 7, "SUCCESS", app.thread_oid)
-        value, took = seconds(each.get, timeout=5)
+    for job in jobs:
+        store.ends(job, 7, "SUCCESS", app.thread_oid)
+    for job in jobs:
+        value, took = seconds(job.get, timeout=5)
 
         assert value == 7
         assert took < 0.25 + AT_ONCE
@@ -349,9 +355,8 @@ def test_connections_that_went_silent_hang_nobody(
 
 def test_a_silent_connection_is_replaced_and_tells_again(store: Store, proxy: Proxy) -> None:
     app: Any = store.program(proxy.port)
-    (before, lost, after) = send(app, 3)
-    store.ends(before, 1, "SUCCESS", app.thread_oid)
-    before.get(timeout=5)
+    listen(store, app)
+    (lost, after) = send(app, 2)
     proxy.silence()
     seconds(lost.get, timeout=4.5)
     with soon(store.ends, after, 7, "SUCCESS", app.thread_oid):
@@ -474,10 +479,11 @@ def test_two_threads_wait_for_the_same_group(store: Store, app: Any) -> None:
 def test_a_result_that_two_threads_learn_of_is_fulfilled_once(app: Any) -> None:
     job = app.AsyncResult(uuid())
     called: list[int] = []
-    job.then(lambda _: called.append(1))
     stock = job._set_cache
+    job.then(lambda _: None)
 
     def slowly(meta: Any) -> None:
+        called.append(1)
         sleep(0.1)
         stock(meta)
 
@@ -530,8 +536,10 @@ def test_a_thread_that_is_busy_with_news_keeps_no_other_waiting(store: Store, ap
 
 
 def test_there_is_always_somebody_who_listens(store: Store, app: Any) -> None:
+    listen(store, app)
+    channel = app.backend.channel_of(app.thread_oid)
     for _ in range(5):
-        jobs = [app.AsyncResult(uuid()) for _ in range(10)]
+        jobs = send(app, 10)
         with ThreadPoolExecutor(10) as pool:
             waiting = [pool.submit(seconds, job.get, timeout=10) for job in jobs]
             sleep(0.2)
@@ -539,10 +547,10 @@ def test_there_is_always_somebody_who_listens(store: Store, app: Any) -> None:
                 for job in jobs[:-1]:
                     key = f"celery-task-meta-{job.id}"
                     payload = app.backend.payload(job.id, 1, "SUCCESS")
-                    at_once.set(key, payload).publish(key, payload)
+                    at_once.set(key, payload).publish(channel, payload)
                 at_once.execute()
             sleep(0.2)
-            store.ends(jobs[-1])
+            store.ends(jobs[-1], 1, "SUCCESS", app.thread_oid)
             took = [each.result()[1] for each in waiting]
 
         assert max(took) < 0.4 + AT_ONCE
@@ -594,16 +602,14 @@ def test_a_result_that_was_forgotten_is_not_remembered(store: Store, app: Any) -
 
 
 def test_a_forked_process_waits_by_connections_of_its_own(store: Store, app: Any) -> None:
-    (first, job) = send(app, 2)
-    with soon(store.ends, first, 1, "SUCCESS", app.thread_oid):
-        first.get(timeout=5)
+    listen(store, app)
+    (job,) = send(app)
+    channel = app.backend.channel_of(app.thread_oid)
     child = os.fork()
     if not child:
         value, took = seconds(job.get, timeout=5)
         os._exit(0 if value == 7 and took < 1.5 else 1)
+    eventually("both listen", lambda: store.redis().pubsub_numsub(channel)[0][1] == 2)
     with soon(store.ends, job, 7, "SUCCESS", app.thread_oid):
-        value, _ = seconds(job.get, timeout=5)
-    _, status = os.waitpid(child, 0)
-
-    assert value == 7
-    assert status == 0
+        assert job.get(timeout=5) == 7
+    assert os.waitpid(child, 0)[1] == 0
