@@ -64,13 +64,13 @@ def test_a_job_runs_at_its_time_and_not_before(client: Client, option: str) -> N
 
 
 def test_a_job_waits_for_its_time_longer_than_a_lease_and_runs_once(server_only: Local) -> None:
-    lease = {"JOB_LEASE": "2"}
+    lease = {"JOB_LEASE": "1"}
     with (
         server_only.own_worker("local", "worker", "add", **lease),
         server_only.own_worker("local", "worker", "add", **lease),
         server_only.client() as client,
     ):
-        job = client.submit(client.signature("add.tasks.add", 4, 6).set(countdown=7))
+        job = client.submit(client.signature("add.tasks.add", 4, 6).set(countdown=4))
         client.get(job)
         stats = client.app.control.inspect(timeout=1).stats() or {}
 
