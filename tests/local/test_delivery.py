@@ -89,6 +89,22 @@ def test_a_thousand_jobs_that_wait_for_their_time_hold_up_no_other(server_only: 
         eventually("the worker takes four at once again", lambda: prefetch(client) == 4)
 
 
+def test_inspect_tells_of_jobs_that_wait_for_their_time(client: Client) -> None:
+    later = client.signature("add.tasks.add", 4, 6).set(countdown=600, priority="low")
+    job = client.submit(later)
+    answers = client.app.control.inspect(timeout=2).scheduled() or {}
+    told: list[Any] = [
+        each for jobs in answers.values() for each in jobs if each["request"]["id"] == job.id
+    ]
+    job.revoke()
+
+    assert len(told) == 1
+    assert told[0]["priority"] == 6
+    assert told[0]["request"]["name"] == "add.tasks.add"
+    assert told[0]["request"]["args"] == "(4, 6)"
+    assert datetime.fromisoformat(told[0]["eta"]) > datetime.now(UTC) + timedelta(minutes=9)
+
+
 def prefetch(client: Client) -> int:
     """Return how many jobs the one worker takes at once."""
     (stats,) = (client.app.control.inspect(timeout=1).stats() or {}).values()
