@@ -1,4 +1,5 @@
 """Celery over Redis Streams: a kombu transport, a result backend and dead letters.
 
-Nothing that a transport accepted is lost, whatever is killed: docs/reliability.md.
+By settings alone, for any Celery program: docs/streams.md. Nothing that was accepted is lost,
+whatever is killed: docs/reliability.md.
 """

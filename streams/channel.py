@@ -504,6 +504,10 @@ class Channel(redis.Channel):
             self._complaints[complaint] = monotonic() + COMPLAINT_INTERVAL
             logger.error("the server refuses, trying again every second: %s", complaint)
 
+    def waiting_for_their_time(self, most: int) -> list[tuple[float, bytes]]:
+        """Return up to so many messages of each queue that are for later, and when they are due."""
+        return [each for queue in self._durable_queues for each in self._queues.later(queue, most)]
+
     # Whole queues --------------------------------------------------------------------
 
     def _size(self, queue: str) -> int:

@@ -18,9 +18,11 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.transport.virtual import Message
 from kombu.utils.encoding import safe_repr
 
-from streams import envelope, keys
+from streams import control, envelope, keys
 from streams.envelope import Malformed
 from streams.errors import DeadLetter
+
+__all__ = ["Consumer", "control"]  # the second for the commands that it brings
 
 logger = get_logger(__name__)
 

@@ -161,6 +161,11 @@ class Queues:
             for stream, entry_id, message in too_often
         ]
 
+    def later(self, queue: str, most: int) -> list[tuple[float, bytes]]:
+        """Return up to so many messages that wait for their time, and it, the next ones first."""
+        waiting = self._client().zrange(self._delayed(queue), 0, most - 1, withscores=True)
+        return [(float(due), member.partition(b":")[2]) for member, due in waiting]
+
     # Whole queues ------------------------------------------------------------------------
 
     def size(self, queue: str) -> int:

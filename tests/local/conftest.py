@@ -30,7 +30,7 @@ def client(local: Local) -> Iterator[Client]:
 @pytest.fixture
 def own_local(tmp_path: Path) -> Iterator[Local]:
     """A cluster of the test's own, to be treated as badly as it likes."""
-    local = Local(tmp_path)
+    local = Local(tmp_path, JOB_LEASE="3")
     try:
         local.wait_until_ready()
         yield local

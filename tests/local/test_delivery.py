@@ -64,13 +64,13 @@ def test_a_job_runs_at_its_time_and_not_before(client: Client, option: str) -> N
 
 
 def test_a_job_waits_for_its_time_longer_than_a_lease_and_runs_once(server_only: Local) -> None:
-    lease = {"JOB_LEASE": "2"}
+    lease = {"JOB_LEASE": "1"}
     with (
         server_only.own_worker("local", "worker", "add", **lease),
         server_only.own_worker("local", "worker", "add", **lease),
         server_only.client() as client,
     ):
-        job = client.submit(client.signature("add.tasks.add", 4, 6).set(countdown=7))
+        job = client.submit(client.signature("add.tasks.add", 4, 6).set(countdown=4))
         client.get(job)
         stats = client.app.control.inspect(timeout=1).stats() or {}
 
@@ -87,6 +87,22 @@ def test_a_thousand_jobs_that_wait_for_their_time_hold_up_no_other(server_only: 
         assert client.call("add.tasks.add", 4, 6, timeout=20) == 10
         assert client.get(waiting) == [2 * i for i in range(1200)]
         eventually("the worker takes four at once again", lambda: prefetch(client) == 4)
+
+
+def test_inspect_tells_of_jobs_that_wait_for_their_time(client: Client) -> None:
+    later = client.signature("add.tasks.add", 4, 6).set(countdown=600, priority="low")
+    job = client.submit(later)
+    answers = client.app.control.inspect(timeout=2).scheduled() or {}
+    told: list[Any] = [
+        each for jobs in answers.values() for each in jobs if each["request"]["id"] == job.id
+    ]
+    job.revoke()
+
+    assert len(told) == 1
+    assert told[0]["priority"] == 6
+    assert told[0]["request"]["name"] == "add.tasks.add"
+    assert told[0]["request"]["args"] == "(4, 6)"
+    assert datetime.fromisoformat(told[0]["eta"]) > datetime.now(UTC) + timedelta(minutes=9)
 
 
 def prefetch(client: Client) -> int:

@@ -8,8 +8,8 @@ from callers.client import Client
 from tests.local.local import Local
 from tests.waiting import eventually
 
-LEASE = 4
-#: The transport looks for lost jobs four times in a lease.
+LEASE = 2
+#: The transport looks for lost jobs once a second.
 LOOK = 1
 
 
@@ -25,11 +25,11 @@ def test_a_killed_workers_job_runs_elsewhere_within_the_lease(tmp_path: Path) ->
     try:
         local.wait_until_ready()
         with local.client() as client:
-            job = client.submit("add.tasks.longtime_add", 4, 6, 3)
+            job = client.submit("add.tasks.longtime_add", 4, 6, 2)
             pid = eventually("it runs", lambda: holder(client, local, job.id))
             os.kill(pid, signal.SIGKILL)
 
-            assert job.get(timeout=LEASE + LOOK + 3 + 5) == 10
+            assert job.get(timeout=LEASE + LOOK + 2 + 5) == 10
     finally:
         local.stop()
 

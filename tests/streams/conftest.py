@@ -29,15 +29,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
 
 
 @pytest.fixture(scope="session")
-def url(server: Local) -> str:
+def server_url(server: Local) -> str:
     """The server's URL."""
     return f"redis://:{quote(server.password.read_text(), safe='')}@127.0.0.1:{server.port}/0"
 
 
 @pytest.fixture
-def store(url: str) -> Iterator[Any]:
+def url(server_url: str) -> str:
+    """The URL by which a test reaches the server."""
+    return server_url
+
+
+@pytest.fixture
+def store(server_url: str) -> Iterator[Any]:
     """A plain client of the server, which is empty."""
-    with redis.Redis.from_url(url, decode_responses=True) as client:
+    with redis.Redis.from_url(server_url, decode_responses=True) as client:
         client.flushall()
         yield client
 

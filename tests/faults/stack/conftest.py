@@ -150,7 +150,7 @@ def faketime() -> str:
     """The library that shifts a process's clock, of Debian's package faketime."""
     found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     if not found:
-        pytest.fail("install Debian's package faketime (.ci/fault-tools)", pytrace=False)
+        pytest.fail("this test needs Debian's package faketime", pytrace=False)
     return str(found[0])
 
 

@@ -1,0 +1,42 @@
+"""A plain Celery program that has nothing of the cluster but these settings."""
+
+import os
+import time
+
+from celery import Celery
+
+URL = os.environ["PLAIN_URL"]
+
+app = Celery(
+    "plain",
+    broker=URL,
+    backend=f"streams.backend:RedisBackend+{URL}",
+    set_as_current=False,
+)
+app.conf.update(
+    broker_transport="streams.transport:Transport",
+    broker_transport_options={"lease": 1},
+    broker_connection_retry_on_startup=True,
+    worker_consumer="streams.consumer:Consumer",
+    task_acks_late=True,
+)
+
+
+@app.task
+def add(x: int, y: int) -> int:
+    """Return x + y."""
+    return x + y
+
+
+@app.task
+def total(numbers: list[int]) -> int:
+    """Return their sum."""
+    return sum(numbers)
+
+
+@app.task
+def runs_of(name: str, seconds: float) -> int:
+    """Return how often this has begun under a name, after so many seconds."""
+    count: int = app.backend.client.incr(name)  # type: ignore[attr-defined]
+    time.sleep(seconds)
+    return count
