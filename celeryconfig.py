@@ -71,8 +71,8 @@ worker_consumer = "streams.consumer:Consumer"
 
 # When --------------------------------------------------------------------------
 
-# The furthest that a countdown or an ETA may lie ahead, in seconds: until then a worker holds
-# the job in its memory. Not Celery's setting: cluster.app reads it.
+# The furthest that a countdown or an ETA may lie ahead, in seconds: Redis keeps the job until
+# then, and nobody can tell it from one that was forgotten. Not Celery's setting: cluster.app's.
 longest_countdown = limits.setting("MAX_COUNTDOWN", 86_400)
 
 # What `callers.beat` submits by the clock; UTC. A job that no worker took within the time
@@ -101,7 +101,7 @@ task_soft_time_limit = max(1, task_time_limit - 10)
 # Celery's own forgets a hard limit that is below the soft one.
 worker_pool = "cluster.pool:TaskPool"
 # A job whose worker died is given to another after this many seconds. Far shorter than a
-# job may run: workers renew it while they run the job (cluster.lease).
+# job may run: workers renew it while they run the job (streams.lease).
 _lease = limits.setting("JOB_LEASE", 15)
 
 # How many ----------------------------------------------------------------------

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from itertools import islice
 from typing import Any, NamedTuple
@@ -103,7 +103,8 @@ def list_(queue: str | None, **where: str | None) -> None:
             for row in rows:
                 click.echo(_line(row, widths))
     if is_first:
-        click.echo("there are no dead letters", err=True)
+        where_there = f" in the queue {_printable(queue)}" if queue else ""
+        click.echo(f"there are no dead letters{where_there}", err=True)
 
 
 @dead.command()
@@ -128,7 +129,7 @@ def show(letter_id: str, **where: str | None) -> None:
 
 
 @dead.command()
-@click.argument("which", nargs=-1, metavar="ID...")
+@click.argument("which", nargs=-1, metavar="ID... | --all [QUEUE]...")
 @click.option("--all", "is_all", is_flag=True, help="All of them, or all of the QUEUEs named.")
 @_on_cluster
 def replay(which: tuple[str, ...], is_all: bool, **where: str | None) -> None:
@@ -146,11 +147,13 @@ def replay(which: tuple[str, ...], is_all: bool, **where: str | None) -> None:
 
 
 @dead.command()
-@click.argument("which", nargs=-1, metavar="ID...")
-@click.option("--all", "is_all", is_flag=True, help="All of them, or all of the QUEUEs named.")
+@click.argument("which", nargs=-1, metavar="ID... | --all QUEUE...")
+@click.option("--all", "is_all", is_flag=True, help="All of the QUEUEs named.")
 @_on_cluster
 def drop(which: tuple[str, ...], is_all: bool, **where: str | None) -> None:
     """Remove dead letters for good. Their jobs stay failed."""
+    if is_all and not which:
+        raise click.UsageError("Name the queues that are to lose all their dead letters.")
     with _cluster(**where) as cluster:
 
         def act(letter: Letter) -> None:
@@ -167,6 +170,10 @@ def _chosen(redis: Any, which: tuple[str, ...], *, is_all: bool) -> Iterator[str
         _check_ids(which)
         yield from which
         return
+    for name in which:
+        with suppress(ValueError):
+            dead_letters.split(name)
+            raise click.UsageError(f"With --all, name queues; {name} is one dead letter.")
     for queue in which or (None,):
         for letter in dead_letters.letters(redis, queue):
             yield letter.id
@@ -210,10 +217,13 @@ def _cluster(
         if value:
             os.environ[name] = value  # where Celery looks first, and the configuration, too
     celery = _app(app)
+    if not (celery.conf.broker_write_url or celery.conf.broker_url):
+        raise ClusterError("no broker is configured: name --app or --broker-url")
     options = celery.conf.broker_transport_options
     steps = tuple(options.get("priority_steps") or dead_letters.PRIORITY_STEPS)
     with celery.connection_for_write(transport_options=PATIENCE) as connection:
-        broker = connection.as_uri()
+        # Kombu names the class of a transport in place of the scheme.
+        broker = connection.as_uri().replace("streams.transport:Transport:", "redis:")
         if connection.transport.driver_type != "redis":
             raise ClusterError(f"the broker {broker} is no Redis, and keeps its own dead letters")
         try:
@@ -274,6 +284,9 @@ def run(command: Callable[..., Any]) -> None:
         sys.exit(1)
     except click.exceptions.Abort:
         _end("stopped", 130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
     except click.UsageError as error:
         _end(f"{error.format_message()} (--help tells more)", error.exit_code)
     except Exception as error:  # noqa: BLE001 - a configuration may raise anything

@@ -442,7 +442,8 @@ class Channel(redis.Channel):
 
     def _answer(self, dead: Dead, tag: str) -> None:
         # Answered first: a worker that dies between leaves a letter that is answered twice.
-        logger.error("a message of %s is now a dead letter: %s", dead.queue, dead.reason)
+        job = dead.job_id or "unknown"
+        logger.error("Job %s of %s is a dead letter: %s", job, dead.queue, dead.reason)
         if self.on_dead_letter:
             self.on_dead_letter(dead)
         self.bury(tag, dead.reason)

@@ -103,7 +103,7 @@ class Letter:
         body: Any = self.envelope.get("body")
         try:
             if encoding == "base64":
-                body = b64decode(body)
+                body = b64decode(body, validate=True)
             if compression := self._header("compression"):
                 body = decompress(body, compression)
             kind = self.envelope["content-type"]

@@ -213,7 +213,8 @@ def test_no_letters_are_none(server: Local, store: Any) -> None:
     for argv in (["list"], ["list", "add"], ["replay", "--all"], ["drop", "--all", "add"]):
         done = commands(server, *argv)
 
-        assert (done.stdout, done.stderr) == ("", "there are no dead letters\n")
+        where = " in the queue add" if argv[0] == "list" and "add" in argv else ""
+        assert (done.stdout, done.stderr) == ("", f"there are no dead letters{where}\n")
         assert done.returncode == 0
 
 
@@ -303,6 +304,8 @@ def test_a_letter_that_fails_does_not_keep_the_others_back(server: Local, store:
         (("replay", "add:1-1", "x"), 2, "error: 'x' is no id of a dead letter"),
         (("replay",), 2, "error: Name dead letters by their ids, or say --all."),
         (("drop",), 2, "error: Name dead letters by their ids, or say --all."),
+        (("drop", "--all"), 2, "error: Name the queues that are to lose all their dead letters."),
+        (("drop", "--all", "add:1-1"), 2, "error: With --all, name queues; add:1-1 is one"),
         (("show",), 2, "error: Missing argument 'ID'"),
         (("unheard",), 2, "error: No such command 'unheard'"),
         (("list", "--app", "unheard"), 1, "error: cannot load the app unheard: No module named"),
@@ -318,6 +321,31 @@ def test_what_cannot_be_done_is_one_line(
     assert done.stderr.startswith(words)
     assert (done.stdout, len(done.stderr.splitlines()), done.returncode) == ("", 1, status)
     assert store.xlen("add:dead") == 1
+
+
+def test_without_a_command_there_is_help(server: Local) -> None:
+    done = server.command("streams", "dead")
+
+    assert done.stderr.startswith("Usage: python -m streams dead [OPTIONS] COMMAND")
+    assert len(done.stderr.splitlines()) > 5
+    assert done.returncode == 2
+
+
+def test_no_broker_at_all_is_said(tmp_path: Path) -> None:
+    (tmp_path / "streams").symlink_to(ROOT / "streams")
+    done = subprocess.run(
+        [sys.executable, "-m", "streams", "dead", "list"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: no broker is configured: name --app or --broker-url\n",
+    )
 
 
 def test_a_key_of_another_type_is_one_line(server: Local, store: Any) -> None:
