@@ -125,6 +125,11 @@ class Channel(redis.Channel):
         return queue in self.connection.transient_queues
 
     @property
+    def has_lists(self) -> bool:
+        """Tell whether the channel consumes from a queue that is a list."""
+        return any(map(self._is_listed, self.active_queues))
+
+    @property
     def _durable_queues(self) -> list[str]:
         return [queue for queue in self.active_queues if not self._is_listed(queue)]
 
@@ -212,6 +217,7 @@ class Channel(redis.Channel):
             with suppress(OSError, RedisError):
                 self.acknowledge()
                 self._qos.hand_back_waiting()
+            self._qos.tell_the_last()
 
     def fetches_soon(self) -> bool:
         """Tell whether an event loop fetches soon, and takes what is acknowledged along."""
@@ -292,10 +298,16 @@ class Channel(redis.Channel):
             raise Empty
         # Of several streams at once, a fetch that waits may bring more than was asked for.
         self.hand_back(entry.tag for entry in entries[self._most :])
-        for entry in entries[: self._most]:
-            self._deliver_entry(entry)
+        del entries[self._most :]
+        self.qos.expect(entry.tag for entry in entries)
+        while entries:
+            self._deliver_entry(entries.pop(0))
             if self.qos.acknowledged:  # the pool is this very thread: the next may take long
                 self.acknowledge()
+            if jobs.is_stopping():
+                self.hand_back(entry.tag for entry in entries)
+                break
+        self.qos.expect(())
         return True
 
     def _deliver_entry(self, entry: Entry) -> None:
@@ -385,6 +397,14 @@ class Channel(redis.Channel):
                 return message
         raise Empty
 
+    def basic_get(self, queue: str, no_ack: bool = False, **options: Any) -> Any:  # noqa: FBT002 - kombu's
+        """Return one message, or None."""
+        message = super().basic_get(queue, no_ack=no_ack, **options)
+        if message is not None and no_ack and keys.is_tag(str(message.delivery_tag)):
+            self.qos.acknowledged.append(message.delivery_tag)
+            self.acknowledge()
+        return message
+
     # Give back -----------------------------------------------------------------------
 
     def acknowledge(self) -> None:
@@ -402,8 +422,11 @@ class Channel(redis.Channel):
                 raise
 
     def _some_acknowledged(self) -> list[str]:
-        waiting = self.qos.acknowledged
-        return [waiting.popleft() for _ in range(min(len(waiting), BATCH))]
+        some: list[str] = []
+        with suppress(IndexError):  # no more: another thread may have taken some
+            while len(some) < BATCH:
+                some.append(self.qos.acknowledged.popleft())
+        return some
 
     def _undo_acknowledging(self) -> None:
         self.qos.acknowledged.extendleft(self._acknowledging)
@@ -467,7 +490,9 @@ class Channel(redis.Channel):
     def _round(self, queue: str) -> None:
         lease = self.lease if monotonic() > self._takes_over_at else 0
         forgotten = max(FORGOTTEN, 4 * self.lease)
-        now, too_often = self._queues.tend(queue, AHEAD, lease, self.max_deliveries, forgotten)
+        now, too_often = self._queues.tend(
+            self.consumer, queue, AHEAD, lease, self.max_deliveries, forgotten
+        )
         self._server_ahead = now - time()
         for entry in too_often:
             try:
@@ -547,7 +572,9 @@ class Channel(redis.Channel):
                 number = known.get(b"id") or known.get("id")
                 if number:
                     self._plain.client_unblock(number)
-                connection.read_response()
+                reply = connection.read_response()
+                if reply and not self._asked:  # of a list: it is nowhere else
+                    self._plain.rpush(*reply)
             except (OSError, RedisError):
                 connection.disconnect()
 

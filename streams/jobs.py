@@ -20,20 +20,31 @@ def is_stopping() -> bool:
     )
 
 
-def running() -> set[str]:
-    """Return the delivery tags of the messages whose jobs run now."""
-    state: Any = sys.modules.get(_STATE)
-    return _tags(state.active_requests) if state else set()
-
-
-def in_pool() -> set[str]:
-    """Return those of the jobs that run or were handed to the pool, which will run them."""
+def in_pool() -> dict[str, Any]:
+    """Return the requests that run or were handed to the pool, by their delivery tags."""
     state: Any = sys.modules.get(_STATE)
     if not state:
-        return set()
-    handed = (each for each in tuple(state.reserved_requests) if each._apply_result is not None)  # noqa: SLF001 - Celery has no other name
-    return _tags(handed) | running()
+        return {}
+    handed = [each for each in _snapshot(state.reserved_requests) if each._apply_result is not None]  # noqa: SLF001 - Celery has no other name
+    return {
+        request._message.delivery_tag: request  # noqa: SLF001 - the same
+        for request in (*handed, *_snapshot(state.active_requests))
+    }
 
 
-def _tags(requests: Any) -> set[str]:
-    return {request._message.delivery_tag for request in tuple(requests)}  # noqa: SLF001 - the same
+def is_dropped(request: Any) -> bool:
+    """Tell whether the pool forgot a request, as prefork does with what it had not sent yet.
+
+    A pool of threads keeps nothing that tells, and runs whatever it was given.
+    """
+    result = request._apply_result() if request._apply_result is not None else None  # noqa: SLF001
+    return result is not None and not getattr(result, "_accepted", True)
+
+
+def _snapshot(requests: Any) -> list[Any]:
+    """Return the requests of a set that other threads, and the garbage collector, change."""
+    while True:
+        try:
+            return [*requests]
+        except RuntimeError:  # it did just now
+            continue

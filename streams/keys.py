@@ -47,6 +47,11 @@ def tag(stream: str, entry_id: str) -> str:
     return f"{stream}/{entry_id}"
 
 
+def is_tag(tag: str) -> bool:
+    """Tell whether a delivery tag is one of an entry, and not one that kombu made."""
+    return "/" in tag
+
+
 def place(tag: str) -> tuple[str, str]:
     """Return the stream and the id of the entry that a delivery tag stands for."""
     stream, _, entry_id = tag.rpartition("/")

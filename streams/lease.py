@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from threading import Event, Thread
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import ResponseError
 
 from streams import keys
 
@@ -39,7 +40,7 @@ class Lease(Thread):
                 if held is None:
                     break
                 self._renew(held)
-            except (OSError, RedisError) as error:
+            except Exception as error:  # noqa: BLE001 - a thread that ended would let all leases end
                 logger.debug("a lease was not renewed: %s", error)
         # Not what another thread just uses, to give a message back.
         self._client.connection_pool.disconnect(inuse_connections=False)
@@ -50,4 +51,5 @@ class Lease(Thread):
 
     def _renew(self, held: Iterable[str]) -> None:
         for stream, ids in keys.by_stream(held).items():
-            self._client.xclaim(stream, keys.GROUP, self._consumer, 0, ids, justid=True)
+            with suppress(ResponseError):  # one that is gone, or is no stream, is not the others
+                self._client.xclaim(stream, keys.GROUP, self._consumer, 0, ids, justid=True)

@@ -2,19 +2,25 @@
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 from kombu.transport import redis, virtual
 from redis.exceptions import RedisError
 
-from streams import jobs
+from streams import jobs, keys
 from streams.lease import Lease
 
 
 class QoS(redis.QoS):
-    """The messages that were delivered and not acknowledged, each under its lease."""
+    """The messages that were delivered and not acknowledged, each under its lease.
+
+    Those of queues that are kombu's lists are kombu's to look after.
+    """
+
+    #: Those whose channels were closed, and who still have something to tell Redis.
+    closed: ClassVar[set["QoS"]] = set()
 
     # What the type stubs leave out of kombu's class.
     channel: Any
@@ -31,68 +37,128 @@ class QoS(redis.QoS):
         self._lease: Lease | None = None
         #: For leases, and for whatever comes after the channel is closed.
         self.client: Any = None
+        #: Fetched, and not yet delivered: a pool may run a job where it is delivered.
+        self._expected: set[str] = set()
         self._is_closed = False
         #: What its worker went on with when the channel was closed.
-        self._kept: set[str] = set()
+        self._kept: dict[str, Any] = {}
+        self._owes_the_rest = False
+
+    # Under a lease -------------------------------------------------------------------
+
+    def expect(self, tags: Iterable[str]) -> None:
+        """Note messages that will be delivered; their leases are renewed from now on."""
+        self._expected = set(tags)
+        if self._lease is None and self._expected:
+            self._begin_lease()
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Note a message that was delivered; its lease is renewed from now on."""
-        virtual.QoS.append(self, message, delivery_tag)  # kombu's own for Redis writes it down
+        """Note a message that was delivered."""
+        if not keys.is_tag(delivery_tag):
+            super().append(message, delivery_tag)  # writes it down
+            return
+        virtual.QoS.append(self, message, delivery_tag)
+        self._expected.discard(delivery_tag)
         if self._lease is None:
-            channel = self.channel
-            self.client = channel.new_client()
-            self._lease = Lease(self.client, channel.consumer, channel.lease, self._held)
-            self._lease.start()
+            self._begin_lease()
+
+    def _begin_lease(self) -> None:
+        channel = self.channel
+        self.client = channel.new_client()
+        self._lease = Lease(self.client, channel.consumer, channel.lease, self._held)
+        self._lease.start()
 
     def _held(self) -> set[str] | None:
         """Return what is held, or None when nothing will be any more."""
         if not self._is_closed:
-            return (set(self._delivered) - set(self._dirty)) | set(self.acknowledged)
+            held = (set(self._delivered) - set(self._dirty)) | set(self.acknowledged)
+            return {tag for tag in held if keys.is_tag(tag)} | self._expected
         # Closed by a lost connection: what its worker began before goes on, and what it
         # acknowledges since is told by this thread alone. That comes last.
         had_some = bool(self._kept)
-        self._kept &= jobs.running()
+        for tag in [tag for tag, request in [*self._kept.items()] if jobs.is_dropped(request)]:
+            self._kept.pop(tag, None)
+        if self._owes_the_rest:
+            self.channel.hand_back_all({*self._kept, *self.acknowledged})
+            self._owes_the_rest = False
         self.channel.acknowledge()
-        return self._kept if had_some or self.acknowledged else None
+        if had_some or self.acknowledged:
+            return set(self._kept)
+        self.closed.discard(self)
+        return None
+
+    def can_consume(self) -> bool:
+        """Tell whether the channel may fetch."""
+        return bool(self.can_consume_max_estimate() != 0)
+
+    def can_consume_max_estimate(self) -> Any:
+        """Return how many messages the channel may fetch; None for any number."""
+        if not self.prefetch_count:
+            return None
+        # What was fetched before a connection was lost, and still runs, counts.
+        held = len(self._delivered) - len(self._dirty)
+        held += sum(len(each._kept) for each in [*self.closed])  # noqa: SLF001 - of this class
+        return max(self.prefetch_count - held, 0)
+
+    # Give back -----------------------------------------------------------------------
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge a message: with the next fetch, or at once where none is to come."""
+        if not keys.is_tag(delivery_tag):
+            super().ack(delivery_tag)
+            return
         self.acknowledged.append(delivery_tag)
-        self._kept.discard(delivery_tag)
+        self._kept.pop(delivery_tag, None)
         virtual.QoS.ack(self, delivery_tag)
         if not self._is_closed and not self.channel.fetches_soon():
             self.channel.acknowledge()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT002 - kombu's
         """Give a message back, to be delivered again; or lay it among the dead letters."""
-        self._kept.discard(delivery_tag)
+        if not keys.is_tag(delivery_tag):
+            super().reject(delivery_tag, requeue=requeue)
+            return
         if requeue:
             self.channel.requeue(delivery_tag)
         else:
             self.channel.bury(delivery_tag, "rejected by the worker")
-        virtual.QoS.ack(self, delivery_tag)
+        self._is_gone(delivery_tag)
 
     def dead_letter(self, delivery_tag: str, reason: str) -> None:
         """Lay a message among the dead letters."""
-        self._kept.discard(delivery_tag)
         self.channel.bury(delivery_tag, reason)
+        self._is_gone(delivery_tag)
+
+    def _is_gone(self, delivery_tag: str) -> None:
+        self._kept.pop(delivery_tag, None)
         virtual.QoS.ack(self, delivery_tag)
 
     def restore_unacked(self, client: Any = None) -> None:
         """Hand back all that is held."""
         self._flush()
-        self.channel.hand_back(tuple(self._delivered))
+        self.channel.hand_back(tag for tag in self._delivered if keys.is_tag(tag))
+        for tag in [tag for tag in self._delivered if not keys.is_tag(tag)]:
+            self.restore_by_tag(tag, client=client)
         self._delivered.clear()
+
+    def restore_visible(self, *args: Any, **options: Any) -> None:
+        """Give back what dead consumers took from kombu's lists; `Channel.tend` does all else."""
+        if self.channel.has_lists:
+            super().restore_visible(*args, **options)
 
     def hand_back_waiting(self) -> None:
         """Hand back what was not begun: the worker ends, and others are to begin it."""
         begun = jobs.in_pool()
         self.channel.hand_back_all(begun)
-        for tag in (self._held() or set()) - begun:
+        for tag in (self._held() or set()) - set(begun):
             virtual.QoS.ack(self, tag)
 
-    def restore_visible(self, *args: Any, **options: Any) -> None:
-        """Do nothing: `Channel.tend` sees to what dead consumers held."""
+    @classmethod
+    def tell_the_last(cls) -> None:
+        """Tell Redis at the end of a worker what closed channels still have to."""
+        for qos in [*cls.closed]:
+            with suppress(OSError, RedisError):
+                qos.channel.acknowledge()
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Hand back what the channel's consumer holds, but for jobs that run on; once."""
@@ -100,11 +166,21 @@ class QoS(redis.QoS):
         if self._is_closed or self._pid != os.getpid():
             return
         self._flush()
-        held = set(self._delivered)
-        self._kept = set() if jobs.is_stopping() else held & jobs.in_pool()
-        self._is_closed = True
-        with suppress(OSError, RedisError):  # the lease runs out, and others take them
+        is_last = jobs.is_stopping()
+        begun = {} if is_last else jobs.in_pool()
+        self._kept = {tag: begun[tag] for tag in self._delivered if tag in begun}
+        self._is_closed = self._owes_the_rest = True
+        self.closed.add(self)
+        with suppress(OSError, RedisError):  # told later; or the lease runs out
+            for tag in [tag for tag in self._delivered if not keys.is_tag(tag)]:
+                self.restore_by_tag(tag)
             self.channel.acknowledge()
-            self.channel.hand_back_all(self._kept | set(self.acknowledged))
-        if self._lease and not self._kept and not self.acknowledged:
-            self._lease.end()
+            self.channel.hand_back_all({*self._kept, *self.acknowledged})
+            self._owes_the_rest = False
+        if is_last:
+            self.tell_the_last()
+        is_done = not (self._kept or self.acknowledged or self._owes_the_rest)
+        if is_last or is_done or not self._lease:
+            self.closed.discard(self)
+            if self._lease:
+                self._lease.end()

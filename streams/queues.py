@@ -140,7 +140,13 @@ class Queues:
         )
 
     def tend(
-        self, queue: str, ahead: float, lease: float, most_deliveries: int, forgotten: float
+        self,
+        consumer: str,
+        queue: str,
+        ahead: float,
+        lease: float,
+        most_deliveries: int,
+        forgotten: float,
     ) -> tuple[float, list[Entry]]:
         """Do what has to be done once in a while for a queue, by somebody.
 
@@ -148,14 +154,16 @@ class Queues:
         moved into the streams. What a consumer holds whose lease of so many seconds is over is
         handed back; 0 is for none. Consumers that hold nothing, and gave no sign of life for
         `forgotten` seconds, are removed. Returns the server's time, in seconds since 1970, and
-        what was delivered too often, which is left for `bury`.
+        what was delivered too often, which this consumer holds, for `bury`.
         """
         names = [self._delayed(queue), self._prefix + keys.returned(queue)]
         for stream, its_list in zip(self.streams(queue)[1:], self._lists(queue), strict=True):
             names += [stream, its_list]
         times = (ahead, int(1000 * lease), most_deliveries, int(1000 * forgotten))
         steps = (str(step) for step in self._steps)
-        now, *too_often = scripts.TEND(self._client(), names, keys.GROUP, *times, BATCH, *steps)
+        now, *too_often = scripts.TEND(
+            self._client(), names, keys.GROUP, *times, BATCH, consumer, *steps
+        )
         return float(now), [
             Entry(keys.tag(_text(stream), _text(entry_id)), message, most_deliveries)
             for stream, entry_id, message in too_often

@@ -118,20 +118,22 @@ return count
 #: Hand back all that a consumer has been given, but for what it goes on with.
 #: KEYS: returned, stream. ARGV: group, consumer, id to keep, ...
 HAND_BACK_ALL = Script(f"""{_TAKE}
-local keep, count = {{}}, 0
+local keep, count, start = {{}}, 0, '-'
 for i = 3, #ARGV do keep[ARGV[i]] = true end
-local held = redis.pcall('XPENDING', KEYS[2], ARGV[1], '-', '+', 10000, ARGV[2])
-if held.err then return 0 end
-for _, each in ipairs(held) do
-  if not keep[each[1]] then
-    local message, deliveries = take(KEYS[2], ARGV[1], each[1])
+repeat
+  local held = redis.pcall('XPENDING', KEYS[2], ARGV[1], start, '+', 1000, ARGV[2])
+  if held.err then return count end
+  for _, each in ipairs(held) do
+    local message, deliveries
+    if not keep[each[1]] then message, deliveries = take(KEYS[2], ARGV[1], each[1]) end
     if message then
       redis.call('XADD', KEYS[1], '*', 'message', message, 'deliveries', deliveries)
       drop(KEYS[2], ARGV[1], each[1])
       count = count + 1
     end
+    start = '(' .. each[1]
   end
-end
+until #held < 1000
 return count
 """)
 
@@ -163,7 +165,7 @@ return 1
 #: KEYS: delayed, returned, then for each priority step its stream and its list.
 #: ARGV: group, seconds ahead of its time that a message is due, milliseconds of the lease (0:
 #: leave all where it is), greatest number of deliveries, milliseconds after which an idle consumer
-#: is forgotten, most messages to move, then the priority steps.
+#: is forgotten, most messages to move, the consumer, then the priority steps.
 #: Returns the server's time in seconds, as text, and `stream, id, message` of each that was
 #: delivered too often, which stay where they are.
 TEND = Script(f"""{_TAKE}
@@ -172,12 +174,12 @@ local limit, idle, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local step_of = {{}}
-for i = 7, #ARGV do step_of[ARGV[i]] = KEYS[2 * (i - 7) + 3] end
+for i = 8, #ARGV do step_of[ARGV[i]] = KEYS[2 * (i - 8) + 3] end
 
 for _, due in ipairs(redis.call(
     'ZRANGE', KEYS[1], '-inf', now + ahead, 'BYSCORE', 'LIMIT', 0, most)) do
   local step, message = due:match('^(%d+):(.*)$')
-  redis.call('XADD', step_of[step] or KEYS[3], '*', 'message', message)
+  redis.call('XADD', step_of[step] or KEYS[3], '*', 'message', message or due)
   redis.call('ZREM', KEYS[1], due)
 end
 
@@ -198,6 +200,8 @@ for k = 2, #KEYS do
     for _, each in ipairs(redis.call('XPENDING', stream, group, 'IDLE', lease, '-', '+', most)) do
       local message, deliveries = take(stream, group, each[1])
       if message and deliveries + 1 >= limit then
+        -- Its time begins anew: no other consumer is told of it meanwhile.
+        redis.call('XCLAIM', stream, group, ARGV[7], 0, each[1], 'JUSTID')
         too_often[#too_often + 1] = {{stream, each[1], message}}
       else
         if message then

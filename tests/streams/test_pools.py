@@ -22,6 +22,12 @@ POOLS = ("prefork", "solo", "threads")
 @pytest.fixture
 def plain(url: str, store: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The module of the program."""
+    with _plain(url, monkeypatch) as plain:
+        yield plain
+
+
+@contextmanager
+def _plain(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("PLAIN_URL", url)
     sys.modules.pop("tests.streams.plain", None)
     from tests.streams import plain
@@ -107,3 +113,29 @@ def test_a_worker_that_is_stopped_finishes_what_runs(
         stopped.terminate()
         with worker(plain, tmp_path / "other", pool):
             assert [job.get(timeout=30) for job in jobs] == [1] * 6
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_what_waits_in_a_worker_longer_than_a_lease_runs_once(
+    plain: Any, store: Any, tmp_path: Path, pool: str
+) -> None:
+    with worker(plain, tmp_path / "log", pool):
+        # A plain worker takes four jobs ahead for each that it runs.
+        jobs = [plain.runs_of.delay(f"runs {i}", 1.5) for i in range(4)]
+        eventually("one runs", lambda: [*store.scan_iter("runs *")])
+        with worker(plain, tmp_path / "other", pool):
+            assert [job.get(timeout=30) for job in jobs] == [1] * 4
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_lost_connections_make_nothing_run_twice(
+    plain: Any, store: Any, tmp_path: Path, pool: str
+) -> None:
+    with worker(plain, tmp_path / "log", pool):
+        jobs = [plain.runs_of.delay(f"runs {i}", 2) for i in range(6)]
+        eventually("one runs", lambda: [*store.scan_iter("runs *")])
+        for _ in range(2):
+            store.client_kill_filter(_type="normal", skipme=True)
+            eventually("it fetches again", lambda: store.client_list(_type="normal"))
+        assert [job.get(timeout=40) for job in jobs] == [1] * 6
+    assert not store.exists("celery:dead")

@@ -361,6 +361,32 @@ def test_a_single_message_can_be_asked_for(connect: Connect, store: Any) -> None
     assert message.payload == 1
     message.ack()
     assert left(store) == 0
+    publish(connection, 2)
+    assert channel.basic_get(QUEUE, no_ack=True).payload == 2
+    assert left(store) == 0
+
+
+def test_a_transient_queue_hands_back_what_was_not_acknowledged(connect: Connect) -> None:
+    transient = Queue("reply", Exchange(""), "reply", durable=False)
+    publish(connect(), 1, 2, name="reply", declare=[transient])
+    received: list[Any] = []
+    with connect() as connection:
+        consumer = Consumer(connection, [transient], on_message=received.append)
+        consumer.consume()
+        eventually("both", lambda: _drained(connection, received) == 2)
+        received[0].ack()
+    with connect() as connection:
+        consumer = Consumer(connection, [transient], on_message=received.append)
+        consumer.consume()
+        eventually("the other again", lambda: _drained(connection, received) == 3)
+
+    assert received[2].payload == 2
+
+
+def _drained(connection: Connection, received: list[Any]) -> int:
+    with suppress(TimeoutError):
+        connection.drain_events(timeout=0.1)
+    return len(received)
 
 
 @pytest.mark.parametrize("is_stock", [False, True])
