@@ -20,25 +20,28 @@ def is_stopping() -> bool:
     )
 
 
-def in_pool() -> dict[str, Any]:
-    """Return the requests that run or were handed to the pool, by their delivery tags."""
+def running() -> set[str]:
+    """Return the delivery tags of the messages whose jobs run now."""
+    state: Any = sys.modules.get(_STATE)
+    return set(_tags(_snapshot(state.active_requests))) if state else set()
+
+
+def in_pool() -> dict[str, bool]:
+    """Return the tags of jobs that run or were handed to the pool, and whether they surely run.
+
+    Where a connection is lost, Celery's prefork pool drops what it had not sent to a process yet.
+    A pool of threads, which keeps no result to tell by, runs whatever it was given.
+    """
     state: Any = sys.modules.get(_STATE)
     if not state:
         return {}
     handed = [each for each in _snapshot(state.reserved_requests) if each._apply_result is not None]  # noqa: SLF001 - Celery has no other name
-    return {
-        request._message.delivery_tag: request  # noqa: SLF001 - the same
-        for request in (*handed, *_snapshot(state.active_requests))
-    }
+    surely = {tag: request._apply_result() is None for tag, request in _tags(handed).items()}  # noqa: SLF001
+    return dict.fromkeys(running(), False) | surely
 
 
-def is_dropped(request: Any) -> bool:
-    """Tell whether the pool forgot a request, as prefork does with what it had not sent yet.
-
-    A pool of threads keeps nothing that tells, and runs whatever it was given.
-    """
-    result = request._apply_result() if request._apply_result is not None else None  # noqa: SLF001
-    return result is not None and not getattr(result, "_accepted", True)
+def _tags(requests: list[Any]) -> dict[str, Any]:
+    return {request._message.delivery_tag: request for request in requests}  # noqa: SLF001 - the same
 
 
 def _snapshot(requests: Any) -> list[Any]:

@@ -40,8 +40,8 @@ class QoS(redis.QoS):
         #: Fetched, and not yet delivered: a pool may run a job where it is delivered.
         self._expected: set[str] = set()
         self._is_closed = False
-        #: What its worker went on with when the channel was closed.
-        self._kept: dict[str, Any] = {}
+        #: What its worker went on with when the channel was closed, and whether it surely runs.
+        self._kept: dict[str, bool] = {}
         self._owes_the_rest = False
 
     # Under a lease -------------------------------------------------------------------
@@ -76,8 +76,10 @@ class QoS(redis.QoS):
         # Closed by a lost connection: what its worker began before goes on, and what it
         # acknowledges since is told by this thread alone. That comes last.
         had_some = bool(self._kept)
-        for tag in [tag for tag, request in [*self._kept.items()] if jobs.is_dropped(request)]:
-            self._kept.pop(tag, None)
+        running = jobs.running()
+        for tag, runs_surely in [*self._kept.items()]:
+            if not runs_surely and tag not in running:
+                self._kept.pop(tag, None)
         if self._owes_the_rest:
             self.channel.hand_back_all({*self._kept, *self.acknowledged})
             self._owes_the_rest = False
