@@ -7,6 +7,8 @@ to know which of them are in work. In any other program the answer is: none.
 import sys
 from typing import Any
 
+from kombu.asynchronous import get_event_loop
+
 #: Where Celery's worker keeps its requests.
 _STATE = "celery.worker.state"
 
@@ -38,6 +40,13 @@ def in_pool() -> dict[str, bool]:
     handed = [each for each in _snapshot(state.reserved_requests) if each._apply_result is not None]  # noqa: SLF001 - Celery has no other name
     surely = {tag: request._apply_result() is None for tag, request in _tags(handed).items()}  # noqa: SLF001
     return dict.fromkeys(running(), False) | surely
+
+
+def run_what_is_ready() -> None:
+    """Run what a worker's event loop would run next: acknowledgements of jobs that ended."""
+    hub: Any = get_event_loop()
+    for callback in hub._pop_ready() if hub else ():  # noqa: SLF001 - the loop has ended
+        callback()
 
 
 def _tags(requests: list[Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from time import sleep
 from typing import Any, ClassVar
 
 from kombu.transport import redis, virtual
@@ -11,6 +12,9 @@ from redis.exceptions import RedisError
 
 from streams import jobs, keys
 from streams.lease import Lease
+
+#: Seconds, more than enough, from the end of a job to its acknowledgement in a thread of a pool.
+MOMENT = 0.1
 
 
 class QoS(redis.QoS):
@@ -150,9 +154,15 @@ class QoS(redis.QoS):
 
     def hand_back_waiting(self) -> None:
         """Hand back what was not begun: the worker ends, and others are to begin it."""
-        begun = jobs.in_pool()
-        self.channel.hand_back_all(begun)
-        for tag in (self._held() or set()) - set(begun):
+        jobs.run_what_is_ready()
+        waiting = set(self._delivered) - self._dirty - set(jobs.in_pool())
+        if waiting:
+            # A job that has just ended is in no pool any more, and acknowledged in a moment.
+            sleep(MOMENT)
+            jobs.run_what_is_ready()
+            waiting -= self._dirty
+        self.channel.hand_back_all(set(self._delivered) - waiting)
+        for tag in waiting:
             virtual.QoS.ack(self, tag)
 
     @classmethod

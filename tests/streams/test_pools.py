@@ -88,7 +88,8 @@ def test_a_job_longer_than_three_leases_runs_once(
 ) -> None:
     with worker(plain, tmp_path / "log", pool), worker(plain, tmp_path / "other", pool):
         assert plain.runs_of.delay("runs", 3.5).get(timeout=30) == 1
-    assert store.get("runs") == "1"
+    logs = [file.read_text() for file in (tmp_path / "log", tmp_path / "other")]
+    assert store.get("runs") == "1", "\n".join(logs)
 
 
 @pytest.mark.parametrize("pool", POOLS)
