@@ -12,7 +12,7 @@ from kombu import Connection
 from tests.local.local import Local
 
 #: Seconds of a lease, in tests that wait for its end.
-LEASE = 1
+LEASE = 2
 
 Connect = Callable[..., Connection]
 

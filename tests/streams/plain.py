@@ -15,7 +15,7 @@ app = Celery(
 )
 app.conf.update(
     broker_transport="streams.transport:Transport",
-    broker_transport_options={"lease": 1},
+    broker_transport_options={"lease": 2},
     broker_connection_retry_on_startup=True,
     worker_consumer="streams.consumer:Consumer",
     task_acks_late=True,
