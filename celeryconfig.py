@@ -121,6 +121,8 @@ task_acks_late = True
 # A pool process that dies in the middle of a job is no reason to fail the job: hand it back,
 # to be run again, until it was delivered MAX_DELIVERIES times.
 task_reject_on_worker_lost = True
+# Kombu's own lists count no deliveries: there the job is sent anew, three times at most.
+task_retry_on_worker_lost = _is_stock
 task_annotations = {
     "*": {"max_retries": 3, "default_retry_delay": 1},
     # What one task may take where it differs from all others: `rate_limit`, of one worker;
@@ -168,8 +170,6 @@ broker_transport_options = {
     # High, normal and low of cluster.options, the most urgent first. The fourth is for
     # programs with kombu's own settings, which may send it.
     "priority_steps": [0, 3, 6, 9],
-    # Kombu's own transport has no lease but this: of a queue that stays as stock Celery has it.
-    "visibility_timeout": 3600,
 }
 redis_socket_timeout = 10
 redis_socket_connect_timeout = 5

@@ -18,7 +18,7 @@ from kombu import serialization
 from kombu.compression import decompress
 from redis import Redis
 
-from streams import envelope, keys
+from streams import envelope, keys, scripts
 from streams.envelope import Malformed
 from streams.errors import ClusterError
 
@@ -29,17 +29,6 @@ BATCH = 100
 
 _ID = re.compile(r"(?P<queue>.+):(?P<entry>\d{1,20}-\d{1,20})", re.DOTALL)
 _SUFFIX = keys.dead("")
-
-#: Put a letter back into its queue, with no deliveries counted; forget the failure it was answered
-#: with, unless that is another by now.
-#: KEYS: dead letters, stream, result. ARGV: id, message, the failure as it is stored or "".
-#: Returns 1, or 0 where the letter is gone.
-_REPLAY = """
-if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
-if ARGV[3] ~= '' and redis.call('GET', KEYS[3]) == ARGV[3] then redis.call('DEL', KEYS[3]) end
-redis.call('XADD', KEYS[2], '*', 'message', ARGV[2])
-return 1
-"""
 
 
 class UnknownLetter(ClusterError):
@@ -161,8 +150,8 @@ def replay(
     elif results:
         show(redis, letter.id)
         _forget_failure(results, letter.job_id)
-    names = (keys.dead(letter.queue), stream, result or stream)
-    if not redis.eval(_REPLAY, len(names), *names, letter.entry, letter.message, failure):
+    names = [keys.dead(letter.queue), stream, result or stream]
+    if not scripts.REPLAY(redis, names, letter.entry, letter.message, failure):
         raise UnknownLetter(f"there is no dead letter {letter.id} any more")
 
 

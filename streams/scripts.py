@@ -159,6 +159,17 @@ drop(KEYS[2], ARGV[1], ARGV[2])
 return 1
 """)
 
+#: Put a letter back into its queue, with no deliveries counted; forget the failure it was answered
+#: with, unless that is another by now.
+#: KEYS: dead letters, stream, result. ARGV: id, message, the failure as it is stored or "".
+#: Returns 1, or 0 where the letter is gone.
+REPLAY = Script("""
+if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+if ARGV[3] ~= '' and redis.call('GET', KEYS[3]) == ARGV[3] then redis.call('DEL', KEYS[3]) end
+redis.call('XADD', KEYS[2], '*', 'message', ARGV[2])
+return 1
+""")
+
 #: What has to be done once in a while for a queue, by whichever consumer comes first: move what
 #: is due, and what was pushed to kombu's lists, into the streams; return what a dead
 #: consumer held; forget dead consumers.
