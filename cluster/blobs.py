@@ -134,12 +134,11 @@ class Blobs:
 
         A reference that a sender made up stands for nothing.
         """
-        client = Redis(connection_pool=self._pool)
         keys = chain(
             others, chain.from_iterable(_keys(each) for each in references if is_reference(each))
         )
         while batch := [*islice(keys, BATCH)]:
-            client.unlink(*batch)
+            Redis(connection_pool=self._pool).unlink(*batch)
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:

@@ -41,6 +41,7 @@ INLINE_BYTES = 64 * 1024
 INLINE_JSON = 1024 * 1024
 
 _MARK, _VALUE = "__type__", "__value__"
+_PLAIN = frozenset({float, bool, type(None)})
 
 #: Stores bytes elsewhere and returns a reference to them.
 Put = Callable[[memoryview], Mapping[str, Any]]
@@ -73,6 +74,21 @@ class Packed:
 
     def __json__(self) -> dict[str, Any]:
         return {_MARK: self.kind, _VALUE: self.fields}
+
+
+def is_plain(*values: Any) -> bool:
+    """Tell of the commonest values, at once, that all travel as they are: not packed, not large."""
+    for value in values:
+        kind = type(value)
+        if kind is int:
+            if value.bit_length() > DECIMAL_BITS:
+                return False
+        elif kind is str:
+            if len(value) > INLINE_BYTES:
+                return False
+        elif kind not in _PLAIN:
+            return False
+    return True
 
 
 # To send ---------------------------------------------------------------------------

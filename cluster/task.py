@@ -9,7 +9,7 @@ from celery.worker.request import Request as CeleryRequest
 from redis.exceptions import RedisError
 
 from cluster.backend import RedisBackend
-from cluster.codec import pack, pack_whole
+from cluster.codec import is_plain, pack, pack_whole
 from cluster.errors import OutOfMemory
 
 
@@ -50,32 +50,40 @@ class Task(CeleryTask[Any, Any]):
         if request.called_directly or getattr(request, "running", False):
             return super().__call__(*args, **kwargs)
         request.running = True  # a task that calls itself does so as plain Python
-        store: Any = self.backend
         try:
+            if is_plain(*args, *kwargs.values()):
+                value = self.run(*args, **kwargs)
+                return value if is_plain(value) else self._packed(value)
+            store: Any = self.backend
             if isinstance(store, RedisBackend):
                 args, kwargs = store.fetch((args, kwargs))
-                value = self.run(*args, **kwargs)
-                with store.results_put(request.id) as put:
-                    return pack_whole(value, put)
-            return pack(self.run(*args, **kwargs))
+            return self._packed(self.run(*args, **kwargs))
         except MemoryError as error:
             raise out_of_memory(error) from None
 
+    def _packed(self, value: Any) -> Any:
+        store: Any = self.backend
+        if not isinstance(store, RedisBackend):
+            return pack(value)
+        request: Any = self.request
+        with store.results_put(request.id) as put:
+            return pack_whole(value, put)
+
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
         """Remove large arguments from Redis, now that the result is stored."""
-        self._forget((args, kwargs))
+        self._forget(args, kwargs)
 
     def on_failure(
         self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any
     ) -> None:
         """Remove large arguments from Redis, now that the error is stored."""
-        self._forget((args, kwargs))
+        self._forget(args, kwargs)
 
-    def _forget(self, arguments: Any) -> None:
+    def _forget(self, args: Any, kwargs: Any) -> None:
         store: Any = self.backend
-        if isinstance(store, RedisBackend):
+        if isinstance(store, RedisBackend) and not is_plain(*args, *kwargs.values()):
             with suppress(RedisError):  # the job has ended: what is left expires
-                store.forget_arguments(arguments)
+                store.forget_arguments((args, kwargs))
 
 
 def out_of_memory(error: MemoryError) -> OutOfMemory:

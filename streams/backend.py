@@ -5,16 +5,20 @@ the setting alone: `result_backend = "streams.backend:RedisBackend+redis://…"`
 """
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from functools import cached_property
+from math import isfinite
 from typing import Any
 
+import msgspec
 from celery import _state
 from celery.backends import redis
 from celery.exceptions import BackendStoreError
 from celery.states import FAILURE, PENDING, SUCCESS
 from redis.exceptions import ReadOnlyError
 
-from streams import store
+from streams import scripts
+from streams.queues import Result
 from streams.scripts import FOR_ACCEPTED
 from streams.store import Rule
 from streams.waiting import ResultConsumer
@@ -25,6 +29,9 @@ _celery: Any = _state
 #: Seconds that a chord's counters stay after each member where no setting says otherwise: a
 #: chord may take far longer than its results are kept.
 CHORD_EXPIRES = 30 * 86_400
+
+#: Bits of an integer that JSON encoders write without a question.
+MAX_BITS = 10_000
 
 #: Celery's count of a chord's members, each once. Told again after the reply was lost, it
 #: grants the same claim on the callback again; a chord that is complete soon expires.
@@ -51,6 +58,9 @@ class RedisBackend(redis.RedisBackend):
     failure_expires: Any
     result_consumer: Any
     _chord_expires: Any
+    serializer: str
+    compression: Any
+    connparams: dict[str, Any]
     _ensure_not_eager: Callable[[], None]
     _ensure_retryable: Callable[..., Any]
     _get_result_meta: Callable[..., Any]
@@ -59,7 +69,55 @@ class RedisBackend(redis.RedisBackend):
 
     ResultConsumer = ResultConsumer
 
+    _kept_job: str | None = None
+    _kept: Result | None = None
+
     # Storing ---------------------------------------------------------------------------
+
+    def mark_as_done(
+        self,
+        task_id: str,
+        result: Any,
+        request: Any = None,
+        store_result: bool = True,  # noqa: FBT002 - Celery's
+        state: str = SUCCESS,
+    ) -> None:
+        """Store that a job succeeded, and tell its chord."""
+        if store_result and task_id == self._kept_job and not request.ignore_result:
+            self._kept = self._plain_result(task_id, result, request)
+        if self._kept is None:
+            super().mark_as_done(task_id, result, request, store_result, state)
+
+    def _plain_result(self, job_id: str, value: Any, request: Any) -> Result | None:
+        """Return what is stored of a common job, all that Celery stores; None of any other."""
+        if not (self._stores_plainly and _is_exact(value)) or request.children:
+            return None
+        meta = {
+            "status": SUCCESS,
+            "result": value,
+            "traceback": None,
+            "children": [],
+            "date_done": datetime.now(self._timezone).isoformat(),
+        }
+        if request.group:
+            meta["group_id"] = request.group
+        if request.parent_id:
+            meta["parent_id"] = request.parent_id
+        meta["task_id"] = job_id
+        return self._result(job_id, msgspec.json.encode(meta), self._seconds, request)
+
+    def _result(self, job_id: str, payload: bytes, expires: int | None, request: Any) -> Result:
+        key: Any = self.get_key_for_task(job_id)
+        return Result(key, payload, int(expires or 0), self._channel_for(request))
+
+    @cached_property
+    def _timezone(self) -> Any:
+        return self.app.timezone
+
+    @cached_property
+    def _seconds(self) -> int | None:
+        expires: int | None = self.expires
+        return expires
 
     def _store_result(
         self,
@@ -75,6 +133,9 @@ class RedisBackend(redis.RedisBackend):
             refused: Any = BackendStoreError
             raise refused("value too large for Redis", state=state, task_id=task_id)
         expires = self.failure_expires if state == FAILURE else self.expires
+        if state == SUCCESS and task_id == self._kept_job:
+            self._kept = self._result(task_id, payload, expires, request)
+            return result
         self.ensure(self.write, (task_id, payload, expires, request, Rule(state)))
         return result
 
@@ -93,6 +154,16 @@ class RedisBackend(redis.RedisBackend):
         meta["task_id"] = str(task_id)
         return self.encode(meta)
 
+    @cached_property
+    def is_plain(self) -> bool:
+        """Tell whether results are stored as JSON, and nothing but that."""
+        return self.serializer == "json" and not self.compression
+
+    @cached_property
+    def _stores_plainly(self) -> bool:
+        is_extended = self.app.conf.find_value_for_key("extended", "result")
+        return self.is_plain and not is_extended
+
     def write(
         self,
         task_id: str,
@@ -107,18 +178,29 @@ class RedisBackend(redis.RedisBackend):
         What is there may be of another serializer, or compressed: then its state is found here,
         and Redis told that this very payload may be replaced.
         """
-        sender = getattr(request, "reply_to", None)
-        channel = self.channel_of(sender) if sender else ""
+        channel = self._channel_for(request)
         found: Any = ""
         while True:
             arguments = (payload, int(expires or 0), channel, *rule.arguments(found))
-            found = self._store(
-                keys=[self.get_key_for_task(task_id)], args=arguments, client=client or self.client
-            )
+            key = self.get_key_for_task(task_id)
+            found = scripts.STORE(client or self.client, [key], *arguments)
             if found in {0, 1}:
                 return bool(found)
             if not rule.allows(self._state_of(found)):
                 return False
+
+    def _channel_for(self, request: Any) -> bytes:
+        sender = getattr(request, "reply_to", None)
+        return self.channel_of(sender) if sender else b""
+
+    def keep(self, job_id: str) -> None:
+        """Keep the success of a job, for who stores it together with others."""
+        self._kept_job, self._kept = job_id, None
+
+    def kept(self) -> Result | None:
+        """Return the result that was kept, if there was one, and keep no more."""
+        self._kept_job = None
+        return self._kept
 
     def _state_of(self, payload: Any) -> str:
         try:
@@ -126,16 +208,16 @@ class RedisBackend(redis.RedisBackend):
         except Exception:  # noqa: BLE001 - nobody can read it
             return PENDING
 
-    @cached_property
-    def _store(self) -> Any:
-        return self.client.register_script(store.SCRIPT)
-
     # Waiting ---------------------------------------------------------------------------
 
     def channel_of(self, oid: str) -> bytes:
         """Return the channel where the results of jobs that `oid` sent are announced."""
+        return self._reply_prefix + oid.encode()
+
+    @cached_property
+    def _reply_prefix(self) -> bytes:
         prefix: Any = self.task_keyprefix
-        return bytes(prefix.removesuffix(b"celery-task-meta-")) + b"celery-reply-" + oid.encode()
+        return bytes(prefix.removesuffix(b"celery-task-meta-")) + b"celery-reply-"
 
     def job_of(self, notice: Any) -> str | None:
         """Return the id of the job that a notice names by its key, if it does."""
@@ -211,3 +293,16 @@ class RedisBackend(redis.RedisBackend):
             if self.client.exists(size):
                 return {"status": PENDING, "result": None}
         return meta
+
+
+def _is_exact(value: Any) -> bool:
+    """Tell of a value whether any JSON encoder writes it alike."""
+    kind = type(value)
+    if kind is int:
+        return bool(value.bit_length() < MAX_BITS)
+    if kind is float:
+        return isfinite(value)
+    return kind in _EXACT or (kind is str and value.isascii())
+
+
+_EXACT = (bool, type(None))

@@ -22,7 +22,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseE
 from streams import jobs, keys, queues, scripts, times
 from streams.envelope import Malformed, check, check_parsed, sender
 from streams.qos import QoS
-from streams.queues import Entry, Queues
+from streams.queues import Ended, Entry, Queues
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ FORGOTTEN = 60.0
 TURN = 0.1
 #: Seconds before the same complaint of the server is logged again.
 COMPLAINT_INTERVAL = 60.0
+#: Seconds after which whoever waits for a job is told of it, whatever else a fetch brought.
+PATIENCE = 0.01
 #: AMQP's number for a message that need not survive the server.
 _TRANSIENT = 1
 
@@ -69,6 +71,8 @@ class Channel(redis.Channel):
     queue_max_length = 1_000_000
     #: Called with each message of this channel's queues that went to the dead letters.
     on_dead_letter: Callable[[Dead], object] | None = None
+    #: Runs jobs where they are fetched.
+    inline: Any = None
 
     from_transport_options = (
         *redis.Channel.from_transport_options,
@@ -105,7 +109,7 @@ class Channel(redis.Channel):
         #: most, and what it acknowledges.
         self._asked: list[str] = []
         self._most = 0
-        self._acknowledging: list[str] = []
+        self._ending: list[Ended] = []
         self._lists_turn = False
         #: When leases are looked at: after those who are alive had time to renew theirs.
         self._takes_over_at = math.inf
@@ -115,7 +119,8 @@ class Channel(redis.Channel):
         #: What the server's clock is ahead of ours, in seconds.
         self._server_ahead = 0.0
         super().__init__(*args, **options)
-        self._parameters = self._connparams()
+        #: How its server is reached.
+        self.connection_parameters = self._connparams()
         self._queues = Queues(
             lambda: self._plain, self.priority_steps, self._q_for_pri, self.global_keyprefix
         )
@@ -148,7 +153,7 @@ class Channel(redis.Channel):
 
     def new_client(self) -> Any:
         """Return a client with a connection of its own, which outlives the channel."""
-        return Redis(connection_pool=ConnectionPool(**self._parameters))
+        return Redis(connection_pool=ConnectionPool(**self.connection_parameters))
 
     @property
     def _plain(self) -> Any:
@@ -256,16 +261,16 @@ class Channel(redis.Channel):
         self._asked = [stream for step in steps for stream in step]
         most = self.qos.can_consume_max_estimate()
         self._most = BATCH if most is None else min(most, BATCH)
-        if self._waits and not self.qos.acknowledged:
+        if self.inline:
+            self._most = max(self._most, self.inline.most)
+        if self._waits and not self.qos.ended:
             group = ("GROUP", keys.GROUP, self.consumer)
             limits = ("COUNT", self._most, "BLOCK", int(1000 * seconds))
             new = (">" for _ in self._asked)
             self._send("XREADGROUP", *group, *limits, "STREAMS", *self._asked, *new)
             return
-        self._acknowledging = self._some_acknowledged()
-        names, argv = self._queues.fetching(
-            self.consumer, self._asked, self._most, self._acknowledging
-        )
+        self._ending = self._some_ended()
+        names, argv = self._queues.fetching(self.consumer, self._asked, self._most, self._ending)
         self._send("EVALSHA", scripts.FETCH.digest, len(names), *names, *argv)
 
     def _send(self, *command: Any) -> None:
@@ -289,40 +294,57 @@ class Channel(redis.Channel):
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
-        self._acknowledging = []
+        self._ending = []
         if not self._asked:
             return self._deliver_listed(reply)
         entries = queues.entries(reply)
         self._waits = not entries
         if not entries:
             raise Empty
-        # Of several streams at once, a fetch that waits may bring more than was asked for.
-        self.hand_back(entry.tag for entry in entries[self._most :])
-        del entries[self._most :]
         self.qos.expect(entry.tag for entry in entries)
-        while entries:
-            self._deliver_entry(entries.pop(0))
-            if self.qos.acknowledged:  # the pool is this very thread: the next may take long
-                self.acknowledge()
-            if jobs.is_stopping():
-                self.hand_back(entry.tag for entry in entries)
-                break
+        left_over = self._deliver_all(entries)
+        self.hand_back(entry.tag for entry in left_over)
         self.qos.expect(())
         return True
 
-    def _deliver_entry(self, entry: Entry) -> None:
-        """Hand a message to the queue's consumer, if there is one and it can be read."""
-        queue = self._queues.queue_of(entry.tag)
+    def _deliver_all(self, entries: list[Entry]) -> list[Entry]:
+        """Run what is quick, deliver what there is room for, and return what there is none for.
+
+        A fetch brings more than there is room for where it was hoped to be quick, or where it
+        waited for several streams at once.
+        """
+        inline = self.inline if self.inline and self.inline.begin() else None
+        left_over = []
+        told_at = monotonic()
+        for place, entry in enumerate(entries):
+            if jobs.is_stopping() or (inline and inline.is_over):
+                left_over += entries[place:]
+                break
+            queue = self._queues.queue_of(entry.tag)
+            if queue not in self.connection._callbacks:  # noqa: SLF001 - cancelled meanwhile
+                left_over.append(entry)
+            elif not (inline and inline.run(entry)):
+                if self.qos.can_consume():
+                    self._deliver_entry(entry, queue)
+                else:
+                    left_over.append(entry)
+                told_at = 0.0  # the pool may be this very thread: the next may take long
+            if monotonic() - told_at > PATIENCE:
+                self.acknowledge()
+                told_at = monotonic()
+        if inline:
+            inline.end(len(entries), is_all=not left_over)
+        return left_over
+
+    def _deliver_entry(self, entry: Entry, queue: str) -> None:
+        """Hand a message to the queue's consumer, if it can be read."""
         message = self._checked(entry, queue)
         if message is None:
-            return
-        if queue not in self.connection._callbacks:  # noqa: SLF001 - cancelled meanwhile
-            self.hand_back([entry.tag])
             return
         self._queue_cycle.rotate(queue)
         self.connection._deliver(message, queue)  # noqa: SLF001 - kombu's
         if queue in self._no_ack:
-            self.qos.acknowledged.append(entry.tag)
+            self.qos.ended.append(Ended(entry.tag))
 
     def _checked(self, entry: Entry, queue: str) -> Any:
         """Return a message as kombu takes it; None if it is not to be delivered (yet)."""
@@ -401,7 +423,7 @@ class Channel(redis.Channel):
         """Return one message, or None."""
         message = super().basic_get(queue, no_ack=no_ack, **options)
         if message is not None and no_ack and keys.is_tag(str(message.delivery_tag)):
-            self.qos.acknowledged.append(message.delivery_tag)
+            self.qos.ended.append(Ended(str(message.delivery_tag)))
             self.acknowledge()
         return message
 
@@ -409,28 +431,28 @@ class Channel(redis.Channel):
 
     def acknowledge(self) -> None:
         """Tell Redis now of what was acknowledged; what fails is kept for the next time."""
-        while self.qos.acknowledged:
-            tags = self._some_acknowledged()
+        while self.qos.ended:
+            some = self._some_ended()
             try:
-                self._queues.fetch(self.consumer, (), 0, tags)
+                self._queues.fetch(self.consumer, (), 0, some)
             except ResponseError as error:
-                self.qos.acknowledged.extendleft(tags)
+                self.qos.ended.extendleft(some)
                 self._complain(error)
                 break
             except BaseException:
-                self.qos.acknowledged.extendleft(tags)
+                self.qos.ended.extendleft(some)
                 raise
 
-    def _some_acknowledged(self) -> list[str]:
-        some: list[str] = []
+    def _some_ended(self) -> list[Ended]:
+        some: list[Ended] = []
         with suppress(IndexError):  # no more: another thread may have taken some
             while len(some) < BATCH:
-                some.append(self.qos.acknowledged.popleft())
+                some.append(self.qos.ended.popleft())
         return some
 
     def _undo_acknowledging(self) -> None:
-        self.qos.acknowledged.extendleft(self._acknowledging)
-        self._acknowledging = []
+        self.qos.ended.extendleft(self._ending)
+        self._ending = []
 
     def _on_connection_disconnect(self, connection: Any) -> None:
         if self._in_poll is connection:
@@ -448,12 +470,21 @@ class Channel(redis.Channel):
     def requeue(self, tag: str) -> None:
         """Hand one message back that counts as delivered, until that was too often."""
         message = self.qos.get(tag)
-        deliveries = message.headers.get("x-delivery-count", 0) + 1
-        if deliveries < self.max_deliveries:
+        deliveries = message.headers.get("x-delivery-count", 0)
+        self._count(tag, deliveries, message._raw)  # noqa: SLF001 - kombu's
+
+    def _count(self, tag: str, deliveries: int, envelope: Mapping[str, Any]) -> None:
+        if deliveries + 1 < self.max_deliveries:
             self.hand_back([tag], 1)
         else:
-            sent = message._raw  # noqa: SLF001 - kombu's
-            self._answer_too_often(tag, sent, "its process ended, or the task gave it back")
+            self._answer_too_often(tag, envelope, "its process ended, or the task gave it back")
+
+    def give_back(self, entry: Entry, *, requeue: bool) -> None:
+        """Hand back, or lay among the dead letters, what its task did not want to do here."""
+        if requeue:
+            self._count(entry.tag, entry.deliveries or 0, check(entry.message))
+        else:
+            self.bury(entry.tag, "rejected by the worker")
 
     def bury(self, tag: str, reason: str) -> None:
         """Lay a message among the dead letters."""

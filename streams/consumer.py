@@ -19,8 +19,10 @@ from kombu.transport.virtual import Message
 from kombu.utils.encoding import safe_repr
 
 from streams import control, envelope, keys
+from streams.channel import Channel
 from streams.envelope import Malformed
 from streams.errors import DeadLetter
+from streams.inline import Inline
 
 __all__ = ["Consumer", "control"]  # the second for the commands that it brings
 
@@ -57,7 +59,10 @@ class Consumer(consumer.Consumer):
         """
         handle = super().create_task_handler(*args, **options)
         # A channel of ours finds some dead letters itself, and has no store to answer by.
-        self.task_consumer.channel.on_dead_letter = self.on_dead_letter
+        channel = self.task_consumer.channel
+        channel.on_dead_letter = self.on_dead_letter
+        if isinstance(channel, Channel):
+            channel.inline = Inline(self, channel)
 
         def on_message(message: Any) -> None:
             try:

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from streams import jobs, keys
 from streams.lease import Lease
+from streams.queues import Ended
 
 #: Seconds, more than enough, from the end of a job to its acknowledgement in a thread of a pool.
 MOMENT = 0.1
@@ -37,7 +38,7 @@ class QoS(redis.QoS):
         super().__init__(*args, **options)
         self._pid = os.getpid()
         #: Acknowledged, and not yet told to Redis. Threads append to it.
-        self.acknowledged: deque[str] = deque()
+        self.ended: deque[Ended] = deque()
         self._lease: Lease | None = None
         #: For leases, and for whatever comes after the channel is closed.
         self.client: Any = None
@@ -75,7 +76,7 @@ class QoS(redis.QoS):
     def _held(self) -> set[str] | None:
         """Return what is held, or None when nothing will be any more."""
         if not self._is_closed:
-            held = (set(self._delivered) - set(self._dirty)) | set(self.acknowledged)
+            held = (set(self._delivered) - set(self._dirty)) | self.tags_ended()
             return {tag for tag in held if keys.is_tag(tag)} | self._expected
         # Closed by a lost connection: what its worker began before goes on, and what it
         # acknowledges since is told by this thread alone. That comes last.
@@ -85,13 +86,17 @@ class QoS(redis.QoS):
             if not runs_surely and tag not in running:
                 self._kept.pop(tag, None)
         if self._owes_the_rest:
-            self.channel.hand_back_all({*self._kept, *self.acknowledged})
+            self.channel.hand_back_all({*self._kept, *self.tags_ended()})
             self._owes_the_rest = False
         self.channel.acknowledge()
-        if had_some or self.acknowledged:
+        if had_some or self.ended:
             return set(self._kept)
         self.closed.discard(self)
         return None
+
+    def tags_ended(self) -> set[str]:
+        """Return the tags of what is acknowledged, and not yet told to Redis."""
+        return {ended.tag for ended in self.ended.copy()}
 
     def can_consume(self) -> bool:
         """Tell whether the channel may fetch."""
@@ -113,7 +118,7 @@ class QoS(redis.QoS):
         if not keys.is_tag(delivery_tag):
             super().ack(delivery_tag)
             return
-        self.acknowledged.append(delivery_tag)
+        self.ended.append(Ended(delivery_tag))
         self._kept.pop(delivery_tag, None)
         virtual.QoS.ack(self, delivery_tag)
         if not self._is_closed and not self.channel.fetches_soon():
@@ -161,7 +166,7 @@ class QoS(redis.QoS):
             sleep(MOMENT)
             jobs.run_what_is_ready()
             waiting -= self._dirty
-        self.channel.hand_back_all(set(self._delivered) - waiting)
+        self.channel.hand_back_all((set(self._delivered) - waiting) | self.tags_ended())
         for tag in waiting:
             virtual.QoS.ack(self, tag)
 
@@ -187,11 +192,11 @@ class QoS(redis.QoS):
             for tag in [tag for tag in self._delivered if not keys.is_tag(tag)]:
                 self.restore_by_tag(tag)
             self.channel.acknowledge()
-            self.channel.hand_back_all({*self._kept, *self.acknowledged})
+            self.channel.hand_back_all({*self._kept, *self.tags_ended()})
             self._owes_the_rest = False
         if is_last:
             self.tell_the_last()
-        is_done = not (self._kept or self.acknowledged or self._owes_the_rest)
+        is_done = not (self._kept or self.ended or self._owes_the_rest)
         if is_last or is_done or not self._lease:
             self.closed.discard(self)
             if self._lease:

@@ -27,6 +27,24 @@ class Entry(NamedTuple):
     deliveries: int | None
 
 
+class Result(NamedTuple):
+    """What a job gave, as it is stored."""
+
+    key: bytes
+    payload: bytes
+    #: How long it is kept; 0 for ever.
+    seconds: int
+    #: Where its sender listens; empty for nowhere.
+    channel: bytes
+
+
+class Ended(NamedTuple):
+    """A message that is acknowledged, and the result that is to be stored with that, if any."""
+
+    tag: str
+    result: Result | None = None
+
+
 class Queues:
     """The queues of one server."""
 
@@ -94,18 +112,24 @@ class Queues:
 
     @staticmethod
     def fetching(
-        consumer: str, streams: Sequence[str], count: int, acknowledged: Iterable[str]
-    ) -> tuple[list[str], tuple[Any, ...]]:
+        consumer: str, streams: Sequence[str], count: int, ended: Sequence[Ended]
+    ) -> tuple[list[Any], list[Any]]:
         """Return the keys and arguments of scripts.FETCH."""
-        done = keys.by_stream(acknowledged)
-        ids = (argument for each in done.values() for argument in (len(each), *each))
-        return [*streams, *done], (keys.GROUP, consumer, count, len(streams), *ids)
+        done = keys.by_stream(each.tag for each in ended)
+        results = [each.result for each in ended if each.result]
+        names = [*streams, *done, *(result.key for result in results)]
+        argv = [keys.GROUP, consumer, count, len(streams), len(done)]
+        for ids in done.values():
+            argv += (len(ids), *ids)
+        for result in results:
+            argv += result[1:]
+        return names, argv
 
     def fetch(
-        self, consumer: str, streams: Sequence[str], count: int, acknowledged: Iterable[str] = ()
+        self, consumer: str, streams: Sequence[str], count: int, ended: Sequence[Ended] = ()
     ) -> list[Entry]:
-        """Acknowledge messages, then return up to so many others; waits for none."""
-        names, argv = self.fetching(consumer, streams, count, acknowledged)
+        """Acknowledge messages, with their results, then return up to so many others, if any."""
+        names, argv = self.fetching(consumer, streams, count, ended)
         return entries(scripts.FETCH(self._client(), names, *argv))
 
     # Give back ---------------------------------------------------------------------------

@@ -11,6 +11,8 @@ from redis.exceptions import NoScriptError
 #: The first line of a script that a server out of memory runs: what was accepted goes on, and
 #: frees memory as it ends. Nothing new is accepted.
 FOR_ACCEPTED = "#!lua flags=allow-oom\n"
+#: Bytes up to which a sender is told the result; of a larger one, its key.
+LARGE = 64 * 1024
 
 
 class Script:
@@ -54,20 +56,96 @@ return redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3] .. ':' .. ARGV[4])
     is_for_new=True,
 )
 
-#: Acknowledge messages, then fetch up to so many from the first streams that have some.
-#: KEYS: streams to fetch from, the most urgent first; streams to acknowledge in.
-#: ARGV: group, consumer, number to fetch, number of streams to fetch from; for each of the
-#: others the number of ids, and the ids. Returns what XREADGROUP does, and the server's time.
-FETCH = Script("""
-local group, consumer, left, streams = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local at = 5
-for k = streams + 1, #KEYS do
+#: Store a job's state, unless it must not replace what is there.
+#: Returns 1 if it is stored, 0 if not, or what is there: its state is found here in JSON alone.
+_STORE = """
+local function store(key, payload, seconds, states, are_kept, digest)
+  local head = redis.call('GETRANGE', key, 0, 63)
+  if head ~= '' then
+    local state = string.match(head, '^{"status": ?"([^"\\\\]*)"')
+    if state then
+      local is_named = string.find(states, ' ' .. state .. ' ', 1, true) ~= nil
+      if is_named == are_kept then return 0 end
+    else
+      local stored = redis.call('GET', key)
+      if digest and redis.sha1hex(stored) ~= digest then return stored end
+    end
+  end
+  if seconds == '0' then
+    redis.call('SET', key, payload)
+  else
+    redis.call('SET', key, payload, 'EX', seconds)
+  end
+  -- No right to announce it is no reason to lose it: whoever waits reads the key, too.
+  redis.pcall('PUBLISH', key, payload)
+  return 1
+end
+"""
+
+#: Store a job's state and announce it, unless it must not replace what is there.
+#: KEYS: the job's. ARGV: the payload; its seconds, 0 for ever; the sender's channel, or
+#: nothing; names of states between spaces; `kept` if these are not replaced, `only` if no
+#: other is; the digest of what may be replaced whatever it is, or nothing. Returns as above.
+STORE = Script(f"""{_STORE}
+local is_stored = store(KEYS[1], ARGV[1], ARGV[2], ARGV[4], ARGV[5] == 'kept', ARGV[6])
+if is_stored == 1 and ARGV[3] ~= '' then
+  redis.pcall('PUBLISH', ARGV[3], #ARGV[1] <= {LARGE} and ARGV[1] or KEYS[1])
+end
+return is_stored
+""")
+
+#: Store the results of messages, acknowledge them, then fetch up to so many from the first streams
+#: that have some. What a sender is told at once of several results is a JSON list of them.
+#: KEYS: streams to fetch from, the most urgent first; streams to acknowledge in; results.
+#: ARGV: group, consumer, number to fetch, number of streams to fetch from, number of streams to
+#: acknowledge in; for each of these the number of ids, and the ids; for each result its payload,
+#: its seconds, 0 for ever, and the sender's channel, or nothing.
+#: Returns what XREADGROUP does.
+FETCH = Script(f"""{_STORE}
+local group, consumer, left = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local streams, results = tonumber(ARGV[4]), ARGV[4] + ARGV[5]
+local at = 6
+
+local told = {{}}
+local function tell(channel, notice)
+  told[channel] = told[channel] or {{size = 0}}
+  local notices = told[channel]
+  if #notices > 0 and notices.size + #notice > {LARGE} then
+    redis.pcall('PUBLISH', channel, '[' .. table.concat(notices, ',') .. ']')
+    notices = {{size = 0}}
+    told[channel] = notices
+  end
+  notices[#notices + 1] = notice
+  notices.size = notices.size + #notice
+end
+
+local ids = {{}}
+for k = streams + 1, results do
   local last = at + tonumber(ARGV[at])
-  redis.call('XACK', KEYS[k], group, unpack(ARGV, at + 1, last))
-  redis.call('XDEL', KEYS[k], unpack(ARGV, at + 1, last))
+  ids[KEYS[k]] = {{unpack(ARGV, at + 1, last)}}
   at = last + 1
 end
-local fetched = {}
+for k = results + 1, #KEYS do
+  local payload, seconds, channel = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  at = at + 3
+  if store(KEYS[k], payload, seconds, ' SUCCESS ', true) == 1 and channel ~= '' then
+    if #payload > {LARGE} then
+      redis.pcall('PUBLISH', channel, KEYS[k])
+    else
+      tell(channel, payload)
+    end
+  end
+end
+for channel, notices in pairs(told) do
+  local text = table.concat(notices, ',')
+  redis.pcall('PUBLISH', channel, #notices == 1 and text or '[' .. text .. ']')
+end
+for stream, its in pairs(ids) do
+  redis.call('XACK', stream, group, unpack(its))
+  redis.call('XDEL', stream, unpack(its))
+end
+
+local fetched = {{}}
 for k = 1, streams do
   if left <= 0 then break end
   local reply = redis.call(

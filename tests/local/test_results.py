@@ -15,7 +15,8 @@ from celery.result import GroupResult, ResultSet
 from celery.utils import uuid
 from redis.exceptions import AuthenticationError
 
-from streams.store import LARGE, Rule
+from streams.scripts import LARGE
+from streams.store import Rule
 from tests.local.store import Proxy, Store, calls, soon
 from tests.waiting import eventually
 
