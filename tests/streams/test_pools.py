@@ -40,13 +40,15 @@ def _plain(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @contextmanager
-def worker(plain: ModuleType, log: Path, pool: str) -> "Iterator[subprocess.Popen[bytes]]":
+def worker(
+    program: ModuleType, log: Path, pool: str, *arguments: str
+) -> "Iterator[subprocess.Popen[bytes]]":
     """Run a worker, ended as SIGTERM does."""
-    command = ("-m", "celery", "-A", "tests.streams.plain", "worker", "-c", "2", "-P", pool)
+    command = ("-m", "celery", "-A", program.__name__, "worker", "-c", "2", "-P", pool)
     with (
         log.open("ab") as output,
         subprocess.Popen(
-            [sys.executable, *command, "--without-gossip", "--without-mingle"],
+            [sys.executable, *command, "--without-gossip", "--without-mingle", *arguments],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=output,

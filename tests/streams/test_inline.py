@@ -1,0 +1,274 @@
+"""What runs where it is fetched does all that Celery's own way does, or takes that way."""
+
+import json
+import re
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import redis
+from celery import chain, chord, group
+
+from tests.streams.test_pools import worker as run_worker
+from tests.waiting import eventually
+
+#: A job of each kind that ends with a result or an error: what it is called, and its arguments.
+ENDS = [
+    ("echo", [value])
+    for value in (None, 7, -(2**70), 2.5, float("inf"), "text", "ü", True, [1, [2]], {"a": None})
+] + [("fail", ["no"]), ("retry", []), ("child", []), ("slow", [])]
+
+Twins = Any
+
+
+@pytest.fixture
+def start(
+    url: str, store: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[..., Any]]:
+    """Give what starts a worker of the program, and gives its module and the worker's process."""
+    monkeypatch.setenv("PLAIN_URL", url)
+    sys.modules.pop("tests.streams.twins", None)
+    from tests.streams import twins
+
+    @contextmanager
+    def start(*arguments: str, **variables: str) -> Iterator[tuple[Twins, int]]:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with run_worker(twins, tmp_path / "log", "prefork", *arguments) as process:
+            # No broadcast reaches a worker before it is up.
+            name = next((each for each in arguments if "@" in each), "celery@%h")
+            name = name.replace("%h", socket.gethostname())
+            control = twins.app.control
+            eventually("the worker is up", lambda: control.ping([name], timeout=0.3))
+            yield twins, process.pid
+        assert process.returncode == 0, (tmp_path / "log").read_text()
+
+    yield start
+    backend: Any = twins.app.backend
+    backend.result_consumer.stop()
+    backend.client.connection_pool.disconnect()
+    twins.app.close()
+
+
+def signature(twins: Twins, kind: str, name: str, *args: Any, **options: Any) -> Any:
+    """Return a job of one of a pair."""
+    return twins.app.signature(f"{kind}.{name}", args, **options)
+
+
+def pair(twins: Twins, name: str, *args: Any, **options: Any) -> list[Any]:
+    """Send a job of each of a pair, the inline one first."""
+    return [
+        signature(twins, kind, name, *args).apply_async(**options) for kind in ("inline", "stock")
+    ]
+
+
+def process_of(twins: Twins, kind: str, **options: Any) -> int:
+    """Return the process that a job of one of a pair runs in."""
+    job = signature(twins, kind, "process").apply_async(**options)
+    return int(job.get(timeout=20))
+
+
+def known(store: Any, job: Any) -> dict[str, Any]:
+    """Return what is stored of a job, without what no two jobs have in common."""
+    stored = json.loads(store.get(f"celery-task-meta-{job.id}"))
+    assert stored.pop("task_id") == job.id
+    assert datetime.fromisoformat(stored.pop("date_done")).tzinfo == UTC
+    return dict(json.loads(_common(json.dumps(stored))))
+
+
+def _common(text: str) -> str:
+    """Return a text without the names of twins, ids and places in files."""
+    text = re.sub(r"\b(inline|stock)\.", "", text)
+    text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", text)
+    return re.sub(r"line \d+", "line N", text)
+
+
+@pytest.mark.parametrize("signals", ["", "1"])
+def test_results_hooks_and_signals_are_those_of_celery(
+    start: Callable[..., Any], store: Any, signals: str
+) -> None:
+    with start(TWINS_SIGNALS=signals) as (twins, _):
+        pairs = [(name, pair(twins, name, *args)) for name, args in ENDS]
+        for _, jobs in pairs:
+            for job in jobs:
+                job.get(timeout=30, propagate=False)
+        for name, (inline, stock) in pairs:
+            assert known(store, inline) == known(store, stock), name
+            settle(store, inline, stock, "task_postrun" if signals else "after_return")
+            assert notes(store, inline) == notes(store, stock), name
+
+
+def settle(store: Any, inline: Any, stock: Any, last: str) -> None:
+    """Wait for the last note, which comes after the result is stored."""
+    eventually("the last hook", lambda: last in (notes(store, stock) or [""])[-1])
+    eventually("so many notes", lambda: len(notes(store, inline)) == len(notes(store, stock)))
+
+
+def notes(store: Any, job: Any) -> list[str]:
+    """Return what hooks and signals noted of a job."""
+    return [_common(each) for each in store.lrange(f"notes-{job.id}", 0, -1)]
+
+
+def test_it_runs_in_the_workers_own_process_and_stock_jobs_do_not(
+    start: Callable[..., Any],
+) -> None:
+    with start() as (twins, worker):
+        assert process_of(twins, "inline") == worker
+        assert process_of(twins, "stock") != worker
+
+
+def test_a_task_knows_as_much_of_its_job(start: Callable[..., Any]) -> None:
+    with start() as (twins, _):
+        inline, stock = [
+            json.loads(_common(json.dumps(job.get(timeout=20))))
+            for job in pair(twins, "request", 1, priority=3)
+        ]
+        # Celery's pool tells the time limits twice, and where the message came from by its tag.
+        assert inline == stock
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"countdown": 0.01},
+        {"eta": datetime(2020, 1, 1, tzinfo=UTC)},
+        {"expires": 60},
+        {"time_limit": 30},
+        {"soft_time_limit": 30},
+        {"link": "echo"},
+        {"link_error": "echo"},
+        {"compression": "zlib"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_is_not_covered_takes_celerys_way(
+    start: Callable[..., Any], options: dict[str, Any]
+) -> None:
+    with start() as (twins, worker):
+        options = {
+            key: signature(twins, "stock", value) if value == "echo" else value
+            for key, value in options.items()
+        }
+        assert process_of(twins, "inline", **options) != worker
+
+
+@pytest.mark.parametrize("name", ["limited", "early"])
+def test_a_task_with_a_rate_limit_or_early_acknowledgement_takes_celerys_way(
+    start: Callable[..., Any], name: str
+) -> None:
+    with start() as (twins, worker):
+        inline, stock = pair(twins, name)
+        assert inline.get(timeout=20) != worker
+        assert stock.get(timeout=20) != worker
+
+
+def test_chains_and_chords_run_to_their_ends(start: Callable[..., Any]) -> None:
+    with start() as (twins, worker):
+        first, last = (signature(twins, "inline", name) for name in ("process", "echo"))
+        assert chain(first, last)().get(timeout=20) != worker
+        members = group(signature(twins, "inline", "process") for _ in range(3))
+        values = members().get(timeout=20)
+        assert values == [worker] * 3
+        assert chord(members, last.clone())().get(timeout=20) != [worker] * 3
+
+
+def test_whoever_looks_on_is_told_of_every_job(start: Callable[..., Any], store: Any) -> None:
+    with start(TWINS_RECEIVED="1") as (twins, worker):
+        job = signature(twins, "inline", "process").delay()
+        assert job.get(timeout=20) != worker
+        assert "task_received" in notes(store, job)
+
+
+def test_events_are_sent_where_they_are_asked_for(start: Callable[..., Any]) -> None:
+    with start("-E") as (twins, worker):
+        assert process_of(twins, "inline") != worker
+
+
+def test_a_revoked_job_does_not_run(start: Callable[..., Any], store: Any) -> None:
+    with start() as (twins, _):
+        job_id = str(uuid4())
+        twins.app.control.revoke(job_id, reply=True, timeout=10)
+        job = signature(twins, "inline", "echo", 1).apply_async(task_id=job_id)
+        eventually("it is revoked", lambda: job.state == "REVOKED")
+        assert not notes(store, job)
+
+
+def test_ignored_and_silent_jobs_leave_no_result(start: Callable[..., Any], store: Any) -> None:
+    with start() as (twins, _):
+        jobs = [job for name in ("ignore", "silent") for job in pair(twins, name)]
+        eventually(
+            "all ended", lambda: not any(map(store.xlen, store.scan_iter("celery:stream:*")))
+        )
+        assert [job.state for job in jobs] == ["PENDING"] * 4
+
+
+def test_a_rejected_job_and_one_that_ends_its_process_become_dead_letters(
+    start: Callable[..., Any], store: Any
+) -> None:
+    with start() as (twins, worker):
+        rejected = signature(twins, "inline", "reject").delay()
+        eventually("it is a dead letter", lambda: store.xlen("celery:dead") == 1)
+        assert rejected.id in json.dumps(store.xrange("celery:dead"))
+        leaves = signature(twins, "inline", "leave").delay()
+        with pytest.raises(Exception, match="delivered 3 times"):
+            leaves.get(timeout=30)
+        # Others are where they were.
+        assert process_of(twins, "inline") == worker
+
+
+def test_a_job_that_came_before_is_not_run_again(start: Callable[..., Any], store: Any) -> None:
+    with start(TWINS_CONF="{'worker_deduplicate_successful_tasks': True}") as (twins, _):
+        job = signature(twins, "inline", "echo", 1).delay()
+        assert job.get(timeout=20) == 1
+        noted = notes(store, job)
+        message = next(iter(_messages(store, twins, job.id)))
+        store.xadd("celery:returned", {"message": message, "deliveries": 1})
+        eventually("it is acknowledged", lambda: store.xlen("celery:returned") == 0)
+        assert notes(store, job) == noted
+
+
+def _messages(store: Any, twins: Twins, job_id: str) -> Iterator[str]:
+    """Yield a message like that of a job that is done."""
+    later = signature(twins, "inline", "echo", 1)
+    later.apply_async(task_id=job_id, countdown=600)
+    for member in store.zrange("celery:delayed", 0, -1):
+        envelope = json.loads(member.partition(":")[2])
+        envelope["headers"]["eta"] = None
+        yield json.dumps(envelope)
+    store.delete("celery:delayed")
+
+
+def test_results_of_another_server_are_stored_there(start: Callable[..., Any], url: str) -> None:
+    other = url.removesuffix("/0") + "/1"
+    with start(TWINS_RESULTS=other) as (twins, worker), redis.Redis.from_url(other) as results:
+        job = signature(twins, "inline", "process").delay()
+        stored = eventually("it is stored", lambda: results.get(f"celery-task-meta-{job.id}"))
+        assert json.loads(stored)["result"] != worker
+
+
+def test_many_jobs_are_fetched_at_once(start: Callable[..., Any], store: Any) -> None:
+    with start() as (twins, _):
+        store.config_resetstat()
+        jobs = [signature(twins, "inline", "echo", i).delay() for i in range(2000)]
+        assert [job.get(timeout=60) for job in jobs] == [*range(2000)]
+        calls = store.info("commandstats")
+        assert calls["cmdstat_xack"]["calls"] < 1000, calls
+
+
+def test_slow_jobs_among_quick_ones_are_left_to_other_workers(
+    start: Callable[..., Any], store: Any
+) -> None:
+    with start() as (twins, _), start("-n", "other@%h") as (_, _):
+        quick = [signature(twins, "inline", "echo", i).delay() for i in range(500)]
+        slow = [signature(twins, "stock", "slow").delay() for _ in range(4)]
+        assert [job.get(timeout=60) for job in quick] == [*range(500)]
+        assert [job.get(timeout=60) for job in slow] == ["stopped"] * 4
+        # Two workers of two processes each: all four at once, and not two after the other two.
+        ends = [job.date_done for job in slow]
+        assert max(ends) - min(ends) < timedelta(seconds=1), ends

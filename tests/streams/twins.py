@@ -1,0 +1,191 @@
+"""A Celery program whose tasks exist twice: run where they are fetched, and by Celery's own way.
+
+Whatever one of a pair does, the other has to do, too: `notes` tells what hooks and signals saw.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from celery import Celery, Task, signals
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+URL = os.environ["PLAIN_URL"]
+
+app = Celery(
+    "twins",
+    broker=URL,
+    backend=f"streams.backend:RedisBackend+{os.environ.get('TWINS_RESULTS', URL)}",
+    set_as_current=False,
+)
+app.conf.update(
+    broker_transport="streams.transport:Transport",
+    broker_transport_options={"lease": 2},
+    broker_connection_retry_on_startup=True,
+    worker_consumer="streams.consumer:Consumer",
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+)
+app.conf.update(eval(os.environ.get("TWINS_CONF", "{}")))  # noqa: S307 - of the test beside it
+
+
+def note(job_id: str, what: str) -> None:
+    """Keep what was seen of a job, in order."""
+    app.backend.client.rpush(f"notes-{job_id}", what)  # type: ignore[attr-defined]
+
+
+class Noting(Task[Any, Any]):
+    """A task that notes each of Celery's hooks."""
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """Note it."""
+        note(task_id, f"before_start {args} {kwargs}")
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """Note it."""
+        note(task_id, f"on_success {retval!r}")
+
+    def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Note it."""
+        note(task_id, f"on_failure {exc!r}")
+
+    def on_retry(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Note it."""
+        note(task_id, f"on_retry {exc!r}")
+
+    def after_return(
+        self, status: Any, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any
+    ) -> None:
+        """Note it."""
+        note(task_id, f"after_return {status}")
+
+
+def twins(**options: Any) -> Callable[[Function], Function]:
+    """Make two tasks of a function, `inline.<name>` and `stock.<name>`."""
+
+    def made(function: Function) -> Function:
+        name = function.__name__
+        for kind in ("inline", "stock"):
+            task: Any = app.task
+            task(name=f"{kind}.{name}", inline=kind == "inline", base=Noting, **options)(function)
+        return function
+
+    return made
+
+
+if os.environ.get("TWINS_SIGNALS"):
+
+    @signals.task_prerun.connect(weak=False)
+    def _prerun(task_id: str, **_: Any) -> None:
+        note(task_id, "task_prerun")
+
+    @signals.task_postrun.connect(weak=False)
+    def _postrun(task_id: str, state: str, **_: Any) -> None:
+        note(task_id, f"task_postrun {state}")
+
+    @signals.task_success.connect(weak=False)
+    def _success(sender: Any, result: Any, **_: Any) -> None:
+        note(sender.request.id, f"task_success {result!r}")
+
+    @signals.task_failure.connect(weak=False)
+    def _failure(task_id: str, exception: Any, **_: Any) -> None:
+        note(task_id, f"task_failure {exception!r}")
+
+
+if os.environ.get("TWINS_RECEIVED"):
+
+    @signals.task_received.connect(weak=False)
+    def _received(request: Any, **_: Any) -> None:
+        note(request.id, "task_received")
+
+
+@twins()
+def echo(value: Any = None) -> Any:
+    """Return what was given."""
+    return value
+
+
+@twins(bind=True)
+def process(self: Any) -> int:
+    """Return the process that the job runs in."""
+    return os.getpid()
+
+
+@twins(bind=True)
+def request(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """Return what a task can know of its job."""
+    known = dict(vars(self.request))
+    known["delivery_info"] = dict(known["delivery_info"])
+    known["properties"] = {**known["properties"], "delivery_tag": None}
+    return {key: repr(value) for key, value in known.items()}
+
+
+@twins()
+def fail(text: str) -> None:
+    """Fail."""
+    raise ValueError(text)
+
+
+@twins(bind=True, max_retries=2, default_retry_delay=0)
+def retry(self: Any) -> int:
+    """Return how often it was tried again: twice."""
+    if self.request.retries < 2:
+        raise self.retry(exc=ValueError("again"))
+    return int(self.request.retries)
+
+
+@twins()
+def ignore() -> None:
+    """End without a result."""
+    raise Ignore
+
+
+@twins()
+def reject() -> None:
+    """Give the message up."""
+    raise Reject("no good", requeue=False)
+
+
+@twins()
+def leave() -> None:
+    """End the process."""
+    raise SystemExit
+
+
+@twins(ignore_result=True)
+def silent() -> int:
+    """Return what nobody stores."""
+    return 1
+
+
+@twins(soft_time_limit=1)
+def slow() -> str:
+    """Run into the soft time limit."""
+    try:
+        time.sleep(20)
+    except SoftTimeLimitExceeded:
+        return "stopped"
+    return "not stopped"
+
+
+@twins(bind=True)
+def child(self: Any) -> Any:
+    """Send a job, which becomes this one's child."""
+    kind = self.name.partition(".")[0]
+    return app.tasks[f"{kind}.echo"].delay(1).id
+
+
+@twins(rate_limit="1000/s")
+def limited() -> int:
+    """Return the process that the job runs in."""
+    return os.getpid()
+
+
+@twins(acks_late=False)
+def early() -> int:
+    """Return the process that the job runs in."""
+    return os.getpid()
