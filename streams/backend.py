@@ -85,8 +85,9 @@ class RedisBackend(redis.RedisBackend):
         """Store that a job succeeded, and tell its chord."""
         if store_result and task_id == self._kept_job and not request.ignore_result:
             self._kept = self._plain_result(task_id, result, request)
-        if self._kept is None:
-            super().mark_as_done(task_id, result, request, store_result, state)
+            if self._kept:
+                return
+        super().mark_as_done(task_id, result, request, store_result, state)
 
     def _plain_result(self, job_id: str, value: Any, request: Any) -> Result | None:
         """Return what is stored of a common job, all that Celery stores; None of any other."""
@@ -195,12 +196,12 @@ class RedisBackend(redis.RedisBackend):
 
     def keep(self, job_id: str) -> None:
         """Keep the success of a job, for who stores it together with others."""
-        self._kept_job, self._kept = job_id, None
+        self._kept_job = job_id
 
     def kept(self) -> Result | None:
         """Return the result that was kept, if there was one, and keep no more."""
-        self._kept_job = None
-        return self._kept
+        kept, self._kept_job, self._kept = self._kept, None, None
+        return kept
 
     def _state_of(self, payload: Any) -> str:
         try:

@@ -1,7 +1,9 @@
 """What runs where it is fetched does all that Celery's own way does, or takes that way."""
 
 import json
+import os
 import re
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -89,18 +91,18 @@ def _common(text: str) -> str:
     return re.sub(r"line \d+", "line N", text)
 
 
-@pytest.mark.parametrize("signals", ["", "1"])
+@pytest.mark.parametrize("has_signals", ["", "1"])
 def test_results_hooks_and_signals_are_those_of_celery(
-    start: Callable[..., Any], store: Any, signals: str
+    start: Callable[..., Any], store: Any, has_signals: str
 ) -> None:
-    with start(TWINS_SIGNALS=signals) as (twins, _):
+    with start(TWINS_SIGNALS=has_signals) as (twins, _):
         pairs = [(name, pair(twins, name, *args)) for name, args in ENDS]
         for _, jobs in pairs:
             for job in jobs:
                 job.get(timeout=30, propagate=False)
         for name, (inline, stock) in pairs:
             assert known(store, inline) == known(store, stock), name
-            settle(store, inline, stock, "task_postrun" if signals else "after_return")
+            settle(store, inline, stock, "task_postrun" if has_signals else "after_return")
             assert notes(store, inline) == notes(store, stock), name
 
 
@@ -121,6 +123,18 @@ def test_it_runs_in_the_workers_own_process_and_stock_jobs_do_not(
     with start() as (twins, worker):
         assert process_of(twins, "inline") == worker
         assert process_of(twins, "stock") != worker
+
+
+def test_a_process_that_is_forked_between_inline_jobs_stores_its_results(
+    start: Callable[..., Any],
+) -> None:
+    with start() as (twins, worker):
+        for _ in range(2):
+            assert process_of(twins, "inline") == worker
+            process = process_of(twins, "stock")
+            os.kill(process, signal.SIGKILL)
+            eventually("it is gone", lambda: not Path(f"/proc/{process}").exists())  # noqa: B023
+        assert process_of(twins, "stock") not in {worker, process}
 
 
 def test_a_task_knows_as_much_of_its_job(start: Callable[..., Any]) -> None:
