@@ -18,6 +18,7 @@ from cluster.backend import Meta, RedisBackend
 from cluster.blobs import Progress
 from cluster.codec import Packed
 from cluster.errors import ClusterError, JobTimeout
+from cluster.submission import new_id
 
 #: Seconds a job may take, waiting in its queue included, where the caller names no time.
 TIMEOUT = 60.0
@@ -116,9 +117,12 @@ class Client:
         Unreachable if the broker does not answer within CONNECT_TIMEOUT seconds or refuses
         the password; ValueError or TypeError for options that are out of range.
         """
+        options = {"task_id": new_id()}
+        if isinstance(task, str) and self.app.submission.send(task, args, kwargs, options):
+            return self.app.AsyncResult(options["task_id"])
         broker.connect(self.app, CONNECT_TIMEOUT)
         with self._transfers():
-            return self._submit(task, args, kwargs, CONNECT_TIMEOUT)
+            return self._submit(task, args, kwargs, CONNECT_TIMEOUT, **options)
 
     def call(
         self, task: "str | Signature[Any]", *args: Any, timeout: float = TIMEOUT, **kwargs: Any
@@ -216,10 +220,16 @@ class Client:
                 result.backend.remove(result.id, known)
 
     def _submit(
-        self, task: "str | Signature[Any]", args: Sequence[Any], kwargs: Any, timeout: float
+        self,
+        task: "str | Signature[Any]",
+        args: Sequence[Any],
+        kwargs: Any,
+        timeout: float,
+        **options: Any,
     ) -> Any:
+        """Submit a job, or a canvas; `options` are for a job alone."""
         if isinstance(task, str):
-            return self._send(task, args, kwargs, timeout)
+            return self._send(task, args, kwargs, timeout, **options)
         # A map or chunks made without an app would go to Celery's current one, not to ours.
         signature: Any = maybe_signature(task, app=self.app)
         try:
