@@ -53,8 +53,8 @@ _NUMBERS = frozenset({int, float, bool, NoneType})
 _celery: Any = _state
 _MapRoute: Any = MapRoute  # the stubs leave its table out
 
-#: Messages by the stream that they go to, and how many it takes.
-Messages = dict[tuple[str, int], list[bytes]]
+#: Messages by the template that tells where they go.
+Messages = dict[Template, list[bytes]]
 
 
 class Submission:
@@ -79,10 +79,6 @@ class Submission:
             self._sender.close()
 
     # What may be sent so -----------------------------------------------------------------
-
-    def is_ready(self, name: str, options: Mapping[str, Any]) -> bool:
-        """Tell whether a task's plain jobs can be sent now."""
-        return self._template(name, options) is not None
 
     def learn(self, name: str, options: Mapping[str, Any]) -> None:
         """Find out what the messages of a task are like, from a broker that answers."""
@@ -113,7 +109,8 @@ class Submission:
                 self._sender = Sender(channel._connparams())  # noqa: SLF001 - kombu's
             return Template.of(app, channel, name, queue, **more)
 
-    def _template(self, name: str, options: Mapping[str, Any]) -> Template | None:
+    def template(self, name: str, options: Mapping[str, Any]) -> Template | None:
+        """Return the template of a task's plain jobs, None where none can be sent now."""
         options = self._with_its_own(name, options)
         known = _key(name, options)
         return self._templates.get(known) if known and self._may_send(options) else None
@@ -145,22 +142,30 @@ class Submission:
 
     # To send -----------------------------------------------------------------------------
 
-    def send(self, name: str, args: Any, kwargs: Any, options: Mapping[str, Any]) -> bool:
+    def send(
+        self,
+        name: str,
+        args: Any,
+        kwargs: Any,
+        options: Mapping[str, Any],
+        *,
+        is_awaited: bool = False,
+    ) -> bool:
         """Send a job of the id among its options; False if it must go Celery's way.
 
-        Raises QueueFull.
+        `is_awaited`: somebody waits for it already. Raises QueueFull.
         """
-        template = self._template(name, options)
+        template = self.template(name, options)
         if template is None or self._sender is None:
             return False
         job = self.job(args, kwargs, options)
         if job is None:
             return False
         store, message = self._app.backend, template.message(job)
-        if not options.get("ignore_result"):
+        if not is_awaited and not options.get("ignore_result"):
             store.on_task_call(None, options["task_id"])
         if self._batch is not None:
-            self._batch.setdefault((template.key, template.most), []).append(message)
+            self._batch.setdefault(template, []).append(message)
             return True
         try:
             self._sender.publish(template.key, template.most, [message])
@@ -219,10 +224,10 @@ class Submission:
             yield
         finally:
             self._of_thread.batch = None
-        for (key, most), messages in batch.items():
-            self.publish(key, most, messages)
+        for template, messages in batch.items():
+            self.publish(template, messages)
 
-    def publish(self, key: str, most: int, messages: Sequence[bytes], **policy: Any) -> None:
+    def publish(self, template: Template, messages: Sequence[bytes], **policy: Any) -> None:
         """Publish messages; what a lost connection leaves is tried again, as Celery does it.
 
         Raises QueueFull, or kombu's OperationalError.
@@ -232,19 +237,20 @@ class Submission:
             try:
                 if self._sender is None:
                     raise ConnectionError
-                self._sender.publish(key, most, some)
+                self._sender.publish(template.key, template.most, some)
             except QueueFull:
                 raise
             except (OSError, RedisError):
-                self._publish_patiently(key, most, some, policy)
+                self._publish_patiently(template, some, policy)
 
     def _publish_patiently(
-        self, key: str, most: int, messages: Sequence[bytes], policy: Mapping[str, Any]
+        self, template: Template, messages: Sequence[bytes], policy: Mapping[str, Any]
     ) -> None:
         with self._app.producer_or_acquire() as producer:
 
             def publish() -> None:
-                PUBLISH(producer.channel._plain, [key], most, *messages)  # noqa: SLF001 - ours
+                client = producer.channel._plain  # noqa: SLF001 - ours
+                PUBLISH(client, [template.key], template.most, *messages)
 
             policy = {**self._app.conf.task_publish_retry_policy, **policy}
             with producer.connection._reraise_as_library_errors():  # noqa: SLF001 - as Celery

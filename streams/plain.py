@@ -15,7 +15,9 @@ from kombu.utils.json import dumps, loads
 MOST_DIGITS = 4300
 
 _SCALARS = frozenset({int, float, str, bool, NoneType})
-_MARK, _MARKED = b"__type__", {"__type__", "__value__"}
+#: In the JSON of what is not plain.
+MARK = b"__type__"
+_MARKED = {"__type__", "__value__"}
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -46,7 +48,7 @@ def is_plain(value: Any) -> bool:
 
 def decode(text: bytes) -> Any:
     """Return the value of JSON that kombu wrote; raises what kombu's decoder does."""
-    if _MARK not in text:
+    if MARK not in text:
         try:
             return _decode(text)
         except msgspec.MsgspecError:  # NaN, or half a character: kombu's alone
