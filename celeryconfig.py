@@ -125,6 +125,10 @@ task_reject_on_worker_lost = True
 task_retry_on_worker_lost = _is_stock
 task_annotations = {
     "*": {"max_retries": 3, "default_retry_delay": 1},
+    # Quick ones, `inline`: run where they are fetched (streams.inline), and not in a process of
+    # the pool, which would take many times as long as they do. They must not block.
+    "add.tasks.add": {"inline": True},
+    "add.tasks.tsum": {"inline": True},
     # What one task may take where it differs from all others: `rate_limit`, of one worker;
     # `soft_time_limit` and `time_limit`, in seconds.
     "add.tasks.unsteady_add": {"rate_limit": "10/s", "soft_time_limit": 20, "time_limit": 30},

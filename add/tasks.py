@@ -16,7 +16,7 @@ MAX_WAIT = 100
 ERROR_TIMEOUT = 10.0
 
 
-@shared_task(inline=True)
+@shared_task
 def add(x: Number, y: Number) -> Any:
     """Return x + y, for integers of any size, floats and complex numbers.
 
@@ -26,7 +26,7 @@ def add(x: Number, y: Number) -> Any:
     return limits.number("x", x) + limits.number("y", y)
 
 
-@shared_task(inline=True)
+@shared_task
 def tsum(numbers: list[Number]) -> Any:
     """Return the sum of a list of numbers, 0 for an empty one.
 

@@ -10,14 +10,16 @@ from typing import Any, Self
 from celery.canvas import Signature, maybe_signature
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult, ResultBase, ResultSet
-from celery.states import PENDING, PROPAGATE_STATES, STARTED
+from celery.states import PENDING, PROPAGATE_STATES, STARTED, SUCCESS
 
+from callers.bulk import WINDOW, Bulk, Way
 from cluster import broker, rabbitmq
 from cluster.app import App, create
 from cluster.backend import Meta, RedisBackend
 from cluster.blobs import Progress
 from cluster.codec import Packed
 from cluster.errors import ClusterError, JobTimeout
+from cluster.submission import new_id
 
 #: Seconds a job may take, waiting in its queue included, where the caller names no time.
 TIMEOUT = 60.0
@@ -116,9 +118,12 @@ class Client:
         Unreachable if the broker does not answer within CONNECT_TIMEOUT seconds or refuses
         the password; ValueError or TypeError for options that are out of range.
         """
+        options = {"task_id": new_id()}
+        if isinstance(task, str) and self.app.submission.send(task, args, kwargs, options):
+            return self.app.AsyncResult(options["task_id"])
         broker.connect(self.app, CONNECT_TIMEOUT)
         with self._transfers():
-            return self._submit(task, args, kwargs, CONNECT_TIMEOUT)
+            return self._submit(task, args, kwargs, CONNECT_TIMEOUT, **options)
 
     def call(
         self, task: "str | Signature[Any]", *args: Any, timeout: float = TIMEOUT, **kwargs: Any
@@ -128,16 +133,50 @@ class Client:
         A group's value is the list of its members'. Raises what `submit` and `get` raise.
         """
         deadline = monotonic() + check_timeout(timeout)
-        broker.connect(self.app, min(timeout, CONNECT_TIMEOUT))
         name = task if isinstance(task, str) else task["task"]
+        result, options = None, {"task_id": new_id()}
+        if isinstance(task, str) and self.app.submission.template(task, {}):
+            result, meta = self._call_plainly(task, args, kwargs, deadline, **options)
+            if type(meta) is dict and meta["status"] == SUCCESS:
+                return meta["result"]
+        if result is None:
+            broker.connect(self.app, min(timeout, CONNECT_TIMEOUT))
         with self._transfers(name, deadline, timeout):
-            result = self._submit(task, args, kwargs, timeout)
+            if result is None:
+                result = self._submit(task, args, kwargs, timeout, **options)
             value = self._value(result, name, deadline, timeout)
         # An id that the caller has chosen is there to ask again.
         if isinstance(task, str) or "task_id" not in task.options:
             for job in _jobs(result):
                 self._forget_if_large(job)
         return value
+
+    def _call_plainly(
+        self,
+        task: str,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        deadline: float,
+        task_id: str,
+    ) -> tuple[Any, Any]:
+        """Submit a plain job and wait: return its result, and what became of it, None if late.
+
+        Celery's handle on a result takes longer than the rest of it, and is made where a
+        value is not at hand. There is no result where the job is not plain.
+        """
+        store: Any = self.app.backend
+        with store.result_consumer.bulk(deadline - monotonic()) as bulk:
+            bulk.expect([task_id])
+            options = {"task_id": task_id, "reply_to": bulk.oid}
+            if not self.app.submission.send(task, args, kwargs, options, is_awaited=True):
+                return None, None
+            meta = bulk.ended.popleft() if bulk.wait(deadline) else None
+        if type(meta) is dict and meta["status"] == SUCCESS:
+            return None, meta
+        result = self.app.AsyncResult(task_id)
+        if meta:
+            store.result_consumer.give(result, meta)
+        return result, meta
 
     def get(
         self,
@@ -164,26 +203,47 @@ class Client:
     ) -> list[Any]:
         """Submit a job for each tuple of arguments, in bulk, and return the values in order.
 
-        `timeout` is in seconds, for all of it. Raises what `call` raises; of several jobs
-        that failed, the first one's error.
+        A job that fails raises nothing here: its error stands in its value's place, that of the
+        job, or of arguments that cannot travel, or JobTimeout. `timeout` is in seconds, for all
+        of it. Raises UnknownTask, Unreachable and QueueFull as `submit` does.
         """
         deadline = monotonic() + check_timeout(timeout)
-        broker.connect(self.app, min(timeout, CONNECT_TIMEOUT))
-        with self._transfers(task, deadline, timeout):
-            try:
-                with self.app.producer_or_acquire() as producer, producer.batch():
-                    results = [
-                        self._send(task, args, {}, timeout, producer=producer)
-                        for args in list_of_args
-                    ]
-            except broker.AWAY as error:  # the batch itself, sent as the block ends
-                raise broker.unreachable(self.app, error) from None
-            backend: Any = self.app.backend
-            backend.add_pending_results(results, weak=True)  # read together, not one by one
-            values = [self._value(result, task, deadline, timeout) for result in results]
-        for result in results:
-            self._forget_if_large(result)
-        return values
+        return [*self._bulk(task, list_of_args, WINDOW, timeout, deadline)]
+
+    def imap(
+        self,
+        task: str,
+        iterable_of_args: Iterable[Sequence[Any]],
+        timeout: float = TIMEOUT,
+        window: int = WINDOW,
+    ) -> Iterator[Any]:
+        """Submit a job for each tuple of arguments, and yield the values in order, as they come.
+
+        Arguments are taken as jobs end: at most `window` are submitted and not yet yielded, so
+        there may be any number of them, without end. A job that fails raises nothing, as with
+        `map`. `timeout` is in seconds, for each job from its submission on. Where the caller
+        stops before the end, by Ctrl-C too, the jobs that have not begun are revoked.
+        """
+        check_timeout(timeout)
+        if window < 1:
+            raise ValueError(f"window must be a number of jobs above zero, not {window}")
+        return self._bulk(task, iterable_of_args, window, timeout)
+
+    def _bulk(
+        self,
+        task: str,
+        rows: Iterable[Sequence[Any]],
+        window: int,
+        timeout: float,
+        deadline: float = math.inf,
+    ) -> Iterator[Any]:
+        if not self.app.submission.template(task, {}):
+            broker.connect(self.app, min(timeout, CONNECT_TIMEOUT))
+            self.app.check_jobs([(task, {})])
+            self.app.submission.learn(task, {})
+        way = Way(self._send, self._transfers, self._why_late)
+        jobs = Bulk(self.app, way, task, rows, window=window, timeout=timeout, deadline=deadline)
+        return jobs.values()
 
     @contextmanager
     def _transfers(
@@ -216,10 +276,16 @@ class Client:
                 result.backend.remove(result.id, known)
 
     def _submit(
-        self, task: "str | Signature[Any]", args: Sequence[Any], kwargs: Any, timeout: float
+        self,
+        task: "str | Signature[Any]",
+        args: Sequence[Any],
+        kwargs: Any,
+        timeout: float,
+        **options: Any,
     ) -> Any:
+        """Submit a job, or a canvas; `options` are for a job alone."""
         if isinstance(task, str):
-            return self._send(task, args, kwargs, timeout)
+            return self._send(task, args, kwargs, timeout, **options)
         # A map or chunks made without an app would go to Celery's current one, not to ours.
         signature: Any = maybe_signature(task, app=self.app)
         try:

@@ -1,7 +1,7 @@
 """The Celery app that every worker and caller of the cluster is."""
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from celery import Celery
@@ -12,6 +12,7 @@ from cluster import canvas, options, rabbitmq
 from cluster.backend import RedisBackend
 from cluster.codec import pack, pack_whole
 from cluster.routes import unknown_task
+from cluster.submission import Submission, new_id
 
 
 class AMQP(amqp.AMQP):
@@ -65,6 +66,17 @@ def _with_embedded(message: Any, packed: Callable[[Any], Any], *keys: str) -> An
 class App(Celery[Any]):
     """A Celery app that finds what is wrong with a job where the job is submitted."""
 
+    @cached_property
+    def submission(self) -> Submission:
+        """What sends plain jobs."""
+        return Submission(self)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if "submission" in vars(self):
+            self.submission.close()
+        super().close()
+
     def send_task(
         self,
         name: str,
@@ -81,6 +93,26 @@ class App(Celery[Any]):
         name, of this job or of one linked to it, that leads to no worker; ValueError or
         TypeError for a priority, a time or a limit that is out of range.
         """
+        if countdown is None and eta is None and not rest:
+            more["task_id"] = more.get("task_id") or new_id()
+            if self.submission.send(name, args, kwargs, more):
+                result = (more.get("result_cls") or self.AsyncResult)(more["task_id"])
+                result.ignored = more.get("ignore_result")
+                return result
+        result = self._send_task(name, args, kwargs, countdown, eta, *rest, **more)
+        self.submission.learn(name, more)
+        return result
+
+    def _send_task(
+        self,
+        name: str,
+        args: Any,
+        kwargs: Any,
+        countdown: Any,
+        eta: Any,
+        *rest: Any,
+        **more: Any,
+    ) -> Any:
         # What a worker sends is part of a job that was accepted: it may be late by now.
         if not self.current_worker_task:
             self.check_jobs([(name, {**more, "countdown": countdown, "eta": eta})])

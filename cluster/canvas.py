@@ -5,6 +5,7 @@ callback or in an error callback would otherwise be found when half of the work 
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any
 
@@ -62,6 +63,11 @@ def _check_first(kind: Any, check: Callable[[Any, Signature[Any]], None]) -> Non
     kind.apply_async = apply_async
 
 
+def _together(app: Any) -> AbstractContextManager[object]:
+    submission = getattr(app, "submission", None)  # a plain Celery app has none
+    return submission.together() if submission else nullcontext()
+
+
 def send_groups_in_one_write() -> None:
     """Have a caller's groups, and the headers of its chords, sent in one round trip.
 
@@ -74,7 +80,7 @@ def send_groups_in_one_write() -> None:
     def apply_async(self: canvas.group, *args: Any, **options: Any) -> Any:
         if options.get("producer") or self.app.current_worker_task:
             return stock(self, *args, **options)
-        with self.app.producer_or_acquire() as producer, producer.batch():
+        with self.app.producer_or_acquire() as producer, producer.batch(), _together(self.app):
             return stock(self, *args, **{**options, "producer": producer})
 
     canvas.group.apply_async = apply_async  # type: ignore[method-assign]

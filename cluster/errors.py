@@ -1,12 +1,13 @@
 """What can go wrong with a job, one sentence each."""
 
-from streams.errors import ClusterError, DeadLetter, Unreadable
+from streams.errors import ClusterError, DeadLetter, QueueFull, Unreadable
 
 __all__ = [
     "ClusterError",
     "DeadLetter",
     "JobTimeout",
     "OutOfMemory",
+    "QueueFull",
     "UnknownTask",
     "Unreachable",
     "Unreadable",

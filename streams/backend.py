@@ -17,7 +17,8 @@ from celery.exceptions import BackendStoreError
 from celery.states import FAILURE, PENDING, SUCCESS
 from redis.exceptions import ReadOnlyError
 
-from streams import scripts
+from streams import plain, scripts
+from streams.plain import MARK
 from streams.queues import Result
 from streams.scripts import FOR_ACCEPTED
 from streams.store import Rule
@@ -227,6 +228,25 @@ class RedisBackend(redis.RedisBackend):
         return (
             name.removeprefix(prefix).decode(errors="replace") if name.startswith(prefix) else None
         )
+
+    def metas(self, payload: Any) -> list[Any]:
+        """Return what a payload says of a job, or one notice of several."""
+        if not self._is_json:
+            known, is_plain = self.decode(payload), False
+        else:
+            try:
+                known, is_plain = plain.decode(payload), MARK not in payload
+            except Exception:  # noqa: BLE001 - compressed by another program, or no JSON
+                known, is_plain = self.decode(payload), False
+        metas = known if isinstance(known, list) else [known]
+        return [
+            meta if is_plain and meta["status"] == SUCCESS else self.meta_from_decoded(meta)
+            for meta in metas
+        ]
+
+    @cached_property
+    def _is_json(self) -> bool:
+        return bool(self.serializer == "json")
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Note that a job is sent: its result will be announced to this thread."""

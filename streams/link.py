@@ -31,27 +31,35 @@ class Link:
 
     def read(self, keys: Sequence[bytes], seconds: float) -> list[Any]:
         """Return what the keys hold, None for those that are not there; threads take turns."""
+        return [value for some in self._each("MGET", keys, seconds) for value in some]
+
+    def delete(self, keys: Sequence[bytes], seconds: float) -> None:
+        """Remove keys, whether they are there or not; threads take turns."""
+        self._each("UNLINK", keys, seconds)
+
+    def _each(self, command: str, keys: Sequence[bytes], seconds: float) -> list[Any]:
+        """Return the replies to a command for each batch of keys."""
         seconds = min(max(seconds, LEAST), MOST)
         if not self._reading.acquire(timeout=seconds):
             raise TimeoutError("others read, for so long that the server may be gone")
         try:
-            return self._read(keys, seconds)
+            return self._ask(command, keys, seconds)
         except RedisConnectionError:  # closed while it was idle
-            return self._read(keys, seconds)
+            return self._ask(command, keys, seconds)
         finally:
             self._reading.release()
 
-    def _read(self, keys: Sequence[bytes], seconds: float) -> list[Any]:
+    def _ask(self, command: str, keys: Sequence[bytes], seconds: float) -> list[Any]:
         reader, self._reader = self._reader, None
         if reader is None:
             kind, options = self._connection(seconds)
             reader = kind(**options)
-        values: list[Any] = []
+        replies: list[Any] = []
         for start in range(0, len(keys), BATCH):
-            reader.send_command("MGET", *keys[start : start + BATCH])
-            values += reader.read_response(timeout=seconds)
+            reader.send_command(command, *keys[start : start + BATCH])
+            replies.append(reader.read_response(timeout=seconds))
         self._reader = reader  # not after an error: replies may be under way
-        return values
+        return replies
 
     def close(self) -> None:
         """Close the connection to read by, unless a thread reads."""

@@ -2,7 +2,7 @@
 
 A worker announces a result on the channel of whoever sent the job, who subscribes once. Each
 waiting thread reads its results' keys, too: once a second and at its deadline, and more often
-for jobs whose notices go elsewhere.
+for jobs whose notices go elsewhere. A notice tells of one job, or of several at once.
 """
 
 import logging
@@ -10,13 +10,13 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 from celery.backends.asynchronous import BaseResultConsumer
 from celery.exceptions import TimeoutError as CeleryTimeout
-from celery.states import READY_STATES
+from celery.states import FAILURE, READY_STATES
 from redis.exceptions import AuthenticationError, ResponseError
 
 from streams.link import Link
@@ -59,6 +59,60 @@ class Wait:
         self.woken.set()
 
 
+class Bulk(Wait):
+    """One thread's wait for many jobs of its own, of which nobody else holds a result.
+
+    A context manager. What ended is in `ended`, as it is known of a job.
+    """
+
+    ended: deque[Any]
+
+    def __init__(self, consumer: "ResultConsumer", oid: str) -> None:
+        super().__init__()
+        self.is_for_any = False
+        self._consumer = consumer
+        #: Whom its jobs' results have to be announced to.
+        self.oid = oid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.expect_no_more(self.open)
+        self._consumer.leave(self)
+
+    def expect(self, job_ids: Iterable[str]) -> None:
+        """Wait for jobs, too, that are about to be sent."""
+        for job_id in job_ids:
+            self._consumer.bulks[job_id] = self
+            self.open[job_id] = []
+
+    def expect_no_more(self, job_ids: Iterable[str]) -> None:
+        """Wait no more for jobs."""
+        for job_id in [*job_ids]:
+            self._consumer.bulks.pop(job_id, None)
+            self.open.pop(job_id, None)
+
+    def tell(self, job_id: str, meta: Any) -> None:
+        """Note what became of a job."""
+        if meta["status"] in READY_STATES and self.open.pop(job_id, None) is not None:
+            self._consumer.bulks.pop(job_id, None)
+            self.ended.append(meta)
+            if not self.woken.is_set():
+                self.woken.set()
+
+    def look(self) -> None:
+        """Take in what is announced already, without waiting."""
+        self._consumer.look(self)
+
+    def wait(self, until: float) -> bool:
+        """Wait until a job has ended, and tell so; False if none has by the time.
+
+        Then the jobs' keys were read, or `error` says why not.
+        """
+        return self._consumer.wait(self, until)
+
+
 class ResultConsumer(BaseResultConsumer):
     """Celery's part that waits for results; of the threads that wait, one listens for all."""
 
@@ -79,6 +133,8 @@ class ResultConsumer(BaseResultConsumer):
         self._sent: set[str] = set()
         self._unread: set[str] = set()
         self._waits: set[Wait] = set()
+        #: Jobs that one thread alone waits for, by their ids.
+        self.bulks: dict[str, Bulk] = {}
         #: Stands for results with callbacks that no thread waits for.
         self._others = Wait()
         self._others.read_at = 0.0
@@ -126,6 +182,70 @@ class ResultConsumer(BaseResultConsumer):
         finally:
             self._waits.discard(wait)
 
+    # What waits without Celery's results ------------------------------------------------
+
+    def bulk(self, seconds: float) -> Bulk:
+        """Return a wait for jobs that are about to be sent; `seconds` are there to begin it."""
+        self._look_after_fork()
+        bulk = Bulk(self, self._oid)
+        if self._subscription is None and self._turn.acquire(blocking=False):
+            try:
+                self._hear(INTERVAL, monotonic() + seconds)
+            except (ResponseError, *self._connection_errors):
+                self._unsubscribe()  # the wait tries again, and reads the keys meanwhile
+            finally:
+                self._turn.release()
+        bulk.read_at = monotonic() + self._next_pause(bulk)
+        self._waits.add(bulk)
+        return bulk
+
+    def look(self, bulk: Bulk) -> None:
+        """Take in what is announced already."""
+        if self._subscription is None or not self._turn.acquire(blocking=False):
+            return
+        try:
+            self._hear(0, math.inf)
+        except (ResponseError, *self._connection_errors):
+            self._unsubscribe()
+        finally:
+            self._turn.release()
+
+    def wait(self, bulk: Bulk, until: float) -> bool:
+        """Wait until a job of a bulk has ended."""
+        while True:
+            bulk.woken.clear()
+            if bulk.ended:
+                return True
+            now = monotonic()
+            if now >= min(bulk.read_at, until):
+                self._read_bulk(bulk, until)
+                if bulk.ended or now >= until:
+                    return bool(bulk.ended)
+            bulk.deadline = until
+            self._pause(bulk)
+
+    def _read_bulk(self, bulk: Bulk, deadline: float) -> None:
+        for job_id, payload in self._read(bulk, deadline):
+            try:
+                metas = self.backend.metas(payload)
+            except Exception as error:  # noqa: BLE001 - it is what became of the job
+                metas = [_failure(job_id, error)]
+            for meta in metas:
+                self.on_state_change(meta)
+
+    def leave(self, bulk: Bulk) -> None:
+        """End a bulk's wait."""
+        self._waits.discard(bulk)
+
+    def give(self, result: Any, meta: Any) -> None:
+        """Give Celery's handle on a result what is known of its job."""
+        result._set_cache(self.backend.meta_from_decoded(meta))  # noqa: SLF001 - as Celery
+
+    def forget(self, job_ids: Sequence[str], seconds: float) -> None:
+        """Remove the results of jobs; raises redis-py's errors."""
+        keys = [self.backend.get_key_for_task(job_id) for job_id in job_ids]
+        self._link.delete(keys, seconds)
+
     # What a waiting thread does --------------------------------------------------------
 
     def _wait_for_pending(
@@ -150,8 +270,7 @@ class ResultConsumer(BaseResultConsumer):
             while True:
                 wait.woken.clear()
                 if wait.open and monotonic() >= min(wait.read_at, wait.deadline):
-                    for payload in self._read(wait, wait.deadline):
-                        self.on_state_change(self.backend.decode_result(payload))
+                    self._read_for(wait)
                 while on_message and wait.news:
                     on_message(wait.news.popleft())
                 yield wait.ended
@@ -167,15 +286,20 @@ class ResultConsumer(BaseResultConsumer):
         finally:
             self._leave(wait)
 
+    def _read_for(self, wait: Wait) -> None:
+        for _, payload in self._read(wait, wait.deadline):
+            for meta in self.backend.metas(payload):
+                self.on_state_change(meta)
+
     def _leave(self, wait: Wait) -> None:
         self._waits.discard(wait)
         for result in [each for results in [*wait.open.values()] for each in results]:
             if not any(result.on_ready.listeners):  # nobody is called back, either
                 self.backend._remove_pending_result(result)  # noqa: SLF001 - may be asked again
 
-    def _read(self, wait: Wait, deadline: float) -> list[Any]:
+    def _read(self, wait: Wait, deadline: float) -> list[tuple[str, Any]]:
         """Return what is stored of the jobs of a wait, and set when to read again."""
-        job_ids, found = [*wait.open], []
+        job_ids, found = [*wait.open], list[tuple[str, Any]]()
         try:
             found = self._stored(job_ids, deadline)
             wait.error = None
@@ -190,15 +314,18 @@ class ResultConsumer(BaseResultConsumer):
         return found
 
     def _next_pause(self, wait: Wait) -> float:
-        if self._subscription and not wait.error and self._sent.issuperset([*wait.open]):
+        is_told = self._subscription and not wait.error
+        if is_told and (isinstance(wait, Bulk) or self._sent.issuperset([*wait.open])):
             return INTERVAL
         pause, wait.pause = wait.pause, min(2 * wait.pause, SLOW)
         return pause
 
-    def _stored(self, job_ids: list[str], deadline: float) -> list[Any]:
+    def _stored(self, job_ids: list[str], deadline: float) -> list[tuple[str, Any]]:
+        """Return the ids of the jobs of which something is stored, and that."""
         keys = [self.backend.get_key_for_task(job_id) for job_id in job_ids]
         values = self._link.read(keys, deadline - monotonic()) if keys else []
-        return [value for value in values if value is not None]
+        found = zip(job_ids, values, strict=bool(keys))
+        return [(job_id, value) for job_id, value in found if value is not None]
 
     def _pause(self, wait: Wait) -> None:
         """Listen for all who wait, or be woken by the thread that does."""
@@ -250,10 +377,10 @@ class ResultConsumer(BaseResultConsumer):
     def _announced(self, notice: Any) -> None:
         job_id = self.backend.job_of(notice)
         if job_id is None:
-            self._pass_on([notice])
+            self._pass_on([("", notice)])
             return
         self._sent.discard(job_id)  # it will not be announced again to who asks later
-        if self._pending(job_id):
+        if job_id in self.bulks or self._pending(job_id):
             self._pass_on(self._stored([job_id], math.inf))
 
     def _read_others(self, deadline: float) -> None:
@@ -262,13 +389,14 @@ class ResultConsumer(BaseResultConsumer):
         self._others.open = {job_id: [] for job_id in pending - waited_for}
         self._pass_on(self._read(self._others, deadline))
 
-    def _pass_on(self, payloads: list[Any]) -> None:
-        for payload in payloads:
+    def _pass_on(self, payloads: list[tuple[str, Any]]) -> None:
+        for _, payload in payloads:
             try:
-                meta = self.backend.decode_result(payload)
+                metas = self.backend.metas(payload)
             except Exception:  # noqa: BLE001 - whoever waits for it reads it, and raises
                 self._read_all_now()
-            else:
+                continue
+            for meta in metas:
                 self.on_state_change(meta)
 
     def _read_all_now(self) -> None:
@@ -279,6 +407,11 @@ class ResultConsumer(BaseResultConsumer):
     def on_state_change(self, meta: Any, message: Any = None) -> None:
         """Give a job's state to its results and to all who wait for it."""
         job_id, fulfilled = meta["task_id"], []
+        bulk = self.bulks.get(job_id)
+        if bulk is not None:
+            self._sent.discard(job_id)
+            bulk.tell(job_id, meta)
+            return
         if meta["status"] in READY_STATES:
             # In this order: whoever begins to wait just now either is told or reads the key.
             self._sent.discard(job_id)
@@ -304,6 +437,10 @@ class ResultConsumer(BaseResultConsumer):
     def _look_after_fork(self) -> None:
         if self._process != os.getpid():
             self._reset()
+
+
+def _failure(job_id: str, error: Exception) -> dict[str, Any]:
+    return {"task_id": job_id, "status": FAILURE, "result": error}
 
 
 def jobs(result: Any) -> list[Any]:

@@ -1,0 +1,294 @@
+"""Many jobs of one task: in order, in bounded memory, and none that nobody waits for any more."""
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, islice
+from typing import Any
+
+import pytest
+from celery.states import REVOKED, SUCCESS
+from celery.utils import uuid
+
+from callers.client import Client
+from cluster.codec import pack
+from cluster.errors import JobTimeout, QueueFull, UnknownTask, Unreachable
+from local.server import ROOT
+from streams import waiting
+from streams.sender import Sender
+from tests.local.local import Local
+from tests.waiting import eventually
+
+ADD = "add.tasks.add"
+SLOW = "add.tasks.longtime_add"
+
+
+def redis(client: Client) -> Any:
+    """Return the plain client of a client's server."""
+    store: Any = client.app.backend
+    return store.client
+
+
+def results(client: Client) -> set[str]:
+    """Return the keys of all results and large values."""
+    found = redis(client).scan_iter("celery-task-meta-*"), redis(client).scan_iter("celery-blob-*")
+    return {key for keys in found for key in keys}
+
+
+# Values ----------------------------------------------------------------------------------
+
+
+def test_values_come_in_order(client: Client) -> None:
+    rows = [(i, i) for i in range(1200)]
+
+    assert [*client.imap(ADD, rows)] == [2 * i for i in range(1200)]
+
+
+def test_nothing_is_left_in_redis(client: Client) -> None:
+    before = results(client)
+    values = client.map(ADD, [(i, 2**600_000) for i in range(3)] + [(1, 1), ("one", 1)])
+
+    assert values[:4] == [2**600_000, 1 + 2**600_000, 2 + 2**600_000, 2]
+    eventually("the arguments are removed", lambda: results(client) <= before)
+
+
+def test_what_is_wrong_with_one_job_stands_in_its_place(client: Client) -> None:
+    rows: list[Any] = [(1, 1), ("one", 1), (object(), 1), 7, (1,), (2, 2), (3, 1j), (10**5000, 1)]
+    values = client.map(ADD, rows)
+
+    assert values[0::5] == [2, 4]
+    assert values[6:] == [3 + 1j, 10**5000 + 1]
+    texts = [f"{type(each).__name__}: {each}" for each in values[1:5]]
+    assert texts[0] == "TypeError: x must be a number, not 'one'"
+    assert "object is not JSON serializable" in texts[1]
+    assert texts[2] == "TypeError: task args must be a list or tuple"
+    assert texts[3].startswith("TypeError: add() missing")
+
+
+def test_a_job_that_is_late_stands_in_its_place(client: Client) -> None:
+    values = [*client.imap(SLOW, [(1, 1, 0), (2, 2, 3), (3, 3, 0)], timeout=1.5)]
+
+    assert [values[0], values[2]] == [2, 6]
+    assert isinstance(values[1], JobTimeout)
+    assert "still runs on add@" in str(values[1])
+
+
+def test_map_ends_at_its_deadline(client: Client) -> None:
+    values = client.map(SLOW, [(1, 1, 0), (2, 2, 3), (3, 3, 3)], timeout=1.5)
+
+    assert values[0] == 2
+    assert [type(each) for each in values[1:]] == [JobTimeout] * 2
+
+
+def test_arguments_are_taken_as_values_are_given(client: Client) -> None:
+    taken = count()
+    rows = ((next(taken), 0) for _ in count())
+    values = client.imap(ADD, rows, window=10)
+
+    assert [*islice(values, 35)] == [*range(35)]
+    assert 35 < next(taken) <= 35 + 10 + 1
+    values.close()  # type: ignore[attr-defined]
+
+
+def test_arguments_that_come_slowly_keep_no_job_waiting(client: Client) -> None:
+    began = threading.Event()
+
+    def rows() -> Iterator[tuple[int, int]]:
+        yield 1, 1
+        yield 2, 2
+        # What was taken before is submitted by now, and its worker has an answer.
+        eventually("a job ends", lambda: results(client) - before)
+        began.set()
+        yield 3, 3
+
+    before = results(client)
+
+    assert client.map(ADD, rows()) == [2, 4, 6]
+    assert began.is_set()
+
+
+def test_threads_map_at_once(client: Client) -> None:
+    def work(number: int) -> list[Any]:
+        return client.map(ADD, [(number, i) for i in range(100)])
+
+    with ThreadPoolExecutor(8) as pool:
+        found = [*pool.map(work, range(8))]
+
+    assert found == [[number + i for i in range(100)] for number in range(8)]
+
+
+# What is wrong with all -------------------------------------------------------------------
+
+
+def test_a_wrong_name_is_said_before_any_argument_is_taken(client: Client) -> None:
+    rows = iter([(1, 1)])
+    with pytest.raises(UnknownTask):
+        client.imap("add.tasks.ad", rows)
+    with pytest.raises(ValueError, match="window must be"):
+        client.imap(ADD, rows, window=0)
+    with pytest.raises(ValueError, match="timeout must be"):
+        client.imap(ADD, rows, timeout=0)
+
+    assert next(rows) == (1, 1)
+
+
+def test_a_full_queue_is_raised(server_only: Local) -> None:
+    with server_only.client() as client:
+        options = client.app.conf.broker_transport_options
+        client.app.conf.broker_transport_options = {**options, "queue_max_length": 100}
+        with pytest.raises(QueueFull, match="holds 100 messages"):
+            client.map(ADD, [(1, 1)] * 200)
+
+
+def test_a_broker_that_goes_away_is_raised(server_only: Local) -> None:
+    def rows() -> Iterator[tuple[int, int]]:
+        yield 1, 1
+        redis(client).shutdown(nosave=True)
+        yield 2, 2
+
+    with server_only.client() as client, pytest.raises(Unreachable, match="cannot reach"):
+        client.map(ADD, rows(), timeout=5)
+
+
+def test_lost_connections_lose_no_job(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish = Sender.publish
+
+    def publish_and_cut(self: Sender, key: str, most: int, messages: Any) -> None:
+        publish(self, key, most, messages)
+        for kind in ("pubsub", "normal"):  # workers' connections, too
+            redis(client).client_kill_filter(_type=kind, skipme=True)
+
+    monkeypatch.setattr(Sender, "publish", publish_and_cut)
+
+    assert client.map(ADD, [(i, i) for i in range(300)]) == [2 * i for i in range(300)]
+
+
+# Notices ----------------------------------------------------------------------------------
+
+
+def meta(job_id: str, value: Any) -> dict[str, Any]:
+    """Return what a worker stores of a job."""
+    return {
+        "status": SUCCESS,
+        "result": value,
+        "traceback": None,
+        "children": [],
+        "date_done": "2026-11-21T22:00:00+00:00",
+        "task_id": job_id,
+    }
+
+
+@pytest.mark.parametrize("value", [7, "x", 2**70, 1j, [float("inf")], 10**5000], ids=type)
+def test_one_notice_tells_of_several_jobs(server_only: Local, value: Any) -> None:
+    with server_only.client() as client:
+        store: Any = client.app.backend
+        bulk = store.result_consumer.bulk(1)
+        ids = [uuid() for _ in range(3)]
+        bulk.expect(ids)
+        others = [client.submit(ADD, 1, 1) for _ in range(2)]
+        store.add_pending_results(others)
+        told = [meta(each, value) for each in ids] + [meta(each.id, value) for each in others]
+        payload = store.encode(pack(told))
+        redis(client).publish(store.channel_of(client.app.thread_oid), payload)
+        with bulk:
+            assert bulk.wait(float("inf"))
+            found = {each["task_id"]: each["result"] for each in bulk.ended}
+
+        assert found == dict.fromkeys(ids, value)
+        # Nothing is stored: they know it by the notice.
+        assert [each.get(timeout=5) for each in others] == [value] * 2
+
+
+@pytest.mark.parametrize("notice", [b"[", b"[1]", b"[{}]", b"\xff", b"{}", b"[NaN", b"null"])
+def test_a_notice_that_cannot_be_read_ends_no_wait(server_only: Local, notice: bytes) -> None:
+    with server_only.client() as client:
+        store: Any = client.app.backend
+        with store.result_consumer.bulk(1) as bulk:
+            bulk.expect(["a-job"])
+            redis(client).set("celery-task-meta-a-job", store.encode(meta("a-job", 7)))
+            redis(client).publish(store.channel_of(client.app.thread_oid), notice)
+
+            assert bulk.wait(float("inf"))
+            assert bulk.ended[0]["result"] == 7
+
+
+def test_a_job_that_nobody_announces_is_found(server_only: Local) -> None:
+    with server_only.client() as client:
+        store: Any = client.app.backend
+        with store.result_consumer.bulk(1) as bulk:
+            bulk.expect(["a-job", "another"])
+            redis(client).set("celery-task-meta-a-job", store.encode(meta("a-job", 7)))
+            redis(client).set("celery-task-meta-another", "no result")
+
+            assert bulk.wait(float("inf"))
+            first, second = bulk.ended
+            assert first["result"] == 7
+            assert "cannot be read" in str(second["result"])
+
+
+# To stop ------------------------------------------------------------------------------------
+
+
+def test_what_has_not_begun_when_the_caller_stops_never_runs(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids: list[str] = []
+    expect = waiting.Bulk.expect
+
+    def note(self: waiting.Bulk, job_ids: Any) -> None:
+        ids.extend(job_ids)
+        expect(self, job_ids)
+
+    monkeypatch.setattr(waiting.Bulk, "expect", note)
+    values: Any = client.imap(SLOW, [(1, 1, 1)] * 13)
+    assert next(values) == 2
+    values.close()
+
+    assert_revoked(client, ids)
+
+
+def assert_revoked(client: Client, ids: list[str]) -> None:
+    """Assert that of thirteen jobs, of which four run at a time, no more than eight ran."""
+    jobs: list[Any] = [client.app.AsyncResult(each) for each in ids]
+    # The first one's result may be gone, for it was given.
+    eventually("all end", lambda: all(job.ready() for job in jobs[1:]))
+    states = [job.state for job in jobs]
+    assert len(states) == 13
+    assert states.count(REVOKED) >= 13 - 8, states
+
+
+STOPPED = f"""
+from callers.client import Client
+from streams import waiting
+client = Client()
+wait = waiting.Bulk.wait
+def tell(self, until):  # all are submitted
+    print(*self.open, flush=True)
+    return wait(self, until)
+waiting.Bulk.wait = tell
+client.map({SLOW!r}, [(1, 1, 1)] * 13)
+"""
+
+
+def test_ctrl_c_leaves_nothing_to_run(local: Local, client: Client) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED],
+        cwd=ROOT,
+        env=local.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout
+        assert child.stderr
+        ids = child.stdout.readline().split()
+        child.send_signal(signal.SIGINT)
+        error = child.stderr.read()
+
+    assert child.returncode == -signal.SIGINT
+    assert error.rstrip().endswith("KeyboardInterrupt")
+    assert error.count("Traceback") == 1
+    assert_revoked(client, ids)
