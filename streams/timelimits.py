@@ -61,7 +61,7 @@ class TimeLimits:
             return
         self._job = (job_id, began, None, hard)  # once a job
         logger.warning("Soft time limit (%ss) exceeded for job %s", soft, job_id)
-        raise SoftTimeLimitExceeded(soft)
+        raise SoftTimeLimitExceeded
 
     def _watch_hard_limit(self) -> None:
         """End the process where a job does not even end by an exception."""

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,37 +30,45 @@ Twins = Any
 
 
 @pytest.fixture
-def start(
-    url: str, store: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Callable[..., Any]]:
-    """Give what starts a worker of the program, and gives its module and the worker's process."""
+def program(url: str, store: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Twins]:
+    """The program's module."""
     monkeypatch.setenv("PLAIN_URL", url)
     sys.modules.pop("tests.streams.twins", None)
     from tests.streams import twins
 
-    @contextmanager
-    def start(*arguments: str, **variables: str) -> Iterator[tuple[Twins, int]]:
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        with run_worker(twins, tmp_path / "log", "prefork", *arguments) as process:
-            # No broadcast reaches a worker before it is up.
-            name = next((each for each in arguments if "@" in each), "celery@%h")
-            name = name.replace("%h", socket.gethostname())
-            control = twins.app.control
-            eventually("the worker is up", lambda: control.ping([name], timeout=0.3))
-            yield twins, process.pid
-        assert process.returncode == 0, (tmp_path / "log").read_text()
-
-    yield start
+    yield twins
     backend: Any = twins.app.backend
     backend.result_consumer.stop()
     backend.client.connection_pool.disconnect()
     twins.app.close()
 
 
+@pytest.fixture
+def start(
+    program: Twins, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., AbstractContextManager[tuple[Twins, int]]]:
+    """What starts a worker of the program, and gives its module and the worker's process."""
+
+    @contextmanager
+    def start(*arguments: str, **variables: str) -> Iterator[tuple[Twins, int]]:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with run_worker(program, tmp_path / "log", "prefork", *arguments) as process:
+            # No broadcast reaches a worker before it is up.
+            name = next((each for each in arguments if "@" in each), "celery@%h")
+            name = name.replace("%h", socket.gethostname())
+            control = program.app.control
+            eventually("the worker is up", lambda: control.ping([name], timeout=0.3))
+            yield program, process.pid
+        assert process.returncode == 0, (tmp_path / "log").read_text()
+
+    return start
+
+
 def signature(twins: Twins, kind: str, name: str, *args: Any, **options: Any) -> Any:
-    """Return a job of one of a pair."""
-    return twins.app.signature(f"{kind}.{name}", args, **options)
+    """Return a job of one of a pair, as of a caller that knows nothing of the task's limits."""
+    unlimited = {"time_limit": None, "soft_time_limit": None}
+    return twins.app.signature(f"{kind}.{name}", args, **options).set(**unlimited)
 
 
 def pair(twins: Twins, name: str, *args: Any, **options: Any) -> list[Any]:
@@ -234,6 +242,14 @@ def test_a_rejected_job_and_one_that_ends_its_process_become_dead_letters(
             leaves.get(timeout=30)
         # Others are where they were.
         assert process_of(twins, "inline") == worker
+
+
+def test_a_job_beyond_its_hard_limit_ends_its_worker(program: Twins, tmp_path: Path) -> None:
+    with run_worker(program, tmp_path / "log", "prefork") as worker:
+        signature(program, "inline", "hang").delay()
+        worker.wait(40)
+    assert worker.returncode == -signal.SIGKILL
+    assert "Hard time limit (1s) exceeded" in (tmp_path / "log").read_text()
 
 
 def test_a_job_that_came_before_is_not_run_again(start: Callable[..., Any], store: Any) -> None:

@@ -172,6 +172,13 @@ def slow() -> str:
     return "not stopped"
 
 
+@twins(time_limit=1)
+def hang() -> None:
+    """Take no notice of any limit."""
+    while True:
+        time.sleep(1)
+
+
 @twins(bind=True)
 def child(self: Any) -> Any:
     """Send a job, which becomes this one's child."""
