@@ -305,6 +305,8 @@ class Channel(redis.Channel):
         left_over = self._deliver_all(entries)
         self.hand_back(entry.tag for entry in left_over)
         self.qos.expect(())
+        if self.qos.ended and self.qos.can_consume() and not jobs.is_stopping():
+            self._brpop_start()  # now: who waits for a result need not wait for the event loop
         return True
 
     def _deliver_all(self, entries: list[Entry]) -> list[Entry]:

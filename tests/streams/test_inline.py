@@ -155,39 +155,30 @@ def test_a_task_knows_as_much_of_its_job(start: Callable[..., Any]) -> None:
         assert inline == stock
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"countdown": 0.01},
-        {"eta": datetime(2020, 1, 1, tzinfo=UTC)},
-        {"expires": 60},
-        {"time_limit": 30},
-        {"soft_time_limit": 30},
-        {"link": "echo"},
-        {"link_error": "echo"},
-        {"compression": "zlib"},
-    ],
-    ids=lambda options: next(iter(options)),
-)
-def test_what_is_not_covered_takes_celerys_way(
-    start: Callable[..., Any], options: dict[str, Any]
-) -> None:
-    with start() as (twins, worker):
-        options = {
-            key: signature(twins, "stock", value) if value == "echo" else value
-            for key, value in options.items()
-        }
-        assert process_of(twins, "inline", **options) != worker
+#: Options that make a job more than a plain one; where a job follows, which.
+MORE_THAN_PLAIN: list[dict[str, Any]] = [
+    {"countdown": 0.01},
+    {"eta": datetime(2020, 1, 1, tzinfo=UTC)},
+    {"expires": 60},
+    {"time_limit": 30},
+    {"soft_time_limit": 30},
+    {"link": "echo"},
+    {"link_error": "echo"},
+    {"compression": "zlib"},
+]
 
 
-@pytest.mark.parametrize("name", ["limited", "early"])
-def test_a_task_with_a_rate_limit_or_early_acknowledgement_takes_celerys_way(
-    start: Callable[..., Any], name: str
-) -> None:
+def test_what_is_not_covered_takes_celerys_way(start: Callable[..., Any]) -> None:
     with start() as (twins, worker):
-        inline, stock = pair(twins, name)
-        assert inline.get(timeout=20) != worker
-        assert stock.get(timeout=20) != worker
+        for more in MORE_THAN_PLAIN:
+            options = {
+                key: signature(twins, "stock", value) if value == "echo" else value
+                for key, value in more.items()
+            }
+            assert process_of(twins, "inline", **options) != worker, more
+        for name in ("limited", "early"):
+            for job in pair(twins, name):
+                assert job.get(timeout=20) != worker, name
 
 
 def test_chains_and_chords_run_to_their_ends(start: Callable[..., Any]) -> None:
