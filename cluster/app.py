@@ -100,7 +100,7 @@ class App(Celery[Any]):
                 result.ignored = more.get("ignore_result")
                 return result
         result = self._send_task(name, args, kwargs, countdown, eta, *rest, **more)
-        self.submission.learn(name, more)
+        self.submission.learn(name, more, kwargs)
         return result
 
     def _send_task(

@@ -26,6 +26,7 @@ from kombu.utils.json import dumps, loads, register_type
 
 from cluster import blobs, machine
 from cluster.errors import OutOfMemory, Unreadable
+from streams import plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,6 +126,11 @@ def pack(value: Any, put: Put | None = None) -> Any:
 
 def pack_whole(value: Any, put: Put) -> Any:
     """Return what `pack` does; a value whose JSON is long becomes one reference."""
+    if type(value) in {list, tuple, dict, str}:
+        encoded = plain.encode(value)
+        if encoded is not None:  # nothing in it has to be packed
+            is_long = len(encoded) > INLINE_JSON
+            return Packed("json", {"data": put(memoryview(encoded))}) if is_long else value
     packed = pack(value, put)
     if isinstance(packed, dict | list | tuple | str | bytes):
         text = dumps(packed)

@@ -15,6 +15,7 @@ from typing import Any
 
 from celery import _state, signals
 from celery.app.routes import MapRoute
+from celery.canvas import Signature
 from celery.utils.saferepr import saferepr
 from kombu.utils.json import dumps
 from redis.exceptions import RedisError, ResponseError
@@ -41,7 +42,7 @@ _PLAIN = frozenset(
     {
         *("task_id", "group_id", "group_index", "root_id", "parent_id", "reply_to"),
         *("priority", "ignore_result", "retry", "retry_policy", "add_to_parent", "task_type"),
-        *("time_limit", "soft_time_limit", "result_cls"),
+        *("time_limit", "soft_time_limit", "result_cls", "route_name"),
     }
 )
 #: Those that a template is made for, and what they may be.
@@ -51,6 +52,8 @@ _SIMPLE = frozenset({NoneType, bool, int, float, str})
 _SIGNALS = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
 _NUMBERS = frozenset({int, float, bool, NoneType})
 _celery: Any = _state
+#: Celery's tasks that call another one many times.
+_CALLERS = frozenset({"celery.map", "celery.starmap"})
 _MapRoute: Any = MapRoute  # the stubs leave its table out
 
 #: Messages by the template that tells where they go.
@@ -80,18 +83,22 @@ class Submission:
 
     # What may be sent so -----------------------------------------------------------------
 
-    def learn(self, name: str, options: Mapping[str, Any]) -> None:
+    def learn(self, name: str, options: Mapping[str, Any], kwargs: Any = None) -> None:
         """Find out what the messages of a task are like, from a broker that answers."""
         options = self._with_its_own(name, options)
-        known = _key(name, options)
+        known = _key(name, options, kwargs)
         if known and self._may_send(options) and known not in self._templates:
             with suppress(OSError, *broker.AWAY):  # away by now: the next time
-                self._templates[known] = self._learned(name, options)
+                self._templates[known] = self._learned(name, options, kwargs)
 
-    def _learned(self, name: str, options: Mapping[str, Any]) -> Template | None:
+    def _learned(self, name: str, options: Mapping[str, Any], kwargs: Any) -> Template | None:
         app, conf = self._app, self._app.conf
         routes: Any = app.amqp.router.routes
-        route = routes[0].map.get(name) if routes and isinstance(routes[0], _MapRoute) else None
+        route = (
+            routes[0].map.get(_runs(name, kwargs))
+            if routes and isinstance(routes[0], _MapRoute)
+            else None
+        )
         if not isinstance(route, Mapping) or route.keys() != {"queue"}:
             return None
         if conf.task_send_sent_event or conf.task_always_eager:
@@ -104,15 +111,17 @@ class Submission:
             channel: Any = producer.channel
             if not isinstance(channel, Channel):
                 return None
-            queue = app.amqp.router.route({}, name)["queue"]
+            queue = app.amqp.router.route({}, name, (), kwargs)["queue"]
             if self._sender is None:
                 self._sender = Sender(channel._connparams())  # noqa: SLF001 - kombu's
             return Template.of(app, channel, name, queue, **more)
 
-    def template(self, name: str, options: Mapping[str, Any]) -> Template | None:
+    def template(
+        self, name: str, options: Mapping[str, Any], kwargs: Any = None
+    ) -> Template | None:
         """Return the template of a task's plain jobs, None where none can be sent now."""
         options = self._with_its_own(name, options)
-        known = _key(name, options)
+        known = _key(name, options, kwargs)
         return self._templates.get(known) if known and self._may_send(options) else None
 
     def _with_its_own(self, name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -155,7 +164,7 @@ class Submission:
 
         `is_awaited`: somebody waits for it already. Raises QueueFull.
         """
-        template = self.template(name, options)
+        template = self.template(name, options, kwargs)
         if template is None or self._sender is None:
             return False
         job = self.job(args, kwargs, options)
@@ -182,7 +191,7 @@ class Submission:
             return None
         args = tuple(args or ())
         text = plain.encode(args)
-        named = plain.encode(kwargs) if kwargs else b"{}"
+        named = plain.encode(_without_signature(kwargs)) if kwargs else b"{}"
         if text is None or named is None or len(text) + len(named) > INLINE_JSON:
             return None
         job_id, index = _text(options["task_id"]), options.get("group_index")
@@ -207,6 +216,11 @@ class Submission:
             text = repr(values)
             if len(text) < most:
                 return f'"{text}"'
+        # It walks to the end of what it does not show.
+        if isinstance(values, dict):
+            values = {key: _beginning(each, most) for key, each in values.items()}
+        else:
+            values = tuple(_beginning(each, most) for each in values)
         return _text(saferepr(values, most, maxlevels=self._max_levels))
 
     # Many at once ------------------------------------------------------------------------
@@ -260,10 +274,30 @@ class Submission:
                     raise refusal(error) from None
 
 
-def _key(name: str, options: Mapping[str, Any]) -> tuple[Any, ...] | None:
+def _runs(name: str, kwargs: Any) -> Any:
+    """Return the task that decides where a job goes: the one that map and chunks call."""
+    if name in _CALLERS and isinstance(kwargs, dict) and isinstance(kwargs.get("task"), Signature):
+        return kwargs["task"]["task"]
+    return name
+
+
+def _without_signature(kwargs: dict[str, Any]) -> dict[str, Any]:
+    task = kwargs.get("task")
+    return {**kwargs, "task": dict(task)} if type(task) is Signature else kwargs
+
+
+def _beginning(value: Any, most: int) -> Any:
+    """Return of a list what is shown by so many characters, three of an item, and some more."""
+    return value[: most // 3 + 2] if type(value) is list else value
+
+
+def _key(name: str, options: Mapping[str, Any], kwargs: Any) -> tuple[Any, ...] | None:
     values = [options.get(each) for each in _KEY]
     # With their types: True, which is no priority, is equal to 1.
-    return (name, *values, *map(type, values)) if _SIMPLE.issuperset(map(type, values)) else None
+    runs = _runs(name, kwargs)
+    if not _SIMPLE.issuperset(map(type, values)) or options.get("route_name") not in {None, runs}:
+        return None
+    return (name, runs, *values, *map(type, values))
 
 
 def _text(value: Any) -> str:

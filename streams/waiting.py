@@ -239,7 +239,7 @@ class ResultConsumer(BaseResultConsumer):
 
     def give(self, result: Any, meta: Any) -> None:
         """Give Celery's handle on a result what is known of its job."""
-        result._set_cache(self.backend.meta_from_decoded(meta))  # noqa: SLF001 - as Celery
+        result._set_cache(meta)  # noqa: SLF001 - as Celery
 
     def forget(self, job_ids: Sequence[str], seconds: float) -> None:
         """Remove the results of jobs; raises redis-py's errors."""
@@ -405,7 +405,7 @@ class ResultConsumer(BaseResultConsumer):
             wait.woken.set()
 
     def on_state_change(self, meta: Any, message: Any = None) -> None:
-        """Give a job's state to its results and to all who wait for it."""
+        """Give a job's state, as `metas` has it, to its results and to all who wait for it."""
         job_id, fulfilled = meta["task_id"], []
         bulk = self.bulks.get(job_id)
         if bulk is not None:
@@ -420,7 +420,7 @@ class ResultConsumer(BaseResultConsumer):
             with self._setting:  # so that one thread alone calls back
                 for result in results:
                     if result._cache is None:  # noqa: SLF001 - as Celery's _maybe_set_cache
-                        result._set_cache(self.backend.meta_from_decoded(meta))  # noqa: SLF001
+                        result._set_cache(meta)  # noqa: SLF001
                         fulfilled.append(result)
         try:
             for result in fulfilled:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from celery import group, signals
+from celery import chunks, group, signals, xmap, xstarmap
 from kombu.utils.json import loads
 
 from callers.client import Client
@@ -145,6 +145,35 @@ def test_messages_are_those_of_celery(caller: Client, plainly: list[int]) -> Non
 
     assert len(plain) == len(jobs)
     for one, other in zip(plain, expected, strict=True):
+        assert repr(without_tag(one)) == repr(without_tag(other))
+
+
+def test_messages_of_chunks_are_those_of_celery(caller: Client, plainly: list[int]) -> None:
+    rows = [(i, i / 7) for i in range(900)]
+    jobs = [
+        chunks(caller.signature(ADD), rows, 400, app=caller.app),
+        xmap(caller.signature("add.tasks.tsum"), [[1, 2], [3]], app=caller.app),
+        xstarmap(caller.signature(ADD), [(1, "x" * 3000), ("'", None)], app=caller.app),
+    ]
+    for job in jobs:  # teaches what the messages are like
+        job.apply_async()
+    messages(caller)
+    plainly.clear()
+    for job in jobs:
+        job.apply_async()
+    plain = messages(caller)
+    assert plainly == [3, 1, 1]
+    caller.app.submission.send = lambda *_: False  # type: ignore[method-assign]
+    for job in jobs:
+        job.apply_async()
+    expected = messages(caller)
+
+    assert len(plain) == len(expected) == 5
+    for one, other in zip(plain, expected, strict=True):
+        for each in (one, other):
+            for name in ("id", "root_id", "group"):
+                each["headers"][name] = None
+            each["properties"]["correlation_id"] = None
         assert repr(without_tag(one)) == repr(without_tag(other))
 
 
