@@ -75,7 +75,8 @@ class OwnServer:
         }
 
     def _for_peers(self) -> Mapping[str, str]:
-        url = f"redis://:{self._secret}@127.0.0.1:{self._port}/0"
+        # A database of their own: Celery's remote control would reach both kinds of workers.
+        url = f"redis://:{self._secret}@127.0.0.1:{self._port}/1"
         return {protocol.URL: url, "RQ_REDIS_URL": url}  # rq's command has a name of its own
 
     def reset(self) -> None:

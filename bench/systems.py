@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from bench.peers.protocol import VARIANT
 from cluster.errors import ClusterError
 
 #: Worker processes of each system.
@@ -91,7 +92,7 @@ def _taskiq(broker: str, guarantee: str) -> System:
         ("taskiq", "taskiq-redis", "redis", "uvloop"),
         f"{WORKERS} processes on uvloop, results looked for each ms; in bulk 50 `kiq` at a time",
         guarantee,
-        (("BENCH_VARIANT", broker),),
+        ((VARIANT, broker),),
     )
 
 

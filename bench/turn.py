@@ -64,7 +64,7 @@ def take(system: System, server: Server, sizes: Sizes, load: Load) -> Sample:
     with ExitStack() as stack:
         workers = stack.enter_context(started(system, server))
         client = stack.enter_context(Conversation(system, server.variables(system), server.folder))
-        _prepare(client, workers)
+        prepare(client, workers)
         with load.watched(lambda: _own_seconds(workers, client, server)):
             return _measure(system, server, sizes, workers, client)
 
@@ -86,7 +86,7 @@ def started(system: System, server: Server) -> Iterator[list[Session]]:
             worker.stop()
 
 
-def _prepare(client: Conversation, workers: list[Session]) -> None:
+def prepare(client: Conversation, workers: list[Session]) -> None:
     """Wait until every worker has done a job; raises ClusterError if one has ended instead."""
     try:
         client.ask("ready", workers=WORKERS if workers else 1)

@@ -16,6 +16,8 @@ from typing import Any
 
 #: The variable with the server's address, its password included.
 URL = "BENCH_REDIS_URL"
+#: The variable with which of taskiq's brokers is meant.
+VARIANT = "BENCH_VARIANT"
 #: Seconds that any one result may take.
 TIMEOUT = 120
 #: Jobs that the load's client submits before it fetches them.

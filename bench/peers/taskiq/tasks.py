@@ -5,11 +5,11 @@ import time
 
 from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend, RedisStreamBroker
 
-from bench.peers.protocol import MOMENT, URL
+from bench.peers.protocol import MOMENT, URL, VARIANT
 
 _url = os.environ[URL]
 _brokers = {"list": ListQueueBroker, "stream": RedisStreamBroker}
-broker = _brokers[os.environ["BENCH_VARIANT"]](_url).with_result_backend(
+broker = _brokers[os.environ[VARIANT]](_url).with_result_backend(
     RedisAsyncResultBackend(_url, result_ex_time=3600)
 )
 
