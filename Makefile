@@ -149,9 +149,7 @@ bench_guard: $(RUN) ## Compare shortly with stock Celery, and fail if this clust
 	@$(VENV)/bin/python -m bench.guard $(ARGS)
 
 bench_docker: ## Measure the compose stack from within its network: a published port would distort it
-	ADD_REPLICAS=2 ADD_CONCURRENCY=1 LOG_LEVEL=WARNING docker compose up --build --detach --wait redis add
-	docker compose run --build --rm --volume ./bench:/app/bench:ro --volume ./local:/app/local:ro \
-		--volume /tmp call-add python -m bench.peers --running $(ARGS)
+	@deploy/docker_bench $(ARGS)
 
 bench_data: $(RUN) ## Measure how fast large results move; ARGS='--running --repeats 20' are its options
 	@$(VENV)/bin/python -m bench.data $(ARGS)

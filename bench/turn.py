@@ -63,10 +63,14 @@ def take(system: System, server: Server, sizes: Sizes, load: Load) -> Sample:
     server.reset()
     with ExitStack() as stack:
         workers = stack.enter_context(started(system, server))
-        client = stack.enter_context(Conversation(system, server.variables(system), server.folder))
+        env = server.variables(system)
+        client = stack.enter_context(Conversation(system, env, server.folder))
+        other = stack.enter_context(Conversation(system, env, server.folder, "load"))
         prepare(client, workers)
-        with load.watched(lambda: _own_seconds(workers, client, server)):
-            return _measure(system, server, sizes, workers, client)
+        other.ask("bulk", count=WARM_UP)
+        if workers:  # else what they use would be another program's
+            stack.enter_context(load.watched(lambda: _own_seconds(workers, client, other, server)))
+        return _measure(system, server, sizes, workers, client, other)
 
 
 @contextmanager
@@ -99,7 +103,12 @@ def prepare(client: Conversation, workers: list[Session]) -> None:
 
 
 def _measure(
-    system: System, server: Server, sizes: Sizes, workers: list[Session], client: Conversation
+    system: System,
+    server: Server,
+    sizes: Sizes,
+    workers: list[Session],
+    client: Conversation,
+    other: Conversation,
 ) -> Sample:
     idle, kind = memory(_pids(workers))
     with _cpu(workers, client, server, sizes.jobs) as cpu_each:
@@ -108,9 +117,8 @@ def _measure(
     with _cpu(workers, client, server, sizes.jobs) as cpu_bulk:
         bulk = client.ask("bulk", count=sizes.jobs)
     trips = client.ask("trips", count=sizes.trips)["ms"]
-    loaded, load = _half_loaded(
-        system, server, client, HALF * sizes.jobs / each["total"], sizes.trips
-    )
+    rate = HALF * sizes.jobs / each["total"]
+    loaded, load = _half_loaded(client, other, rate, sizes.trips)
     return Sample(
         system.name,
         submit=sizes.jobs / each["submit"],
@@ -129,14 +137,12 @@ def _measure(
 
 
 def _half_loaded(
-    system: System, server: Server, client: Conversation, rate: float, trips: int
+    client: Conversation, other: Conversation, rate: float, trips: int
 ) -> tuple[list[float], float]:
     """Return the times of single jobs while another client submits, and how many it did."""
-    with Conversation(system, server.variables(system), server.folder, "load") as other:
-        other.ask("bulk", count=WARM_UP)
-        other.tell("load", rate=rate)
-        times: list[float] = client.ask("trips", count=trips)["ms"]
-        load = other.ask("stop")
+    other.tell("load", rate=rate)
+    times: list[float] = client.ask("trips", count=trips)["ms"]
+    load = other.ask("stop")
     return times, load["jobs"] / load["seconds"]
 
 
@@ -163,8 +169,11 @@ def _cpu_now(workers: list[Session], client: Conversation, server: Server) -> Cp
     return Cpu(cpu_seconds(_pids(workers)), cpu_seconds(client.pids), server.cpu_seconds())
 
 
-def _own_seconds(workers: list[Session], client: Conversation, server: Server) -> float:
-    return process_time() + sum(_cpu_now(workers, client, server))
+def _own_seconds(
+    workers: list[Session], client: Conversation, other: Conversation, server: Server
+) -> float:
+    measured = sum(_cpu_now(workers, client, server))
+    return process_time() + measured + cpu_seconds(other.pids)
 
 
 def _pids(workers: list[Session]) -> list[int]:

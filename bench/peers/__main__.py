@@ -104,7 +104,7 @@ def peers(
             if depth and isinstance(server, OwnServer)
             else None
         )
-    _show(done, curved, quick=quick)
+    _show(done, curved, running=running, quick=quick)
     if file:
         write(done.figures, file)
         write_json(done.as_json(), samples_file(file))
@@ -163,7 +163,7 @@ def _samples(
         bars.refresh()
 
 
-def _show(done: Run, curved: Curve | None, *, quick: bool) -> None:
+def _show(done: Run, curved: Curve | None, *, running: bool, quick: bool) -> None:
     console = Console(width=160)
     console.print(comparison.table(done.rows))
     if curved:
@@ -173,6 +173,8 @@ def _show(done: Run, curved: Curve | None, *, quick: bool) -> None:
     last = "--quick: these figures mean nothing" if quick else missed(done.figures)
     left_out = [system.name for system in SYSTEMS if system.name not in done.versions]
     notes = [f"left out: {', '.join(left_out)}"] if left_out else []
+    if running:
+        notes.append("CPU and memory are the caller's alone: the workers are not seen from here")
     for line in (*notes, done.note, last):
         console.print(line, highlight=False, soft_wrap=True)
 
