@@ -60,6 +60,8 @@ def page(run: Run, curve: Curve | None) -> str:
                 "",
                 f"Written by `make bench ARGS=--report`, {run.start}: {run.rounds} round(s).",
                 f"{run.note[0].upper()}{run.note[1:]}.",
+                *(f"{name} failed, and is left out: {why}." for name, why in run.failed.items()),
+                *(f"{name} failed, and is left out: {why}." for name, why in run.failed.items()),
                 "",
                 *_section("The figures", _figures(run.figures)),
                 *_section("Jobs a second", [_image("throughput"), "", *_throughput(run.rows)]),

@@ -34,6 +34,7 @@ class Run:
         machine: Mapping[str, str],
         versions: Mapping[str, Mapping[str, str]],
         others: float | None,
+        failed: Mapping[str, str],
     ) -> None:
         self.start = start
         self.samples = samples
@@ -44,6 +45,8 @@ class Run:
         self.machine = machine
         self.versions = versions
         self.others = others
+        #: Peers that are left out, because something of theirs failed, and what.
+        self.failed = failed
 
     @cached_property
     def rows(self) -> list[Row]:

@@ -90,7 +90,8 @@ def _taskiq(broker: str, guarantee: str) -> System:
             ),
         ),
         ("taskiq", "taskiq-redis", "redis", "uvloop"),
-        f"{WORKERS} processes on uvloop, results looked for each ms; in bulk 50 `kiq` at a time",
+        f"{WORKERS} processes on uvloop; results looked for each ms, many each 20 ms; in bulk 50 "
+        "`kiq` at a time",
         guarantee,
         ((VARIANT, broker),),
     )
@@ -190,7 +191,8 @@ SYSTEMS = (
         "arq",
         (("arq", "bench.peers.arq.tasks.WorkerSettings"),) * WORKERS,
         ("arq", "redis", "hiredis"),
-        f"{WORKERS} workers, max_jobs 10, queue and results looked at each ms; in bulk 50 "
+        f"{WORKERS} workers, max_jobs 10, poll_delay 5 ms; results looked for each ms, many each "
+        "20 ms; in bulk 50 "
         "`enqueue_job` at a time",
         "At least once: a job stays queued until it has ended, and runs again when its key in "
         "progress expires (timeout + 10 s).",

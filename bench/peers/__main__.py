@@ -124,10 +124,11 @@ def _measure(
         environments.make(system)
     load = Load()
     start = now()
-    samples = list(_samples(systems, server, sizes, rounds, load))
+    failed: dict[str, str] = {}
+    samples = list(_samples(systems, server, sizes, rounds, load, failed))
     return Run(
         start=start,
-        samples=samples,
+        samples=[sample for sample in samples if sample.system not in failed],
         sizes=sizes,
         rounds=rounds,
         appendfsync=appendfsync,
@@ -135,12 +136,22 @@ def _measure(
         machine=machine(),
         versions={system.name: packages(system, server) for system in systems},
         others=load.share,
+        failed=failed,
     )
 
 
 def _samples(
-    systems: tuple[System, ...], server: Server, sizes: Sizes, rounds: int, load: Load
+    systems: tuple[System, ...],
+    server: Server,
+    sizes: Sizes,
+    rounds: int,
+    load: Load,
+    failed: dict[str, str],
 ) -> Iterator[Sample]:
+    """Yield a sample for each turn; a peer that fails is noted, and has no more of them.
+
+    Raises ClusterError if this cluster fails.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     terminal = Console(stderr=True)
     # Drawn between the turns alone: a thread of its own would be part of what is measured.
@@ -152,15 +163,24 @@ def _samples(
         auto_refresh=False,
     ) as bars:
         bar = bars.add_task("", total=rounds * len(systems))
-        for number in range(rounds):
-            # Each round begins with another system: none always comes after the same.
-            first = number % len(systems)
-            for system in (*systems[first:], *systems[:first]):
-                bars.update(bar, description=f"round {number + 1}: {system.title}")
-                bars.refresh()
-                yield turn.take(system, server, sizes, load)
-                bars.advance(bar)
-        bars.refresh()
+        for number, system in _turns(systems, rounds):
+            bars.update(bar, description=f"round {number + 1}: {system.title}", refresh=True)
+            if system.name not in failed:
+                try:
+                    yield turn.take(system, server, sizes, load)
+                except ClusterError as error:
+                    if system.is_ours:
+                        raise
+                    failed[system.name] = " ".join(str(error).split())
+            bars.update(bar, advance=1, refresh=True)
+
+
+def _turns(systems: tuple[System, ...], rounds: int) -> Iterator[tuple[int, System]]:
+    """Yield each round's systems; each begins with another: none always comes after the same."""
+    for number in range(rounds):
+        first = number % len(systems)
+        for system in (*systems[first:], *systems[:first]):
+            yield number, system
 
 
 def _show(done: Run, curved: Curve | None, *, running: bool, quick: bool) -> None:
@@ -173,6 +193,7 @@ def _show(done: Run, curved: Curve | None, *, running: bool, quick: bool) -> Non
     last = "--quick: these figures mean nothing" if quick else missed(done.figures)
     left_out = [system.name for system in SYSTEMS if system.name not in done.versions]
     notes = [f"left out: {', '.join(left_out)}"] if left_out else []
+    notes += [f"{name} failed, and is left out: {why}" for name, why in done.failed.items()]
     if running:
         notes.append("CPU and memory are the caller's alone: the workers are not seen from here")
     for line in (*notes, done.note, last):

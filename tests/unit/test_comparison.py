@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
+from bench import turn
 from bench.chart import LABELS, VALUES, WIDTH, Group, bars
 from bench.comparison import figures, rows
 from bench.curve import Curve, depths
+from bench.load import Load
+from bench.peers.__main__ import _samples
 from bench.peers.protocol import check
 from bench.report import page, write_report
 from bench.run import Run, machine
-from bench.systems import NAMES, SYSTEMS, named
+from bench.systems import NAMES, SYSTEMS, System, named
 from bench.turn import Cpu, Sample, Sizes
 from cluster.errors import ClusterError
 from tests.repo.repo import ROOT, imports
@@ -53,7 +56,7 @@ SAMPLES = [
 ]
 
 
-def run(samples: list[Sample], others: float | None = 0.02) -> Run:
+def run(samples: list[Sample], others: float | None = 0.02, **failed: str) -> Run:
     systems = {each.system for each in samples}
     return Run(
         start="2026-11-21 12:00 UTC",
@@ -65,6 +68,7 @@ def run(samples: list[Sample], others: float | None = 0.02) -> Run:
         machine=machine(),
         versions={system: {"python": "3.11.9"} for system in systems},
         others=others,
+        failed=failed,
     )
 
 
@@ -149,6 +153,42 @@ def test_the_page_says_what_was_measured_and_on_what(tmp_path: Path) -> None:
 )
 def test_a_page_from_a_busy_machine_says_so(others: float | None, words: str) -> None:
     assert words in page(run(SAMPLES, others), None)
+
+
+def test_a_page_says_which_peer_is_left_out_and_why() -> None:
+    text = page(run(SAMPLES, rq="rq's client: a sum is wrong or missing"), None)
+
+    assert "rq failed, and is left out: rq's client: a sum is wrong or missing." in text
+
+
+def test_a_peer_that_fails_has_no_sample_and_no_more_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+
+    def take(system: System, *_: Any) -> Sample:
+        taken.append(system.name)
+        if system.name == "huey":
+            raise ClusterError("huey's client ended")
+        return sample(system.name, 1000)
+
+    monkeypatch.setattr(turn, "take", take)
+    failed: dict[str, str] = {}
+    server: Any = None
+    systems = named("ours,huey,rq")
+    done = list(_samples(systems, server, Sizes(1, 1, 0, 0), 2, Load(), failed))
+
+    assert taken == ["ours", "huey", "rq", "rq", "ours"]
+    assert [each.system for each in done] == ["ours", "rq", "rq", "ours"]
+    assert failed == {"huey": "huey's client ended"}
+
+
+def test_a_failure_of_this_cluster_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def take(*_: Any) -> Sample:
+        raise ClusterError("a sum is wrong")
+
+    monkeypatch.setattr(turn, "take", take)
+    server: Any = None
+    with pytest.raises(ClusterError, match="a sum is wrong"):
+        list(_samples(named("ours"), server, Sizes(1, 1, 0, 0), 1, Load(), {}))
 
 
 def test_a_bar_is_as_long_as_its_value_is_large() -> None:
