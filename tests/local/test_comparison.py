@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from local.server import ROOT
+from tests.local.local import Local
 
 
 def python(*argv: str) -> "subprocess.CompletedProcess[str]":
@@ -38,6 +39,15 @@ def test_this_cluster_alone_is_measured(tmp_path: Path) -> None:
         assert sample[name] > 0, name
     for words in ("left out: celery-prefork", "other programs", "these figures mean nothing"):
         assert words in done.stdout
+
+
+def test_a_cluster_that_runs_is_measured_as_it_is(local: Local) -> None:
+    done = local.command("bench.peers", "--running", "--quick")
+
+    assert (done.stderr, done.returncode) == ("", 0)
+    for words in ("│ ours ", "adds by chunks", "the workers are not seen from here"):
+        assert words in done.stdout
+    assert "is not known" in done.stdout  # its own workers are others
 
 
 @pytest.mark.parametrize(
