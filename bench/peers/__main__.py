@@ -23,6 +23,8 @@ from bench.turn import Sample, Sizes
 from callers.command import run
 from cluster.errors import ClusterError
 
+#: Single jobs are timed for so many of the others, but no fewer than these.
+JOBS_A_TRIP, LEAST_TRIPS = 10, 50
 FULL = Sizes(jobs=5000, trips=500, adds=1_000_000, chunk=1000)
 QUICK = Sizes(jobs=30, trips=10, adds=1000, chunk=100)
 ROUNDS = 5
@@ -35,7 +37,7 @@ ROUNDS = 5
     type=click.IntRange(min=10),
     default=FULL.jobs,
     show_default=True,
-    help="How many jobs each way, a round.",
+    help="How many jobs each way, a round; of single ones, a tenth.",
 )
 @click.option(
     "--adds",
@@ -96,7 +98,8 @@ def peers(
         raise click.UsageError(f"cannot write {str(file)!r}: {error}") from None
     except ClusterError as error:
         raise click.UsageError(str(error)) from None
-    sizes = QUICK if quick else FULL._replace(jobs=jobs, adds=adds)
+    trips = max(LEAST_TRIPS, jobs // JOBS_A_TRIP)
+    sizes = QUICK if quick else FULL._replace(jobs=jobs, trips=trips, adds=adds)
     with RunningCluster() if running else OwnServer(appendfsync) as server:
         done = _measure(systems, server, sizes, 1 if quick else rounds, appendfsync)
         curved = (
