@@ -120,7 +120,8 @@ replay: $(RUN) ## Run dead letters again under their ids: ID=add:1700000000000-0
 
 # Development -------------------------------------------------------------------
 
-.PHONY: install test test_files test_docker test_faults lint bench_data
+.PHONY: install test test_files test_docker test_faults lint \
+	bench bench_curve bench_guard bench_docker bench_data
 install: $(DEV) ## Install everything into .venv
 
 test: $(DEV) ## Run all tests; those of the compose stack need a Docker engine
@@ -137,6 +138,18 @@ test_faults: $(DEV) ## Break everything under a load of 2,000 jobs; ARGS='--stoc
 
 lint: $(DEV) ## Check code, types, Dockerfiles, shell, YAML and the compose file
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/lint
+
+bench: $(RUN) ## Compare with Celery, dramatiq, huey, taskiq, rq, saq and arq; ARGS='--only ours,celery-solo' are its options
+	@$(VENV)/bin/python -m bench.peers $(ARGS)
+
+bench_curve: $(RUN) ## Measure the cluster with 1 to 8 workers, and with 10^3 to 10^6 jobs queued; ARGS='--depth 100000'
+	@$(VENV)/bin/python -m bench.curve $(ARGS)
+
+bench_guard: $(RUN) ## Compare shortly with stock Celery, and fail if this cluster became slow beside it
+	@$(VENV)/bin/python -m bench.guard $(ARGS)
+
+bench_docker: ## Measure the compose stack from within its network: a published port would distort it
+	@deploy/docker_bench $(ARGS)
 
 bench_data: $(RUN) ## Measure how fast large results move; ARGS='--running --repeats 20' are its options
 	@$(VENV)/bin/python -m bench.data $(ARGS)

@@ -5,6 +5,7 @@ import math
 import os
 import statistics
 from collections.abc import Iterable, Sequence
+from enum import Enum, auto
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -46,6 +47,17 @@ class Measured(NamedTuple):
         return f"{value}\n{brief(self.least)} … {brief(self.greatest)}"
 
 
+class Goal(Enum):
+    """What a bound asks for, and so which way the ratio is taken."""
+
+    #: Ours over the yardstick is within the bound: what something costs.
+    AT_MOST = auto()
+    #: Ours over the yardstick reaches the bound: what is done in a second.
+    TIMES_AS_MUCH = auto()
+    #: The yardstick over ours reaches the bound: time, of which less is better.
+    TIMES_LESS = auto()
+
+
 class Figure(NamedTuple):
     """What was measured of the cluster, beside what it is compared with, in the same unit."""
 
@@ -54,16 +66,26 @@ class Figure(NamedTuple):
     ours: Measured
     yardstick: Measured
     bound: float
+    goal: Goal = Goal.AT_MOST
 
     @property
     def ratio(self) -> float:
-        """How many times the yardstick's value ours is."""
+        """How many times the other's value one is: as the goal says."""
+        if self.goal is Goal.TIMES_LESS:
+            return self.yardstick.value / self.ours.value
         return self.ours.value / self.yardstick.value
 
     @property
     def met(self) -> bool:
-        """Whether the ratio is within its bound."""
-        return self.ratio <= self.bound
+        """Whether the ratio is on the right side of its bound."""
+        if self.goal is Goal.AT_MOST:
+            return self.ratio <= self.bound
+        return self.ratio >= self.bound
+
+    @property
+    def asked(self) -> str:
+        """The bound with its side."""
+        return f"{'≤' if self.goal is Goal.AT_MOST else '≥'} {self.bound:g}"
 
     def as_json(self) -> dict[str, Any]:
         """Return what is written of a figure; the values are medians, or percentiles."""
@@ -101,14 +123,14 @@ def table(figures: Iterable[Figure]) -> Table:
             figure.ours.shown(figure.unit),
             figure.yardstick.shown(figure.unit),
             f"{figure.ratio:.2f}",
-            f"{figure.bound:g}",
+            figure.asked,
             "yes" if figure.met else "no",
         )
     return shown
 
 
 def missed(figures: Iterable[Figure]) -> str:
-    """Return a sentence that names the figures beyond their bounds."""
+    """Return a sentence that names the figures on the wrong side of their bounds."""
     names = [figure.name for figure in figures if not figure.met]
     return f"bounds missed: {'; '.join(names)}" if names else "all bounds are met"
 
@@ -125,10 +147,15 @@ def check_writable(file: Path) -> None:
 
 def write(figures: Iterable[Figure], file: Path) -> None:
     """Write figures as a JSON list, as a whole or not at all."""
+    write_json([figure.as_json() for figure in figures], file)
+
+
+def write_json(value: object, file: Path) -> None:
+    """Write a value as JSON, as a whole or not at all."""
     target = file.resolve()
     part = _part(target)
     try:
-        part.write_text(json.dumps([figure.as_json() for figure in figures], indent=2) + "\n")
+        part.write_text(json.dumps(value, indent=2) + "\n")
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ fast: a ratio of 0.3 was seen so, of work that on the idle machine has one of 1.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter, process_time
@@ -21,29 +21,36 @@ _BUSY = (1, 2, 3, 6, 7, 8)
 
 
 class Load:
-    """What other programs used of the cores while this process did the yardsticks' work."""
+    """What other programs used of the cores while something was measured."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.others = 0.0
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Watch the machine while this process works."""
+    def watched(self, own_seconds: Callable[[], float] = process_time) -> Iterator[None]:
+        """Watch the machine while this process works, or whatever `own_seconds` counts."""
         if not _STAT.exists():
             yield
             return
-        start, own, busy = perf_counter(), process_time(), _busy()
+        start, own, busy = perf_counter(), own_seconds(), _busy()
         yield
         self.seconds += perf_counter() - start
-        self.others += _busy() - busy - (process_time() - own)
+        self.others += _busy() - busy - (own_seconds() - own)
 
-    def notes(self) -> list[str]:
-        """Return what is to be said of the machine."""
+    @property
+    def share(self) -> float | None:
+        """The part of the cores that others used, None if nobody watched for long enough."""
         if self.seconds < LEAST_SECONDS:
+            return None
+        return max(0.0, self.others / self.seconds / (os.cpu_count() or 1))
+
+    def notes(self, when: str = "while the yardsticks ran") -> list[str]:
+        """Return what is to be said of the machine."""
+        share = self.share
+        if share is None:
             return ["what other programs took of the machine is not known"]
-        share = max(0.0, self.others / self.seconds / (os.cpu_count() or 1))
-        note = f"other programs took {share:.0%} of the cores while the yardsticks ran"
+        note = f"other programs took {share:.0%} of the cores {when}"
         if share > MOST:
             note += ": the machine was busy, and THESE FIGURES DO NOT HOLD, met or missed"
         return [note]

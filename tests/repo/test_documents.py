@@ -33,6 +33,7 @@ INTERFACE = {
     "test",
     "test_docker",
     "lint",
+    "bench",
 }
 
 

@@ -1,5 +1,7 @@
 """What a measurement says of a machine that was busy, and of figures that cannot be."""
 
+from pathlib import Path
+
 import pytest
 
 from bench.figures import Figure, Measured
@@ -35,3 +37,23 @@ def test_less_time_than_the_work_alone_cannot_be(ours: float, allowance: float, 
     figure = Figure("some work", "ms", Measured.exactly(ours), Measured.exactly(1.0), 1.35)
 
     assert len(impossible([work], [figure])) == notes
+
+
+def test_the_share_is_none_where_nobody_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    seen = Load()
+
+    assert seen.share is None
+    seen.seconds, seen.others = 10.0, 5.0
+    assert seen.share == pytest.approx(0.25)
+    assert seen.notes("meanwhile")[0].startswith("other programs took 25% of the cores meanwhile")
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the machine's load is Linux's")
+def test_what_counts_as_ours_is_not_the_others() -> None:
+    seen = Load()
+    counted = iter([0.0, 1e6])
+    with seen.watched(lambda: next(counted)):
+        pass
+
+    assert seen.others < -9e5

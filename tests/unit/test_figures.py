@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench.figures import Figure, Measured, check_writable, missed, percentile, table, write
+from bench.figures import Figure, Goal, Measured, check_writable, missed, percentile, table, write
 from bench.values import WrongValue, check
 
 KEYS = {"name", "unit", "ours", "yardstick", "ratio", "bound", "met"}
@@ -33,6 +33,24 @@ def test_a_bound_is_met_up_to_its_ratio(ours: float, ratio: float, met: bool) ->
     assert figure(ours).met is met
 
 
+@pytest.mark.parametrize(
+    ("goal", "ours", "ratio", "met"),
+    [
+        (Goal.TIMES_AS_MUCH, 3.0, 1.5, True),
+        (Goal.TIMES_AS_MUCH, 2.98, 1.49, False),
+        (Goal.TIMES_LESS, 1.0, 2.0, True),
+        (Goal.TIMES_LESS, 4.0, 0.5, False),
+    ],
+)
+def test_a_bound_may_be_one_to_reach(goal: Goal, ours: float, ratio: float, met: bool) -> None:
+    reached = figure(ours)._replace(goal=goal)
+
+    assert reached.ratio == pytest.approx(ratio)
+    assert reached.met is met
+    assert reached.asked == "≥ 1.5"
+    assert figure(ours).asked == "≤ 1.5"
+
+
 def test_several_measurements_give_their_median_and_how_far_they_spread() -> None:
     assert Measured.median([3.0, 9.0, 1.0]) == (3.0, 1.0, 9.0)
 
@@ -54,6 +72,7 @@ def test_the_table_shows_values_spreads_and_what_is_missed() -> None:
 
     for words in ("good", "0.5 … 1.2", "2.00", "yes", "some work", "no"):
         assert words in shown
+    assert "≤ 1.5" in shown
     assert missed([good, figure(4.0)]) == "bounds missed: some work"
     assert missed([good]) == "all bounds are met"
 

@@ -1,0 +1,138 @@
+"""`python -m bench.curve`: what this cluster does with more workers, and with longer queues.
+
+A longer queue must not be a slower one: the rate at which workers empty it is to be flat.
+"""
+
+from collections.abc import Iterator
+from time import perf_counter, sleep
+from typing import NamedTuple
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from bench.conversation import Conversation
+from bench.figures import Measured, brief
+from bench.peers.protocol import TIMEOUT
+from bench.servers import OwnServer
+from bench.systems import OURS, System
+from bench.turn import WARM_UP, started
+from callers.command import run
+from cluster.errors import ClusterError
+
+WORKERS = (1, 2, 4, 8)
+LEAST_DEPTH = 1000
+DEPTH = 1_000_000
+ROUNDS = 3
+JOBS = 5000
+#: Which part of the results begins and ends the clock: starting workers is left out so, and the
+#: last jobs, when not every worker has one.
+FIRST, LAST = 0.05, 0.95
+#: Seconds between two looks at how many results there are, and without a new one until that is
+#: an error.
+PAUSE = 0.01
+
+
+class Curve(NamedTuple):
+    """Jobs a second, by the number of workers and by how many jobs wait; a sample a round."""
+
+    workers: dict[str, list[float]]
+    depth: dict[str, list[float]]
+
+
+def measure(server: OwnServer, rounds: int, jobs: int, most: int) -> Curve:
+    """Return the curve of this cluster: up to `most` jobs in the queue."""
+    workers: dict[str, list[float]] = {str(count): [] for count in WORKERS}
+    depth: dict[str, list[float]] = {str(count): [] for count in depths(most)}
+    for _ in range(rounds):
+        for count in WORKERS:
+            workers[str(count)].append(_with_workers(server, count, jobs))
+        for count in depths(most):
+            depth[str(count)].append(_drained(server, count))
+    return Curve(workers, depth)
+
+
+def depths(most: int) -> Iterator[int]:
+    """Yield 1000 and its tenfolds, up to the most."""
+    count = LEAST_DEPTH
+    while count <= most:
+        yield count
+        count *= 10
+
+
+def _with_workers(server: OwnServer, count: int, jobs: int) -> float:
+    """Return the jobs a second, end to end and in bulk, of so many workers."""
+    server.reset()
+    system = _with(count)
+    with (
+        started(system, server),
+        Conversation(system, server.variables(system), server.folder) as client,
+    ):
+        client.ask("ready", workers=count)
+        client.ask("bulk", count=WARM_UP * count)
+        return jobs / float(client.ask("bulk", count=jobs)["total"])
+
+
+def _drained(server: OwnServer, count: int) -> float:
+    """Return the jobs a second that two workers do of a queue that was there before them.
+
+    Counted by the results in Redis: the client has ended, and takes nothing of the machine.
+    """
+    server.reset()
+    system = OURS._replace(variables=(("QUEUE_MAX_LENGTH", str(2 * DEPTH)),))
+    with Conversation(system, server.variables(system), server.folder) as client:
+        ids = client.ask("queue", count=count)["ids"]
+    before = server.keys()
+    with started(system, server):
+        begin = _when(server, before + FIRST * count)
+        end = _when(server, before + LAST * count)
+        _when(server, before + count)
+        with Conversation(system, server.variables(system), server.folder) as client:
+            client.ask("fetch", ids=ids)
+    return (LAST - FIRST) * count / (end - begin)
+
+
+def _when(server: OwnServer, keys: float) -> float:
+    """Wait until there are so many keys, and return when; ClusterError if none comes for long."""
+    latest = perf_counter()
+    most = 0
+    while True:
+        count = server.keys()
+        if count >= keys:
+            return perf_counter()
+        if count > most:
+            most, latest = count, perf_counter()
+        if perf_counter() > latest + TIMEOUT:
+            raise ClusterError(f"no result came for {TIMEOUT} s: {most} of {keys:g}")
+        sleep(PAUSE)
+
+
+def _with(count: int) -> System:
+    return OURS._replace(workers=OURS.workers[:1] * count)
+
+
+def table(curve: Curve) -> Table:
+    """Return a curve as a table: medians, least and greatest."""
+    shown = Table("", "jobs/s", "least … greatest")
+    for what, samples in (("worker(s)", curve.workers), ("jobs in the queue", curve.depth)):
+        for count, rates in samples.items():
+            rate = Measured.median(rates)
+            spread = f"{brief(rate.least)} … {brief(rate.greatest)}"
+            shown.add_row(f"{int(count):,} {what}", brief(rate.value), spread)
+    return shown
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(min=1), default=ROUNDS, show_default=True)
+@click.option("--jobs", type=click.IntRange(min=10), default=JOBS, show_default=True)
+@click.option("--depth", type=click.IntRange(min=LEAST_DEPTH), default=DEPTH, show_default=True)
+@click.option("--appendfsync", type=click.Choice(("always", "everysec", "no")), default="always")
+def curve(rounds: int, jobs: int, depth: int, appendfsync: str) -> None:
+    """Measure this cluster with 1 to 8 workers, and with 1000 jobs to DEPTH in the queue."""
+    with OwnServer(appendfsync) as server:
+        measured = measure(server, rounds, jobs, depth)
+    Console().print(table(measured))
+
+
+if __name__ == "__main__":
+    run(curve)

@@ -1,0 +1,50 @@
+"""The peers' environments: one each, because they want different versions of the same packages."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from bench.systems import System
+from cluster.errors import ClusterError
+from local.server import ROOT
+
+FOLDER = ROOT / ".venv-bench"
+
+
+def programs(system: System) -> Path:
+    """Return the folder of a system's programs."""
+    if system.needs_environment:
+        return FOLDER / system.folder / "bin"
+    return Path(sys.executable).parent
+
+
+def argv(system: System, line: tuple[str, ...]) -> list[str]:
+    """Return a command line with its program's whole path."""
+    return [str(programs(system) / line[0]), *line[1:]]
+
+
+def make(system: System) -> None:
+    """Make a system's environment, or bring it up to its requirements; nothing if it is.
+
+    Raises ClusterError if the packages cannot be installed.
+    """
+    if not system.needs_environment:
+        return
+    requirements = ROOT / "bench" / "peers" / system.folder / "requirements.txt"
+    made = FOLDER / system.folder / "requirements.txt"
+    if made.exists() and made.read_text() == requirements.read_text():
+        return
+    click.echo(f"installing {system.folder} into {made.parent.relative_to(ROOT)}", err=True)
+    python = programs(system) / "python"
+    try:
+        subprocess.run([sys.executable, "-m", "venv", made.parent], check=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        install = [*pip, "--requirement", str(requirements)]
+        subprocess.run(install, check=True, capture_output=True)
+    except subprocess.CalledProcessError as error:
+        why = (error.stderr or b"").decode(errors="replace").strip().split("\n")[-1]
+        raise ClusterError(f"cannot install {system.folder}: {why}") from None
+    # Last: an environment without it is made again.
+    made.write_text(requirements.read_text())

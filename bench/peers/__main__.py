@@ -1,0 +1,207 @@
+"""`python -m bench.peers`: this cluster and the task queues that one could take instead, in turns.
+
+All of them use one Redis server, with the same persistence, and as many worker processes. Every
+result is fetched and checked.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench import comparison, curve, environments, turn
+from bench.curve import Curve
+from bench.figures import check_writable, missed, table, write, write_json
+from bench.load import Load
+from bench.report import write_report
+from bench.run import Run, machine, now, packages
+from bench.servers import OwnServer, RunningCluster, Server
+from bench.systems import NAMES, OURS, SYSTEMS, System, named
+from bench.turn import Sample, Sizes
+from callers.command import run
+from cluster.errors import ClusterError
+
+#: Single jobs are timed for so many of the others, but no fewer than these.
+JOBS_A_TRIP, LEAST_TRIPS = 10, 50
+FULL = Sizes(jobs=5000, trips=500, adds=1_000_000, chunk=1000)
+QUICK = Sizes(jobs=30, trips=10, adds=1000, chunk=100)
+ROUNDS = 5
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(min=1), default=ROUNDS, show_default=True)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=10),
+    default=FULL.jobs,
+    show_default=True,
+    help="How many jobs each way, a round; of single ones, a tenth.",
+)
+@click.option(
+    "--adds",
+    type=click.IntRange(min=0),
+    default=FULL.adds,
+    show_default=True,
+    help="How many sums by chunks, a round.",
+)
+@click.option("--only", default=",".join(NAMES), help=f"Some of {', '.join(NAMES)}.")
+@click.option(
+    "--appendfsync",
+    type=click.Choice(("always", "everysec", "no")),
+    default="always",
+    show_default=True,
+    help="What Redis has on its disk before it answers, the same for all.",
+)
+@click.option(
+    "--json",
+    "file",
+    type=click.Path(path_type=Path),
+    help="Write the figures to this file, and the samples beside it: NAME.samples.json.",
+)
+@click.option("--report", is_flag=True, help="Write docs/performance.md and its plots.")
+@click.option(
+    "--depth",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Measure the curve, too (bench.curve): with up to so many jobs in the queue.",
+)
+@click.option(
+    "--running",
+    is_flag=True,
+    help="Measure the cluster that runs, on Docker for instance, and no peer.",
+)
+@click.option("--quick", is_flag=True, help="Few jobs, one round: to try it, no more.")
+def peers(
+    rounds: int,
+    jobs: int,
+    adds: int,
+    only: str,
+    appendfsync: str,
+    file: Path | None,
+    report: bool,
+    depth: int,
+    running: bool,
+    quick: bool,
+) -> None:
+    """Compare this cluster with its peers, in turns, on one machine and one Redis.
+
+    A bound that is missed is said, and is no error.
+    """
+    try:
+        systems = (OURS,) if running else named(only)
+        for target in (file, file and samples_file(file)):
+            if target:
+                check_writable(target)
+    except OSError as error:
+        raise click.UsageError(f"cannot write {str(file)!r}: {error}") from None
+    except ClusterError as error:
+        raise click.UsageError(str(error)) from None
+    trips = max(LEAST_TRIPS, jobs // JOBS_A_TRIP)
+    sizes = QUICK if quick else FULL._replace(jobs=jobs, trips=trips, adds=adds)
+    with RunningCluster() if running else OwnServer(appendfsync) as server:
+        done = _measure(systems, server, sizes, 1 if quick else rounds, appendfsync)
+        curved = (
+            curve.measure(server, rounds, sizes.jobs, depth)
+            if depth and isinstance(server, OwnServer)
+            else None
+        )
+    _show(done, curved, running=running, quick=quick)
+    if file:
+        write(done.figures, file)
+        write_json(done.as_json(), samples_file(file))
+    if report:
+        write_report(done, curved)
+
+
+def samples_file(file: Path) -> Path:
+    """Return where the samples go that belong to a file of figures."""
+    return file.with_suffix(".samples.json")
+
+
+def _measure(
+    systems: tuple[System, ...], server: Server, sizes: Sizes, rounds: int, appendfsync: str
+) -> Run:
+    for system in systems:
+        environments.make(system)
+    load = Load()
+    start = now()
+    failed: dict[str, str] = {}
+    samples = list(_samples(systems, server, sizes, rounds, load, failed))
+    return Run(
+        start=start,
+        samples=[sample for sample in samples if sample.system not in failed],
+        sizes=sizes,
+        rounds=rounds,
+        appendfsync=appendfsync,
+        server=server.version,
+        machine=machine(),
+        versions={system.name: packages(system, server) for system in systems},
+        others=load.share,
+        failed=failed,
+    )
+
+
+def _samples(
+    systems: tuple[System, ...],
+    server: Server,
+    sizes: Sizes,
+    rounds: int,
+    load: Load,
+    failed: dict[str, str],
+) -> Iterator[Sample]:
+    """Yield a sample for each turn; a peer that fails is noted, and has no more of them.
+
+    Raises ClusterError if this cluster fails.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    terminal = Console(stderr=True)
+    # Drawn between the turns alone: a thread of its own would be part of what is measured.
+    with Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=terminal,
+        disable=not terminal.is_terminal,
+        auto_refresh=False,
+    ) as bars:
+        bar = bars.add_task("", total=rounds * len(systems))
+        for number, system in _turns(systems, rounds):
+            bars.update(bar, description=f"round {number + 1}: {system.title}", refresh=True)
+            if system.name not in failed:
+                try:
+                    yield turn.take(system, server, sizes, load)
+                except ClusterError as error:
+                    if system.is_ours:
+                        raise
+                    failed[system.name] = " ".join(str(error).split())
+            bars.update(bar, advance=1, refresh=True)
+
+
+def _turns(systems: tuple[System, ...], rounds: int) -> Iterator[tuple[int, System]]:
+    """Yield each round's systems; each begins with another: none always comes after the same."""
+    for number in range(rounds):
+        first = number % len(systems)
+        for system in (*systems[first:], *systems[:first]):
+            yield number, system
+
+
+def _show(done: Run, curved: Curve | None, *, running: bool, quick: bool) -> None:
+    console = Console(width=160)
+    console.print(comparison.table(done.rows))
+    if curved:
+        console.print(curve.table(curved))
+    if done.figures:
+        console.print(table(done.figures))
+    last = "--quick: these figures mean nothing" if quick else missed(done.figures)
+    left_out = [system.name for system in SYSTEMS if system.name not in done.versions]
+    notes = [f"left out: {', '.join(left_out)}"] if left_out else []
+    notes += [f"{name} failed, and is left out: {why}" for name, why in done.failed.items()]
+    if running:
+        notes.append("CPU and memory are the caller's alone: the workers are not seen from here")
+    for line in (*notes, done.note, last):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    run(peers)

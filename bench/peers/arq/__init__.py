@@ -1,0 +1,1 @@
+"""A peer of the comparison, in an environment of its own: its tasks and its client."""

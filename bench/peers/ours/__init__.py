@@ -1,0 +1,1 @@
+"""This cluster as one of the systems that are compared: its client."""

@@ -1,0 +1,17 @@
+"""rq's tasks: plain functions."""
+
+import os
+import time
+
+from bench.peers.protocol import MOMENT
+
+
+def add(x: int, y: int) -> int:
+    """Return x + y."""
+    return x + y
+
+
+def who() -> int:
+    """Return who does this, after a moment."""
+    time.sleep(MOMENT)
+    return os.getpid()

@@ -1,0 +1,106 @@
+"""What groups of processes take: CPU seconds and memory, from /proc (proc_pid_stat(5))."""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, sleep
+
+from cluster.errors import ClusterError
+
+#: Seconds that processes have to end before they are killed.
+STOP_TIMEOUT = 20.0
+#: Seconds between two looks whether they have.
+PAUSE = 0.02
+#: Of the fields after the program's name: the session, then user and system time, in ticks, of
+#: the process itself and of its children that have ended.
+_STATE, _SESSION, _TIMES = 0, 3, slice(11, 15)
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Session:
+    """A program in a session of its own, with all that it starts; its output is kept in a file."""
+
+    def __init__(
+        self, name: str, argv: Sequence[str], env: Mapping[str, str], folder: Path, cwd: Path
+    ) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        with self.log.open("ab") as log:
+            self._popen = subprocess.Popen(
+                argv, env=env, cwd=cwd, stdout=log, stderr=log, start_new_session=True
+            )
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that are left of it."""
+        return list(session(self._popen.pid))
+
+    def check(self) -> None:
+        """Raise ClusterError if the program has ended, with its last words."""
+        if self._popen.poll() is not None:
+            raise ClusterError(f"{self.name} ended: {last_words(self.log)}")
+
+    def stop(self) -> None:
+        """End it in order, and by force what is left; return when all of it is gone."""
+        self._popen.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._popen.wait(STOP_TIMEOUT)
+        deadline = monotonic() + STOP_TIMEOUT
+        # Again and again: what is killed may just have started something.
+        while monotonic() < deadline and (left := self.pids):
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._popen.poll()
+            sleep(PAUSE)
+        self._popen.wait(STOP_TIMEOUT)
+
+
+def session(leader: int) -> Iterator[int]:
+    """Yield the processes of a session that have not ended."""
+    for entry in Path("/proc").iterdir():
+        fields = _stat(entry.name) if entry.name.isdigit() else []
+        if fields and int(fields[_SESSION]) == leader and fields[_STATE] != "Z":
+            yield int(entry.name)
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Return what processes have used, and their children that have ended."""
+    return sum(
+        sum(map(int, fields[_TIMES])) / _TICKS for pid in pids if (fields := _stat(str(pid)))
+    )
+
+
+def memory(pids: Iterable[int]) -> tuple[float, str]:
+    """Return the MB that processes use together, and how that is counted: PSS, else RSS.
+
+    PSS counts what processes share once, a part to each.
+    """
+    pids = list(pids)
+    try:
+        return sum(_kilobytes(pid, "smaps_rollup", "Pss") for pid in pids) * 1024 / 1e6, "PSS"
+    except OSError:
+        return sum(_kilobytes(pid, "status", "VmRSS") for pid in pids) * 1024 / 1e6, "RSS"
+
+
+def last_words(log: Path) -> str:
+    """Return the last line of a program's output."""
+    lines = log.read_text(errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def _kilobytes(pid: int, file: str, field: str) -> int:
+    text = Path(f"/proc/{pid}/{file}").read_text()
+    found = re.search(rf"^{field}:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def _stat(pid: str) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []

@@ -1,0 +1,270 @@
+"""docs/performance.md and its plots, as a run of the comparison writes them."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from bench.chart import Group, bars, short
+from bench.comparison import Row
+from bench.curve import Curve
+from bench.figures import Figure, Measured
+from bench.run import Run
+from local.server import ROOT
+
+FOLDER = ROOT / "docs"
+NAME = "performance"
+
+_HOW = """\
+All systems use one Redis server, with the append-only file on and `appendfsync {fsync}`, and \
+{workers} worker processes that run jobs; the job is a sum of two integers, and every result is \
+stored, fetched by the caller and checked.
+They take turns: a system's workers are started on an empty server, and stopped before the next \
+system's are, because some poll, and would disturb the others. \
+{rounds} round(s), each beginning with another system.
+The clock starts when every worker has done a job, and connections are made.
+
+- **Submit**: {jobs} jobs, one call after the other; **in bulk**: by the library's own way for \
+many, where it has one. For this cluster that is a group: `map` submits and fetches in one.
+- **End to end**: from the first submit until the last result is at the caller, {jobs} jobs.
+- **Round trip**: {trips} single jobs, one after the other. **Half loaded**: while a second client \
+process submits and fetches, at half the rate that the system reached end to end, one by one.
+- **CPU**: of all processes of the workers, of the caller and of the server, from /proc, while \
+jobs were done end to end in bulk.
+- **Memory**: {memory}, of all processes of the workers, by the number of workers, before they had \
+anything to do but warming up.
+- **chunks**: {adds:,} sums of one caller, {chunk} to a job, over the jobs a second of `map`.
+
+Values are medians of the rounds, with the least and the greatest of one; a p99 is that of all \
+rounds together.
+"""
+
+_CURVE = """\
+This cluster alone. More workers: jobs a second end to end, in bulk; no more than the machine has \
+cores for can help. Longer queues: jobs that were there before the two workers started, and the \
+rate at which their results appeared in Redis; it is to be flat.
+"""
+
+
+def write_report(run: Run, curve: Curve | None, folder: Path = FOLDER) -> None:
+    """Write the page and its plots."""
+    for name, plot in _plots(run, curve).items():
+        (folder / f"{NAME}-{name}.svg").write_text(plot)
+    (folder / f"{NAME}.md").write_text(page(run, curve))
+
+
+def page(run: Run, curve: Curve | None) -> str:
+    """Return the page: figures, systems, promises, how it was measured and on what."""
+    return (
+        "\n".join(
+            [
+                "# Performance",
+                "",
+                f"Written by `make bench ARGS=--report`, {run.start}: {run.rounds} round(s).",
+                f"{run.note[0].upper()}{run.note[1:]}.",
+                *(f"{name} failed, and is left out: {why}." for name, why in run.failed.items()),
+                *(f"{name} failed, and is left out: {why}." for name, why in run.failed.items()),
+                "",
+                *_section("The figures", _figures(run.figures)),
+                *_section("Jobs a second", [_image("throughput"), "", *_throughput(run.rows)]),
+                *_section("Round trips", [_image("latency"), "", *_trips(run.rows)]),
+                *_section("What it takes", _costs(run.rows)),
+                *(_section("More workers, longer queues", _curve(curve)) if curve else ()),
+                *_section("What becomes of a job whose worker dies", _promises(run.rows)),
+                *_section("How it was measured", _how(run)),
+                *_section("How each was tuned", _tuned(run)),
+                *_section("The machine", _machine(run)),
+            ]
+        ).rstrip()
+        + "\n"
+    )
+
+
+def _section(title: str, lines: Iterable[str]) -> list[str]:
+    return [f"## {title}", "", *lines, ""]
+
+
+def _image(name: str) -> str:
+    return f"![{name}]({NAME}-{name}.svg)"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    numbers = "|".join(["---", *["---:"] * (len(head) - 1)])
+    return [f"| {' | '.join(head)} |", f"|{numbers}|", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _text_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [line.replace("---:", "---") for line in _table(head, rows)]
+
+
+def _figures(figures: Sequence[Figure]) -> Iterator[str]:
+    yield "Each is a ratio within this one run."
+    yield ""
+    yield from _table(
+        ("", "ours", "beside", "ratio", "bound", "met"),
+        [
+            (
+                figure.name,
+                _with_unit(figure.ours, figure.unit),
+                _with_unit(figure.yardstick, figure.unit),
+                f"**{figure.ratio:.2f}**",
+                figure.asked,
+                "yes" if figure.met else "**no**",
+            )
+            for figure in figures
+        ],
+    )
+
+
+def _throughput(rows: Sequence[Row]) -> list[str]:
+    return _table(
+        ("", "submit/s", "in bulk/s", "end to end/s", "end to end in bulk/s"),
+        [
+            (
+                row.system.title,
+                *map(_spread, (row.submit, row.submit_bulk, row.each, row.bulk)),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _trips(rows: Sequence[Row]) -> list[str]:
+    return _table(
+        (
+            "ms",
+            "p50, idle",
+            "p99, idle",
+            "p50, half loaded",
+            "p99, half loaded",
+            "the load, jobs/s",
+        ),
+        [
+            (
+                row.system.title,
+                *map(_spread, (row.trip, row.trip_p99, row.loaded, row.loaded_p99, row.load)),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _costs(rows: Sequence[Row]) -> list[str]:
+    return _table(
+        ("CPU ms a job", "workers", "caller", "server", "memory of an idle worker, MB"),
+        [
+            (
+                row.system.title,
+                *map(_spread, (row.worker_cpu, row.caller_cpu, row.server_cpu, row.memory)),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _curve(curve: Curve) -> list[str]:
+    return [
+        _CURVE,
+        _image("workers"),
+        "",
+        _image("depth"),
+        "",
+        *_table(("workers", "jobs/s"), _rates(curve.workers)),
+        "",
+        *_table(("jobs in the queue", "jobs/s"), _rates(curve.depth)),
+    ]
+
+
+def _rates(samples: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, str]]:
+    for count, rates in samples.items():
+        yield f"{int(count):,}", _spread(Measured.median(rates))
+
+
+def _promises(rows: Sequence[Row]) -> list[str]:
+    lines = _text_table(
+        ("", "as its documentation or its source says"),
+        [(row.system.title, row.system.guarantee) for row in rows],
+    )
+    return [*lines, "", "Ours was measured; the peers' words were not put to the test here."]
+
+
+def _how(run: Run) -> list[str]:
+    kinds = {sample.memory_kind for sample in run.samples}
+    text = _HOW.format(
+        fsync=run.appendfsync,
+        workers=2,
+        rounds=run.rounds,
+        jobs=run.sizes.jobs,
+        trips=run.sizes.trips,
+        memory=" or ".join(sorted(kinds)),
+        adds=run.sizes.adds,
+        chunk=run.sizes.chunk,
+    )
+    return text.rstrip().split("\n")
+
+
+def _tuned(run: Run) -> list[str]:
+    return _text_table(
+        ("", "tuned", "versions"),
+        [
+            (
+                row.system.title,
+                row.system.tuned,
+                ", ".join(f"{n} {v}" for n, v in run.versions[row.system.name].items()),
+            )
+            for row in run.rows
+        ],
+    )
+
+
+def _machine(run: Run) -> Iterator[str]:
+    yield from (f"- {name}: {value}" for name, value in run.machine.items())
+    yield f"- server: {run.server}"
+
+
+def _spread(measured: Measured) -> str:
+    value = short(measured.value)
+    if measured.least == measured.greatest:
+        return value
+    return f"{value} ({short(measured.least)} … {short(measured.greatest)})"
+
+
+def _with_unit(measured: Measured, unit: str) -> str:
+    return f"{short(measured.value)} {unit}"
+
+
+def _plots(run: Run, curve: Curve | None) -> dict[str, str]:
+    plots = {
+        "throughput": bars(
+            "End to end, results fetched",
+            "jobs/s",
+            ("one by one", "in bulk"),
+            [
+                Group(row.system.title, (row.each.value, row.bulk.value), row.system.is_ours)
+                for row in run.rows
+            ],
+        ),
+        "latency": bars(
+            "Round trip of a single job, p50",
+            "ms",
+            ("idle", "half loaded"),
+            [
+                Group(row.system.title, (row.trip.value, row.loaded.value), row.system.is_ours)
+                for row in run.rows
+            ],
+        ),
+    }
+    if curve:
+        plots["workers"] = _one_series("By the number of workers", curve.workers)
+        plots["depth"] = _one_series("By the jobs in the queue", curve.depth)
+    return plots
+
+
+def _one_series(title: str, samples: Mapping[str, Sequence[float]]) -> str:
+    return bars(
+        title,
+        "jobs/s",
+        ("jobs/s",),
+        [
+            Group(f"{int(count):,}", (Measured.median(rates).value,))
+            for count, rates in samples.items()
+        ],
+    )

@@ -1,0 +1,117 @@
+"""A run of the comparison as a whole: its samples, and what they were taken on."""
+
+import os
+import platform
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench import comparison, turn
+from bench.comparison import Row
+from bench.conversation import Conversation
+from bench.figures import Figure
+from bench.load import MOST
+from bench.servers import Server
+from bench.systems import System
+from bench.turn import Sample, Sizes
+
+
+class Run:
+    """Samples, and the machine, the versions and the settings that they belong to."""
+
+    def __init__(
+        self,
+        *,
+        start: str,
+        samples: list[Sample],
+        sizes: Sizes,
+        rounds: int,
+        appendfsync: str,
+        server: str,
+        machine: Mapping[str, str],
+        versions: Mapping[str, Mapping[str, str]],
+        others: float | None,
+        failed: Mapping[str, str],
+    ) -> None:
+        self.start = start
+        self.samples = samples
+        self.sizes = sizes
+        self.rounds = rounds
+        self.appendfsync = appendfsync
+        self.server = server
+        self.machine = machine
+        self.versions = versions
+        self.others = others
+        #: Peers that are left out, because something of theirs failed, and what.
+        self.failed = failed
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """A row a system."""
+        return comparison.rows(self.samples)
+
+    @cached_property
+    def figures(self) -> list[Figure]:
+        """The figures with their bounds."""
+        return comparison.figures(self.rows)
+
+    @property
+    def note(self) -> str:
+        """What is to be said of the machine's other load."""
+        if self.others is None:
+            return "what other programs took of the machine is not known"
+        note = f"other programs took {self.others:.0%} of the cores while it was measured"
+        if self.others > MOST:
+            note += ": the machine was busy, and the figures do not hold, met or missed"
+        return note
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it, to be written."""
+        known = {name: value for name, value in vars(self).items() if name not in _DERIVED}
+        return {
+            **known,
+            "sizes": self.sizes._asdict(),
+            "samples": [turn.as_json(sample) for sample in self.samples],
+        }
+
+    @classmethod
+    def from_json(cls, written: dict[str, Any]) -> "Run":
+        """Return a run that was written."""
+        sizes = Sizes(**written["sizes"])
+        samples = [turn.from_json(sample) for sample in written["samples"]]
+        return cls(**{**written, "sizes": sizes, "samples": samples})
+
+
+_DERIVED = ("rows", "figures")
+
+
+def now() -> str:
+    """Return the time, in UTC, to the minute."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def machine() -> dict[str, str]:
+    """Return what the machine is: processor, cores, memory, system."""
+    return {
+        "processor": _found(r"^model name\s*:\s*(.+)$", "/proc/cpuinfo") or platform.machine(),
+        "cores": str(os.cpu_count()),
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB",
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def packages(system: System, server: Server) -> dict[str, str]:
+    """Return the versions that a system has in its environment."""
+    with Conversation(system, server.variables(system), server.folder, "versions") as client:
+        return client.ask("versions", names=system.packages)
+
+
+def _found(pattern: str, file: str) -> str:
+    try:
+        found = re.search(pattern, Path(file).read_text(), re.MULTILINE)
+    except OSError:
+        return ""
+    return found[1] if found else ""

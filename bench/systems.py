@@ -1,0 +1,210 @@
+"""The systems that are compared: how each is started, tuned, and what it promises."""
+
+from typing import NamedTuple
+
+from bench.peers.protocol import VARIANT
+from cluster.errors import ClusterError
+
+#: Worker processes of each system.
+WORKERS = 2
+
+
+class System(NamedTuple):
+    """A way to run jobs: `workers` are command lines, without the folder of their programs."""
+
+    name: str
+    title: str
+    #: The folder of its client and its requirements below bench/peers.
+    folder: str
+    workers: tuple[tuple[str, ...], ...]
+    #: The packages whose versions are said.
+    packages: tuple[str, ...]
+    tuned: str
+    guarantee: str
+    #: Settings that its worker and its client share.
+    variables: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is this cluster."""
+        return self.folder == "ours"
+
+    @property
+    def is_stock_celery(self) -> bool:
+        """Whether it is Celery as it comes."""
+        return self.folder == "celery"
+
+    @property
+    def needs_environment(self) -> bool:
+        """Whether it needs packages besides the cluster's own, which are Celery's newest."""
+        return not (self.is_ours or self.is_stock_celery)
+
+
+_CELERY_LOSS = (
+    "At least once for a job that a worker holds, an hour later (visibility timeout). One that is "
+    "taken off its list and not yet noted is lost (kombu#305)."
+)
+_CELERY_TUNED = (
+    "acknowledged late (task_acks_late), prefetch multiplier 64, no gossip, mingle and heartbeat"
+)
+
+
+def _celery(pool: str, processes: int, concurrency: int) -> System:
+    line = (
+        "celery",
+        "--app=bench.peers.celery.tasks",
+        "--quiet",
+        "worker",
+        f"--pool={pool}",
+        f"--concurrency={concurrency}",
+        "--loglevel=WARNING",
+        "--without-gossip",
+        "--without-mingle",
+        "--without-heartbeat",
+    )
+    many = f"{processes} workers with {concurrency} threads"
+    how = {"prefork": f"a worker with {concurrency} processes", "threads": many}
+    return System(
+        f"celery-{pool}",
+        f"Celery, {pool}",
+        "celery",
+        tuple((*line, f"--hostname={pool}{number}@%h") for number in range(processes)),
+        ("celery", "kombu", "redis"),
+        f"{how.get(pool, f'{processes} workers')}; {_CELERY_TUNED}",
+        _CELERY_LOSS,
+    )
+
+
+def _taskiq(broker: str, guarantee: str) -> System:
+    return System(
+        f"taskiq-{broker}",
+        f"taskiq, {broker} broker",
+        "taskiq",
+        (
+            (
+                "taskiq",
+                "worker",
+                "bench.peers.taskiq.tasks:broker",
+                f"--workers={WORKERS}",
+                "--log-level=WARNING",
+            ),
+        ),
+        ("taskiq", "taskiq-redis", "redis", "uvloop"),
+        f"{WORKERS} processes on uvloop; results looked for each ms, many each 20 ms; in bulk 50 "
+        "`kiq` at a time",
+        guarantee,
+        ((VARIANT, broker),),
+    )
+
+
+OURS = System(
+    "ours",
+    "this cluster",
+    "ours",
+    (("python", "-m", "local", "worker", "add"),) * WORKERS,
+    ("celery", "kombu", "redis"),
+    f"{WORKERS} `add` workers of one process each, otherwise as local mode starts them",
+    "At least once: what a killed worker held runs elsewhere after the lease, 15 s; no accepted "
+    "job is lost, nor with a killed Redis ([counted](reliability.md)).",
+)
+
+SYSTEMS = (
+    OURS,
+    _celery("prefork", 1, WORKERS),
+    _celery("threads", WORKERS, 8),
+    _celery("solo", WORKERS, 1),
+    System(
+        "dramatiq",
+        "dramatiq",
+        "dramatiq",
+        (
+            (
+                "dramatiq",
+                "bench.peers.dramatiq.tasks",
+                f"--processes={WORKERS}",
+                "--threads=8",
+            ),
+        ),
+        ("dramatiq", "redis"),
+        f"{WORKERS} processes with 8 threads, results middleware on Redis; in bulk a group",
+        "At least once: a dead worker's messages are queued again when its heartbeat is a minute "
+        "old.",
+    ),
+    System(
+        "huey",
+        "huey",
+        "huey",
+        (
+            (
+                "huey_consumer",
+                "bench.peers.huey.tasks.huey",
+                "--worker-type=process",
+                f"--workers={WORKERS}",
+                "--delay=0.001",
+                "--no-periodic",
+                "--quiet",
+            ),
+        ),
+        ("huey", "redis"),
+        f"{WORKERS} processes, blocking fetches, notices of results; its `map` submits one by one",
+        "At most once: a task is taken off its list before it runs, and is gone with its worker.",
+    ),
+    _taskiq("list", "At most once: this broker has no acknowledgements."),
+    _taskiq(
+        "stream",
+        "At least once: acknowledged when the result is saved, and given to another worker when "
+        "it has been idle for 10 minutes.",
+    ),
+    System(
+        "rq",
+        "rq",
+        "rq",
+        (
+            (
+                "rq",
+                "worker",
+                "--worker-class=rq.worker.SimpleWorker",
+                "--logging_level=WARNING",
+            ),
+        )
+        * WORKERS,
+        ("rq", "redis"),
+        f"{WORKERS} SimpleWorkers, which do not fork for each job (its default, far slower); "
+        "blocking reads of results; in bulk enqueue_many",
+        "At most once by default: a dead worker's job is found abandoned and marked failed; it "
+        "runs again only where it has a Retry.",
+    ),
+    System(
+        "saq",
+        "saq",
+        "saq",
+        (("saq", "bench.peers.saq.tasks.settings", f"--workers={WORKERS}", "--quiet"),),
+        ("saq", "redis", "hiredis"),
+        f"{WORKERS} processes, concurrency 10, hiredis; results looked for each ms, by `map` each "
+        "50 ms",
+        "At most once by default: a sweep finds the stuck job after its timeout and aborts it; it "
+        "runs again only where it has retries.",
+    ),
+    System(
+        "arq",
+        "arq",
+        "arq",
+        (("arq", "bench.peers.arq.tasks.WorkerSettings"),) * WORKERS,
+        ("arq", "redis", "hiredis"),
+        f"{WORKERS} workers, max_jobs 10, poll_delay 5 ms; results looked for each ms, many each "
+        "20 ms; in bulk 50 "
+        "`enqueue_job` at a time",
+        "At least once: a job stays queued until it has ended, and runs again when its key in "
+        "progress expires (timeout + 10 s).",
+    ),
+)
+NAMES = tuple(system.name for system in SYSTEMS)
+
+
+def named(names: str) -> tuple[System, ...]:
+    """Return the systems of a list of names, `ours,dramatiq`; raises ClusterError for another."""
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    for name in wanted:
+        if name not in NAMES:
+            raise ClusterError(f"{name!r} is none of {', '.join(NAMES)}")
+    return tuple(system for system in SYSTEMS if system.name in wanted)

@@ -1,0 +1,192 @@
+"""A system's turn: its workers are started alone, measured, and stopped before the next one's."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from time import process_time
+from typing import Any, NamedTuple
+
+from bench import environments
+from bench.conversation import Conversation
+from bench.load import Load
+from bench.processes import Session, cpu_seconds, memory
+from bench.servers import RunningCluster, Server
+from bench.systems import WORKERS, System
+from cluster.errors import ClusterError
+from local.server import ROOT
+
+#: Jobs that are done, each way, before the clock starts: connections and modules are there then.
+WARM_UP = 100
+#: The load beside single jobs, over what the system does one by one.
+HALF = 0.5
+
+
+class Sizes(NamedTuple):
+    """How much is measured in a turn."""
+
+    jobs: int
+    trips: int
+    #: Sums by `chunks`, and how many of them to a job; none where the first is 0.
+    adds: int
+    chunk: int
+
+
+class Cpu(NamedTuple):
+    """CPU seconds that a thousand jobs took, with all child processes."""
+
+    workers: float
+    caller: float
+    server: float
+
+
+class Sample(NamedTuple):
+    """What one turn gave: rates are jobs a second, times are milliseconds."""
+
+    system: str
+    submit: float
+    each: float
+    submit_bulk: float
+    bulk: float
+    trips: list[float]
+    loaded: list[float]
+    load: float
+    cpu_each: Cpu
+    cpu_bulk: Cpu
+    #: MB of an idle worker, and how they are counted.
+    memory: float
+    memory_kind: str
+    #: Sums a second by `chunks`, 0 where that was not measured.
+    chunks: float
+
+
+def take(system: System, server: Server, sizes: Sizes, load: Load) -> Sample:
+    """Return what a system does with the machine and an empty server to itself."""
+    server.reset()
+    with ExitStack() as stack:
+        workers = stack.enter_context(started(system, server))
+        env = server.variables(system)
+        client = stack.enter_context(Conversation(system, env, server.folder))
+        other = stack.enter_context(Conversation(system, env, server.folder, "load"))
+        prepare(client, workers)
+        other.ask("bulk", count=WARM_UP)
+        if workers:  # else what they use would be another program's
+            stack.enter_context(load.watched(lambda: _own_seconds(workers, client, other, server)))
+        return _measure(system, server, sizes, workers, client, other)
+
+
+@contextmanager
+def started(system: System, server: Server) -> Iterator[list[Session]]:
+    """Run a system's workers; none where they run already."""
+    workers: list[Session] = []
+    lines = () if isinstance(server, RunningCluster) else system.workers
+    try:
+        for number, line in enumerate(lines):
+            name = f"{system.name}.worker{number}"
+            argv = environments.argv(system, line)
+            env = server.variables(system)
+            workers.append(Session(name, argv, env, server.folder, ROOT))
+        yield workers
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def prepare(client: Conversation, workers: list[Session]) -> None:
+    """Wait until every worker has done a job; raises ClusterError if one has ended instead."""
+    try:
+        client.ask("ready", workers=WORKERS if workers else 1)
+        client.ask("each", count=WARM_UP)
+        client.ask("bulk", count=WARM_UP)
+    except ClusterError:
+        for worker in workers:
+            worker.check()
+        raise
+
+
+def _measure(
+    system: System,
+    server: Server,
+    sizes: Sizes,
+    workers: list[Session],
+    client: Conversation,
+    other: Conversation,
+) -> Sample:
+    idle, kind = memory(_pids(workers))
+    with _cpu(workers, client, server, sizes.jobs) as cpu_each:
+        each = client.ask("each", count=sizes.jobs)
+    submit_bulk = client.ask("submit_bulk", count=sizes.jobs)
+    with _cpu(workers, client, server, sizes.jobs) as cpu_bulk:
+        bulk = client.ask("bulk", count=sizes.jobs)
+    trips = client.ask("trips", count=sizes.trips)["ms"]
+    rate = HALF * sizes.jobs / each["total"]
+    loaded, load = _half_loaded(client, other, rate, sizes.trips)
+    return Sample(
+        system.name,
+        submit=sizes.jobs / each["submit"],
+        each=sizes.jobs / each["total"],
+        submit_bulk=sizes.jobs / submit_bulk["submit"],
+        bulk=sizes.jobs / bulk["total"],
+        trips=trips,
+        loaded=loaded,
+        load=load,
+        cpu_each=cpu_each[0],
+        cpu_bulk=cpu_bulk[0],
+        memory=idle / WORKERS,
+        memory_kind=kind,
+        chunks=_chunks(client, sizes) if system.is_ours else 0.0,
+    )
+
+
+def _half_loaded(
+    client: Conversation, other: Conversation, rate: float, trips: int
+) -> tuple[list[float], float]:
+    """Return the times of single jobs while another client submits, and how many it did."""
+    other.tell("load", rate=rate)
+    times: list[float] = client.ask("trips", count=trips)["ms"]
+    load = other.ask("stop")
+    return times, load["jobs"] / load["seconds"]
+
+
+def _chunks(client: Conversation, sizes: Sizes) -> float:
+    if not sizes.adds:
+        return 0.0
+    done = client.ask("chunks", count=sizes.adds, size=sizes.chunk)
+    return sizes.adds / float(done["total"])
+
+
+@contextmanager
+def _cpu(
+    workers: list[Session], client: Conversation, server: Server, jobs: int
+) -> Iterator[list[Cpu]]:
+    """Give a list in which, at the end, is what a thousand of the jobs took."""
+    before = _cpu_now(workers, client, server)
+    taken: list[Cpu] = []
+    yield taken
+    after = _cpu_now(workers, client, server)
+    taken.append(Cpu(*(1000 / jobs * (b - a) for a, b in zip(before, after, strict=True))))
+
+
+def _cpu_now(workers: list[Session], client: Conversation, server: Server) -> Cpu:
+    return Cpu(cpu_seconds(_pids(workers)), cpu_seconds(client.pids), server.cpu_seconds())
+
+
+def _own_seconds(
+    workers: list[Session], client: Conversation, other: Conversation, server: Server
+) -> float:
+    measured = sum(_cpu_now(workers, client, server))
+    return process_time() + measured + cpu_seconds(other.pids)
+
+
+def _pids(workers: list[Session]) -> list[int]:
+    return [pid for worker in workers for pid in worker.pids]
+
+
+def as_json(sample: Sample) -> dict[str, Any]:
+    """Return what is written of a sample."""
+    cpu = {"cpu_each": sample.cpu_each._asdict(), "cpu_bulk": sample.cpu_bulk._asdict()}
+    return {**sample._asdict(), **cpu}
+
+
+def from_json(written: dict[str, Any]) -> Sample:
+    """Return a sample that was written."""
+    cpu = {name: Cpu(**written[name]) for name in ("cpu_each", "cpu_bulk")}
+    return Sample(**{**written, **cpu})

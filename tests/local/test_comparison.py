@@ -1,0 +1,77 @@
+"""The comparison with peers and its guard, tried with few jobs: what they show, never a time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from local.server import ROOT
+from tests.local.local import Local
+
+
+def python(*argv: str) -> "subprocess.CompletedProcess[str]":
+    """Run one of the measurements."""
+    return subprocess.run(
+        [sys.executable, "-m", *argv],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def test_this_cluster_alone_is_measured(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    done = python("bench.peers", "--quick", "--only", "ours", "--json", str(file))
+
+    assert (done.stderr, done.returncode) == ("", 0)
+    (figure,) = json.loads(file.read_text())
+    assert figure["name"] == "adds by chunks, over jobs by map"
+    assert figure["bound"] == 10
+    assert figure["ratio"] == pytest.approx(figure["ours"] / figure["yardstick"])
+    assert figure["met"] is (figure["ratio"] >= 10)
+    (sample,) = json.loads((tmp_path / "figures.samples.json").read_text())["samples"]
+    assert len(sample["trips"]) == len(sample["loaded"]) == 10
+    for name in ("submit", "each", "submit_bulk", "bulk", "load", "memory", "chunks"):
+        assert sample[name] > 0, name
+    for words in ("left out: celery-prefork", "other programs", "these figures mean nothing"):
+        assert words in done.stdout
+
+
+def test_a_cluster_that_runs_is_measured_as_it_is(local: Local) -> None:
+    done = local.command("bench.peers", "--running", "--quick")
+
+    assert (done.stderr, done.returncode) == ("", 0)
+    for words in ("│ ours ", "adds by chunks", "the workers are not seen from here"):
+        assert words in done.stdout
+    assert "is not known" in done.stdout  # its own workers are others
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--only", "sidekiq"), "'sidekiq' is none of ours"),
+        (("--json", "/nowhere/figures.json"), "cannot write '/nowhere/figures.json'"),
+        (("--appendfsync", "sometimes"), "'sometimes' is not one of"),
+    ],
+)
+def test_wrong_usage_is_found_before_anything_starts(options: tuple[str, ...], error: str) -> None:
+    done = python("bench.peers", *options)
+
+    assert (done.stdout, done.returncode) == ("", 2)
+    assert error in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_guard_fails_below_its_ratios_and_says_which() -> None:
+    done = python("bench.guard", "--rounds", "1", "--bulk", "1000", "--trip", "0", "--submit", "0")
+
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: too slow beside stock Celery: bulk ") or ", bulk " in line
+    assert "trip" not in line
+    assert "bulk: " in done.stdout
+    assert "at least 1000" in done.stdout
