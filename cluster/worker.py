@@ -1,4 +1,4 @@
-"""How a worker of any family runs: its app, and its command line, written once."""
+"""How a worker of any family runs: its app, and Celery's options, written once."""
 
 import os
 import socket
@@ -41,7 +41,7 @@ def _connect(app: Celery[Any]) -> None:
 def run(app: Celery[Any]) -> None:
     """Run the worker until a signal stops it; raises SystemExit with its exit status."""
     try:
-        line = arguments(app)
+        chosen = options(app)
         machine.share_cores(concurrency(app), os.environ)  # before the tasks load numpy
     except ValueError as error:  # a setting that is wrong, found as celeryconfig is loaded
         sys.exit(f"error: {error}")
@@ -52,26 +52,29 @@ def run(app: Celery[Any]) -> None:
             f"cores, not {wanted}; jobs that wait more than they compute get a line in "
             "family_concurrency of celeryconfig.py\n"
         )
-    app.worker_main(line)
+    # Not `worker_main`: it loads all of Celery's commands, for a third of a worker's start.
+    worker: Any = app.Worker(**chosen)
+    worker.start()
+    sys.exit(worker.exitcode)
 
 
-def arguments(app: Celery[Any]) -> list[str]:
-    """Return the arguments of Celery's worker command for a family's app.
+def options(app: Celery[Any]) -> dict[str, Any]:
+    """Return the options of Celery's worker for a family's app.
 
     The name is unique among replicas on any number of machines, as remote control needs.
     Gossip and mingle are left out: no setting uses them, and they cost each start a second.
     """
     family = app.main
-    return [
-        "--quiet",  # no banner: what it tells, the log's first lines and .env.example do
-        "worker",
-        f"--queues={family}",
-        f"--hostname={family}@{socket.gethostname()}.{os.getpid()}",
-        f"--concurrency={concurrency(app)}",
-        f"--loglevel={limits.log_level()}",
-        "--without-gossip",
-        "--without-mingle",
-    ]
+    return {
+        "quiet": True,  # no banner: what it tells, the log's first lines and .env.example do
+        "queues": [family],
+        "hostname": f"{family}@{socket.gethostname()}.{os.getpid()}",
+        "concurrency": concurrency(app),
+        "loglevel": limits.log_level(),
+        "no_color": bool(os.environ.get("NO_COLOR")),
+        "without_gossip": True,
+        "without_mingle": True,
+    }
 
 
 def concurrency(app: Celery[Any]) -> int:
