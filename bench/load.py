@@ -38,12 +38,12 @@ class Load:
         self.seconds += perf_counter() - start
         self.others += _busy() - busy - (process_time() - own)
 
-    def notes(self) -> list[str]:
-        """Return what is to be said of the machine."""
+    def notes(self, when: str = "while the yardsticks ran") -> list[str]:
+        """Return what is to be said of the machine, and of when."""
         if self.seconds < LEAST_SECONDS:
             return ["what other programs took of the machine is not known"]
         share = max(0.0, self.others / self.seconds / (os.cpu_count() or 1))
-        note = f"other programs took {share:.0%} of the cores while the yardsticks ran"
+        note = f"other programs took {share:.0%} of the cores {when}"
         if share > MOST:
             note += ": the machine was busy, and THESE FIGURES DO NOT HOLD, met or missed"
         return [note]
