@@ -1,6 +1,5 @@
 """The worker's pool of processes: Celery's, which looks at every hard time limit."""
 
-import gc
 from typing import Any
 
 from billiard import pool as billiard_pool
@@ -13,20 +12,13 @@ billiard_pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 10
 
 
 class Pool(asynpool.AsynPool):
-    """A pool whose processes start quickly, and where a hard limit below the soft one holds.
+    """A pool where a hard time limit below the soft one holds.
 
     Celery's begins to count the hard limit when the soft one has passed, so a job with
     a hard limit of its own of 1 s ran on until the cluster's soft limit, 110 s.
     """
 
     on_timeout_set: Any
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        # Celery collects garbage before each fork, which looks at all objects there are, and so
-        # takes far longer than the fork. Those of the start stay: they need no more looks, and
-        # processes that do not look at them share their memory.
-        gc.freeze()
-        super().__init__(*args, **options)
 
     def _create_timelimit_handlers(self, hub: Any) -> None:
         super()._create_timelimit_handlers(hub)  # type: ignore[misc]  # the stubs leave it out
