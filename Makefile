@@ -122,6 +122,7 @@ replay: $(RUN) ## Run dead letters again under their ids: ID=add:1700000000000-0
 
 .PHONY: install test test_files test_docker test_faults lint \
 	bench bench_curve bench_guard bench_docker bench_data
+.PHONY: install test test_files test_docker test_faults lint bench_data bench_startup
 install: $(DEV) ## Install everything into .venv
 
 test: $(DEV) ## Run all tests; those of the compose stack need a Docker engine
@@ -153,6 +154,9 @@ bench_docker: ## Measure the compose stack from within its network: a published 
 
 bench_data: $(RUN) ## Measure how fast large results move; ARGS='--running --repeats 20' are its options
 	@$(VENV)/bin/python -m bench.data $(ARGS)
+
+bench_startup: $(RUN) ## Measure how long workers take to start; ARGS='--docker --repeats 10' are its options
+	@$(VENV)/bin/python -m bench.startup $(ARGS)
 
 $(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or later is needed, not %d.%d: set PYTHON" % sys.version_info[:2])'

@@ -9,22 +9,20 @@ import pytest
 
 from celeryconfig import family_concurrency
 from cluster import limits
-from cluster.worker import arguments, worker_app
+from cluster.worker import options, worker_app
 from tests.families import FAMILIES
 
 
 def test_a_worker_is_bound_to_its_queue_under_a_name_of_its_own() -> None:
-    line = arguments(worker_app("add"))
+    chosen = options(worker_app("add"))
 
-    assert "--queues=add" in line
-    assert f"--hostname=add@{socket.gethostname()}.{os.getpid()}" in line
+    assert chosen["queues"] == ["add"]
+    assert chosen["hostname"] == f"add@{socket.gethostname()}.{os.getpid()}"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_concurrency_is_the_familys(family: str) -> None:
-    app = worker_app(family)
-
-    assert f"--concurrency={family_concurrency.get(family, 1)}" in arguments(app)
+    assert options(worker_app(family))["concurrency"] == family_concurrency.get(family, 1)
 
 
 @pytest.mark.parametrize("variable", ["CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"])
