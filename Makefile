@@ -121,8 +121,7 @@ replay: $(RUN) ## Run dead letters again under their ids: ID=add:1700000000000-0
 # Development -------------------------------------------------------------------
 
 .PHONY: install test test_files test_docker test_faults lint \
-	bench bench_curve bench_guard bench_docker bench_data
-.PHONY: install test test_files test_docker test_faults lint bench_data bench_startup
+	bench bench_curve bench_guard bench_docker bench_data bench_startup
 install: $(DEV) ## Install everything into .venv
 
 test: $(DEV) ## Run all tests; those of the compose stack need a Docker engine

@@ -41,18 +41,15 @@ class Load:
     @property
     def share(self) -> float | None:
         """The part of the cores that others used, None if nobody watched for long enough."""
-    def notes(self, when: str = "while the yardsticks ran") -> list[str]:
-        """Return what is to be said of the machine, and of when."""
         if self.seconds < LEAST_SECONDS:
             return None
         return max(0.0, self.others / self.seconds / (os.cpu_count() or 1))
 
     def notes(self, when: str = "while the yardsticks ran") -> list[str]:
-        """Return what is to be said of the machine."""
+        """Return what is to be said of the machine, and of when."""
         share = self.share
         if share is None:
             return ["what other programs took of the machine is not known"]
-        share = max(0.0, self.others / self.seconds / (os.cpu_count() or 1))
         note = f"other programs took {share:.0%} of the cores {when}"
         if share > MOST:
             note += ": the machine was busy, and THESE FIGURES DO NOT HOLD, met or missed"
