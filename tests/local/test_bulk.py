@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,6 +140,33 @@ def test_threads_map_at_once(client: Client) -> None:
         found = [*pool.map(work, range(8))]
 
     assert found == [[number + i for i in range(100)] for number in range(8)]
+
+
+ON_LISTS = f"""
+from callers.client import Client
+with Client() as client:
+    print(client.map({ADD!r}, [(i, i) for i in range(5)]))
+    print([*client.imap({ADD!r}, ((i, 0) for i in range(5)), window=2)])
+    print(*client.app.submission._templates.values())
+"""
+
+
+def test_kombus_lists_do_it_too(tmp_path: Path) -> None:
+    local = Local(tmp_path, REDIS_TRANSPORT="lists")
+    try:
+        local.wait_until_ready()
+        run = subprocess.run(
+            [sys.executable, "-c", ON_LISTS],
+            cwd=ROOT,
+            env=local.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        local.stop()
+
+    assert run.stdout.splitlines() == ["[0, 2, 4, 6, 8]", "[0, 1, 2, 3, 4]", "None"], run.stderr
 
 
 # What is wrong with all -------------------------------------------------------------------
