@@ -7,12 +7,15 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
+from math import inf
+from pathlib import Path
 from typing import Any
 
 import pytest
 from celery.states import REVOKED, SUCCESS
 from celery.utils import uuid
 
+from callers import bulk
 from callers.client import Client
 from cluster.codec import pack
 from cluster.errors import JobTimeout, QueueFull, UnknownTask, Unreachable
@@ -110,6 +113,25 @@ def test_arguments_that_come_slowly_keep_no_job_waiting(client: Client) -> None:
     assert began.is_set()
 
 
+def test_batches_grow_only_while_arguments_come_at_once(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    publish = Sender.publish
+
+    def note(self: Sender, key: str, most: int, messages: Any) -> None:
+        sent.append(len(messages))
+        publish(self, key, most, messages)
+
+    client.call(ADD, 1, 1)
+    monkeypatch.setattr(Sender, "publish", note)
+    for patience in (inf, 0.0):
+        monkeypatch.setattr(bulk, "PATIENCE", patience)
+        client.map(ADD, [(i, i) for i in range(20)])
+
+    assert sent == [1, 2, 4, 8, 5] + [1] * 20
+
+
 def test_threads_map_at_once(client: Client) -> None:
     def work(number: int) -> list[Any]:
         return client.map(ADD, [(number, i) for i in range(100)])
@@ -118,6 +140,33 @@ def test_threads_map_at_once(client: Client) -> None:
         found = [*pool.map(work, range(8))]
 
     assert found == [[number + i for i in range(100)] for number in range(8)]
+
+
+ON_LISTS = f"""
+from callers.client import Client
+with Client() as client:
+    print(client.map({ADD!r}, [(i, i) for i in range(5)]))
+    print([*client.imap({ADD!r}, ((i, 0) for i in range(5)), window=2)])
+    print(*client.app.submission._templates.values())
+"""
+
+
+def test_kombus_lists_do_it_too(tmp_path: Path) -> None:
+    local = Local(tmp_path, REDIS_TRANSPORT="lists")
+    try:
+        local.wait_until_ready()
+        run = subprocess.run(
+            [sys.executable, "-c", ON_LISTS],
+            cwd=ROOT,
+            env=local.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        local.stop()
+
+    assert run.stdout.splitlines() == ["[0, 2, 4, 6, 8]", "[0, 1, 2, 3, 4]", "None"], run.stderr
 
 
 # What is wrong with all -------------------------------------------------------------------
@@ -181,21 +230,21 @@ def meta(job_id: str, value: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("value", [7, "x", 2**70, 1j, [float("inf")], 10**5000], ids=type)
+@pytest.mark.parametrize("value", [7, "x", 2**70, 1j, [inf], 10**5000], ids=type)
 def test_one_notice_tells_of_several_jobs(server_only: Local, value: Any) -> None:
     with server_only.client() as client:
         store: Any = client.app.backend
-        bulk = store.result_consumer.bulk(1)
+        wait = store.result_consumer.bulk(1)
         ids = [uuid() for _ in range(3)]
-        bulk.expect(ids)
+        wait.expect(ids)
         others = [client.submit(ADD, 1, 1) for _ in range(2)]
         store.add_pending_results(others)
         told = [meta(each, value) for each in ids] + [meta(each.id, value) for each in others]
         payload = store.encode(pack(told))
         redis(client).publish(store.channel_of(client.app.thread_oid), payload)
-        with bulk:
-            assert bulk.wait(float("inf"))
-            found = {each["task_id"]: each["result"] for each in bulk.ended}
+        with wait:
+            assert wait.wait(inf)
+            found = {each["task_id"]: each["result"] for each in wait.ended}
 
         assert found == dict.fromkeys(ids, value)
         # Nothing is stored: they know it by the notice.
@@ -206,25 +255,25 @@ def test_one_notice_tells_of_several_jobs(server_only: Local, value: Any) -> Non
 def test_a_notice_that_cannot_be_read_ends_no_wait(server_only: Local, notice: bytes) -> None:
     with server_only.client() as client:
         store: Any = client.app.backend
-        with store.result_consumer.bulk(1) as bulk:
-            bulk.expect(["a-job"])
+        with store.result_consumer.bulk(1) as wait:
+            wait.expect(["a-job"])
             redis(client).set("celery-task-meta-a-job", store.encode(meta("a-job", 7)))
             redis(client).publish(store.channel_of(client.app.thread_oid), notice)
 
-            assert bulk.wait(float("inf"))
-            assert bulk.ended[0]["result"] == 7
+            assert wait.wait(inf)
+            assert wait.ended[0]["result"] == 7
 
 
 def test_a_job_that_nobody_announces_is_found(server_only: Local) -> None:
     with server_only.client() as client:
         store: Any = client.app.backend
-        with store.result_consumer.bulk(1) as bulk:
-            bulk.expect(["a-job", "another"])
+        with store.result_consumer.bulk(1) as wait:
+            wait.expect(["a-job", "another"])
             redis(client).set("celery-task-meta-a-job", store.encode(meta("a-job", 7)))
             redis(client).set("celery-task-meta-another", "no result")
 
-            assert bulk.wait(float("inf"))
-            first, second = bulk.ended
+            assert wait.wait(inf)
+            first, second = wait.ended
             assert first["result"] == 7
             assert "cannot be read" in str(second["result"])
 

@@ -369,6 +369,21 @@ def test_a_forked_process_sends_on_connections_of_its_own(caller: Client) -> Non
     assert origins == {f"gen{os.getpid()}", f"gen{child}"}
 
 
+def test_a_forked_process_shares_no_connection(caller: Client) -> None:
+    caller.submit(ADD, 0, 0)
+    sender = caller.app.submission._sender
+    assert sender
+    (connection,) = sender._idle
+    child = os.fork()
+    if not child:
+        sender.publish("add:stream:3", 10, [b"{}"])
+        os._exit(connection in sender._idle)
+    _, status = os.waitpid(child, 0)
+
+    assert status == 0
+    assert sender._idle == [connection]
+
+
 def test_threads_send_at_once(caller: Client) -> None:
     start = threading.Barrier(8)
 
