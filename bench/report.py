@@ -20,7 +20,8 @@ stored, fetched by the caller and checked.
 They take turns: a system's workers are started on an empty server, and stopped before the next \
 system's are, because some poll, and would disturb the others. \
 {rounds} round(s), each beginning with another system.
-The clock starts when every worker has done a job, and connections are made.
+The clock starts when every worker has done a job (ours: answers, after jobs that take a moment, \
+and so reach each), and connections are made.
 
 - **Submit**: {jobs} jobs, one call after the other; **in bulk**: by the library's own way for \
 many, where it has one. For this cluster that is a group: `map` submits and fetches in one.
@@ -183,7 +184,7 @@ def _promises(rows: Sequence[Row]) -> list[str]:
         ("", "as its documentation or its source says"),
         [(row.system.title, row.system.guarantee) for row in rows],
     )
-    return [*lines, "", "Ours was measured; the peers' words were not put to the test here."]
+    return [*lines, "", "Ours was measured; what the peers promise was not put to the test here."]
 
 
 def _how(run: Run) -> list[str]:

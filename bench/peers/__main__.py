@@ -110,7 +110,8 @@ def peers(
     _show(done, curved, running=running, quick=quick)
     if file:
         write(done.figures, file)
-        write_json(done.as_json(), samples_file(file))
+        curve_samples = {"curve": curved._asdict()} if curved else {}
+        write_json({**done.as_json(), **curve_samples}, samples_file(file))
     if report:
         write_report(done, curved)
 
