@@ -6,7 +6,7 @@ Here each becomes a dead letter, and its job fails.
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from celery import signals
@@ -23,6 +23,7 @@ from streams.channel import Channel
 from streams.envelope import Malformed
 from streams.errors import DeadLetter
 from streams.inline import Inline
+from streams.timelimits import TimeLimits
 
 __all__ = ["Consumer", "control"]  # the second for the commands that it brings
 
@@ -45,6 +46,11 @@ class Consumer(consumer.Consumer):
     channel_errors: tuple[type[BaseException], ...]
     event_dispatcher: Any
     task_consumer: Any
+
+    @cached_property
+    def time_limits(self) -> TimeLimits:
+        """The limits of inline jobs: one for all connections, for it has a thread."""
+        return TimeLimits()
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, and try for as long as it takes; a broker that is back is found soon."""

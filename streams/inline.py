@@ -82,8 +82,9 @@ class Inline:
         self.most = 0
         self._began = 0.0
         self._tasks = self._inline_tasks() if self._is_possible() else {}
-        self._limits = TimeLimits(
-            min((task.soft for task in self._tasks.values() if task.soft), default=INTERVAL)
+        self._limits: TimeLimits = consumer.time_limits
+        self._least = min(
+            (task.soft for task in self._tasks.values() if task.soft), default=INTERVAL
         )
 
     def _inline_tasks(self) -> dict[str, "_Task"]:
@@ -117,7 +118,7 @@ class Inline:
             and not state.revoked_stamps
         )
         if may:
-            self._limits.arm()
+            self._limits.arm(self._least)
         return may
 
     def _sends_events(self) -> bool:

@@ -23,15 +23,16 @@ class TimeLimits:
     the dead letters when it has ended one worker after the other.
     """
 
-    def __init__(self, least: float) -> None:
+    def __init__(self) -> None:
         #: Seconds to the first look at a job.
-        self._first = min(least, INTERVAL)
+        self._first = INTERVAL
         #: The job that runs: its id, when it began, its limits.
         self._job: tuple[str, float, float | None, float | None] | None = None
         self._watch: Thread | None = None
 
-    def arm(self) -> None:
-        """Look after jobs from now on, in this thread, the main one."""
+    def arm(self, least: float) -> None:
+        """Look after jobs, of limits of so many seconds at least, in this thread, the main one."""
+        self._first = min(least, INTERVAL)
         if self._watch is None:
             signal.signal(signal.SIGALRM, self._on_alarm)
             self._watch = Thread(target=self._watch_hard_limit, name="time limits", daemon=True)

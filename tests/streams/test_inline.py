@@ -235,6 +235,20 @@ def test_a_rejected_job_and_one_that_ends_its_process_become_dead_letters(
         assert process_of(twins, "inline") == worker
 
 
+def test_reconnecting_leaves_no_threads_behind(start: Callable[..., Any], store: Any) -> None:
+    with start() as (twins, worker):
+        assert process_of(twins, "inline") == worker
+
+        def threads() -> int:
+            return len([*Path(f"/proc/{worker}/task").iterdir()])
+
+        before = threads()
+        for _ in range(3):
+            store.client_kill_filter(_type="normal", skipme=True)
+            assert process_of(twins, "inline") == worker
+        eventually("closed channels' threads end", lambda: threads() <= before)
+
+
 def test_a_job_beyond_its_hard_limit_ends_its_worker(program: Twins, tmp_path: Path) -> None:
     with run_worker(program, tmp_path / "log", "prefork") as worker:
         signature(program, "inline", "hang").delay()
