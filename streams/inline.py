@@ -229,6 +229,7 @@ def _is_covered(headers: dict[str, Any], properties: dict[str, Any]) -> bool:
         and job_id.isascii()
         and get("eta") is None
         and get("expires") is None
+        and not get("compression")
         and get("timelimit") in _NO_LIMITS
         and (group is None or (type(group) is str and group.isascii()))
         and type(parent := get("parent_id") or "") is str

@@ -72,3 +72,33 @@ def test_a_setting_that_is_wrong_is_said_in_one_line(variable: str, text: str) -
     assert done.stderr.startswith(f"error: {variable} must be ")
     assert done.stderr.endswith(f", not '{text}'\n")
     assert len(done.stderr.splitlines()) == 1
+
+
+#: Runs a worker that tells how it was started, and ends with a status of its own.
+RUN = """
+import gc, sys
+from add.worker import app
+from cluster.worker import run
+
+class Worker(app.Worker):
+    exitcode = 3
+
+    def start(self):
+        are_most_left_out = gc.get_freeze_count() > len(gc.get_objects())
+        print(gc.isenabled(), are_most_left_out, "celery.bin.celery" in sys.modules)
+
+app.Worker = Worker
+run(app)
+"""
+
+
+def test_a_worker_loads_no_command_line_and_looks_for_no_garbage_in_what_it_loads() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", RUN],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert (done.stdout, done.returncode) == ("True True False\n", 3), done.stderr

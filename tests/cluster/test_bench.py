@@ -1,0 +1,30 @@
+"""The measurement of the stack's start, tried once: what it shows, and never a time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.cluster.stack import Stack, docker
+from tests.repo.repo import ROOT
+
+
+def test_the_start_of_a_stack_is_measured_and_nothing_stays(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.startup", "--docker", "--repeats", "1", "--json", str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+    first, last = json.loads(file.read_text())
+
+    assert first["name"] == "stack on Docker, first result"
+    assert last["name"] == "stack on Docker, last result"
+    assert 0 < first["ours"] < last["ours"]
+    assert (first["unit"], first["yardstick"], first["bound"]) == ("ms", 5000, 1)
+    assert "task-cluster-startup" not in docker("ps", "--all", "--format", "{{.Names}}")
+    assert "task-cluster-startup" not in docker("volume", "ls", "--format", "{{.Name}}")
