@@ -297,10 +297,11 @@ def test_a_task_that_the_queues_workers_do_not_have_is_said_so(local: Local) -> 
 
 def test_inspect_shows_a_job_that_runs(local: Local) -> None:
     with local.client() as client:
-        job = client.submit("add.tasks.longtime_add", 4, 6, 3)
+        job = client.submit("add.tasks.longtime_add", 4, 6, 60)
         eventually("the job runs", lambda: job.state == "STARTED")
         done = local.command("callers.inspect")
-        client.get(job)
+        job.revoke(terminate=True)
+        eventually("it ended", lambda: job.state == "REVOKED")
 
     assert job.id in done.stdout
     for family in FAMILIES:
