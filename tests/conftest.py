@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 
 from tests.repo.repo import read
 
@@ -16,3 +17,7 @@ for _name in OF_MAKE:
 for _name in re.findall(r"^#?([A-Z][A-Z_]+)=", read(".env.example"), re.MULTILINE):
     if _name not in SOURCES:
         os.environ.pop(_name, None)
+
+# A shell's background job ignores SIGINT, and so would every program that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

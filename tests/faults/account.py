@@ -8,6 +8,7 @@ from enum import Enum
 from celery.result import AsyncResult
 
 from tests.faults.jobs import Job
+from tests.faults.runs import Run
 
 
 class Outcome(Enum):
@@ -41,15 +42,15 @@ class Submitted:
 
 @dataclass
 class Account:
-    """How many jobs there were of each outcome; runs beyond each job's first show duplicates."""
+    """How many jobs there were of each outcome, and the runs of those that ran more than once."""
 
     submitted: int
     counts: Counter[Outcome]
-    runs_beyond_one: int
+    repeated: list[list[Run]] = field(default_factory=list)
     instead: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, jobs: Iterable[Submitted], runs_beyond_one: int) -> "Account":
+    def of(cls, jobs: Iterable[Submitted], repeated: list[list[Run]]) -> "Account":
         """Return the account of jobs whose callers have ended."""
         jobs = list(jobs)
         counts = Counter(job.outcome or Outcome.HUNG for job in jobs)
@@ -58,12 +59,17 @@ class Account:
             for job in jobs
             if job.outcome is not Outcome.RIGHT
         ]
-        return cls(len(jobs), counts, runs_beyond_one, instead)
+        return cls(len(jobs), counts, repeated, instead)
 
     @property
     def failed(self) -> int:
         """The jobs whose callers got an error, at once or later."""
         return self.counts[Outcome.FAILED] + self.counts[Outcome.REFUSED]
+
+    @property
+    def runs_beyond_one(self) -> int:
+        """The runs beyond each job's first."""
+        return sum(len(runs) - 1 for runs in self.repeated)
 
     def check(self, least: int = 2000) -> None:
         """Fail unless every job of at least so many is accounted for."""
@@ -79,6 +85,11 @@ class Account:
     def check_no_failure(self) -> None:
         """Fail if any caller got an error."""
         assert not self.failed, f"{self.failed} of {self.submitted} failed:\n{self.some()}"
+
+    def check_one_run_each(self) -> None:
+        """Fail if any job ran more than once."""
+        runs = "\n\n".join("\n".join(map(str, runs)) for runs in self.repeated[:5])
+        assert not self.repeated, f"{self.runs_beyond_one} runs too many:\n{runs}"
 
     def some(self) -> str:
         """Return a few of the jobs that gave no right value."""

@@ -160,7 +160,7 @@ class Load:
     def account(self, seconds: float = 90) -> Account:
         """End the load, wait so long for what is in flight, and return what became of each job."""
         self._end(seconds)
-        return Account.of(self.jobs, self._runs.beyond_one(job.job_id for job in self.jobs))
+        return Account.of(self.jobs, self._runs.repeated(job.job_id for job in self.jobs))
 
     def _end(self, seconds: float) -> None:
         deadline = monotonic() + seconds

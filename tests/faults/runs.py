@@ -1,6 +1,6 @@
 """The runs of jobs, as the workers noted them (`tests.faults.worker`)."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,9 @@ class Runs:
         """
         return [run for run in self.all() if run.ended is None and host in {None, run.host}]
 
-    def beyond_one(self, job_ids: Iterable[str]) -> int:
-        """Return how many runs there were beyond each job's first."""
-        counts = Counter(run.job_id for run in self.all())
-        return sum(max(counts[job_id] - 1, 0) for job_id in job_ids)
+    def repeated(self, job_ids: Iterable[str]) -> list[list[Run]]:
+        """Return the runs of each job that ran more than once."""
+        runs = defaultdict(list)
+        for run in self.all():
+            runs[run.job_id].append(run)
+        return [runs[job_id] for job_id in job_ids if len(runs[job_id]) > 1]

@@ -16,6 +16,7 @@ from uuid import uuid4
 import pytest
 import redis
 from celery import chain, chord, group
+from kombu import pools
 
 from tests.streams.test_pools import worker as run_worker
 from tests.waiting import eventually
@@ -41,6 +42,7 @@ def program(url: str, store: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[T
     backend.result_consumer.stop()
     backend.client.connection_pool.disconnect()
     twins.app.close()
+    pools.reset()  # whose connections a test may have had closed
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def test_stop_and_up(stack: Stack, load: MakeLoad, runs: Runs, report: Report) -
 
     account.check()
     account.check_no_failure()
-    assert not account.runs_beyond_one
+    account.check_one_run_each()
 
 
 def test_scaling_to_one_and_back(stack: Stack, load: MakeLoad, report: Report) -> None:
@@ -33,7 +33,7 @@ def test_scaling_to_one_and_back(stack: Stack, load: MakeLoad, report: Report) -
 
     account.check()
     account.check_no_failure()
-    assert not account.runs_beyond_one
+    account.check_one_run_each()
 
 
 def test_rolling_restart(stack: Stack, load: MakeLoad, report: Report) -> None:
@@ -46,4 +46,4 @@ def test_rolling_restart(stack: Stack, load: MakeLoad, report: Report) -> None:
 
     account.check()
     account.check_no_failure()
-    assert not account.runs_beyond_one
+    account.check_one_run_each()

@@ -43,7 +43,7 @@ def test_jobs_longer_than_five_leases(
     account.check_no_failure()
     assert values == [2 * i for i in range(AT_ONCE)]
     assert [len(runs.of(result.id)) for result in results] == [1] * AT_ONCE
-    assert not account.runs_beyond_one
+    account.check_one_run_each()
 
 
 def test_etas_past_ten_leases_through_a_restart(
@@ -61,7 +61,7 @@ def test_etas_past_ten_leases_through_a_restart(
 
     account.check()
     account.check_no_failure()
-    assert not account.runs_beyond_one
+    account.check_one_run_each()
     early, late = lateness(jobs.jobs, runs)
     assert early >= -RESOLUTION, f"a job began {-early:.2f} s early"
     assert late < LATENESS, f"a job began {late:.2f} s late"
@@ -106,7 +106,7 @@ def test_clocks_an_hour_off(
 
     account.check()
     account.check_no_failure()
-    assert not account.runs_beyond_one
+    account.check_one_run_each()
     assert lateness([job for job in jobs.jobs if job.job.countdown], runs)[0] >= -RESOLUTION
     busy = Counter(run.host for run in runs.all())
     assert all(busy[host] for host in hosts.values()), f"a worker ran nothing: {busy}"
