@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 import redis
 from celery import chain, chord, group
-from kombu import pools
+from kombu.exceptions import OperationalError
 
 from tests.streams.test_pools import worker as run_worker
 from tests.waiting import eventually
@@ -42,7 +42,6 @@ def program(url: str, store: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[T
     backend.result_consumer.stop()
     backend.client.connection_pool.disconnect()
     twins.app.close()
-    pools.reset()  # whose connections a test may have had closed
 
 
 @pytest.fixture
@@ -59,12 +58,18 @@ def start(
             # No broadcast reaches a worker before it is up.
             name = next((each for each in arguments if "@" in each), "celery@%h")
             name = name.replace("%h", socket.gethostname())
-            control = program.app.control
-            eventually("the worker is up", lambda: control.ping([name], timeout=0.3))
+            eventually("the worker is up", lambda: _answers(program, name))
             yield program, process.pid
         assert process.returncode == 0, (tmp_path / "log").read_text()
 
     return start
+
+
+def _answers(twins: Twins, worker: str) -> bool:
+    """Tell whether a worker answers; a test before may have had our connections closed."""
+    with suppress(redis.ConnectionError, OperationalError):
+        return bool(twins.app.control.ping([worker], timeout=0.3))
+    return False
 
 
 def signature(twins: Twins, kind: str, name: str, *args: Any, **options: Any) -> Any:
