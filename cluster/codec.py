@@ -42,7 +42,7 @@ INLINE_BYTES = 64 * 1024
 INLINE_JSON = 1024 * 1024
 
 _MARK, _VALUE = "__type__", "__value__"
-_PLAIN = frozenset({float, bool, type(None)})
+_SCALARS = frozenset({float, bool, type(None)})
 
 #: Stores bytes elsewhere and returns a reference to them.
 Put = Callable[[memoryview], Mapping[str, Any]]
@@ -77,8 +77,8 @@ class Packed:
         return {_MARK: self.kind, _VALUE: self.fields}
 
 
-def is_plain(*values: Any) -> bool:
-    """Tell of the commonest values, at once, that all travel as they are: not packed, not large."""
+def are_scalars(*values: Any) -> bool:
+    """Tell whether all are short scalars, which travel as they are: not packed, not large."""
     for value in values:
         kind = type(value)
         if kind is int:
@@ -87,7 +87,7 @@ def is_plain(*values: Any) -> bool:
         elif kind is str:
             if len(value) > INLINE_BYTES:
                 return False
-        elif kind not in _PLAIN:
+        elif kind not in _SCALARS:
             return False
     return True
 

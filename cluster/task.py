@@ -9,7 +9,7 @@ from celery.worker.request import Request as CeleryRequest
 from redis.exceptions import RedisError
 
 from cluster.backend import RedisBackend
-from cluster.codec import is_plain, pack, pack_whole
+from cluster.codec import are_scalars, pack, pack_whole
 from cluster.errors import OutOfMemory
 
 
@@ -51,9 +51,9 @@ class Task(CeleryTask[Any, Any]):
             return super().__call__(*args, **kwargs)
         request.running = True  # a task that calls itself does so as plain Python
         try:
-            if is_plain(*args, *kwargs.values()):
+            if are_scalars(*args, *kwargs.values()):
                 value = self.run(*args, **kwargs)
-                return value if is_plain(value) else self._packed(value)
+                return value if are_scalars(value) else self._packed(value)
             store: Any = self.backend
             if isinstance(store, RedisBackend):
                 args, kwargs = store.fetch((args, kwargs))
@@ -81,7 +81,7 @@ class Task(CeleryTask[Any, Any]):
 
     def _forget(self, args: Any, kwargs: Any) -> None:
         store: Any = self.backend
-        if isinstance(store, RedisBackend) and not is_plain(*args, *kwargs.values()):
+        if isinstance(store, RedisBackend) and not are_scalars(*args, *kwargs.values()):
             with suppress(RedisError):  # the job has ended: what is left expires
                 store.forget_arguments((args, kwargs))
 

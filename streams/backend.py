@@ -99,27 +99,18 @@ class RedisBackend(redis.RedisBackend):
             "result": value,
             "traceback": None,
             "children": [],
-            "date_done": datetime.now(self._timezone).isoformat(),
+            "date_done": datetime.now(self.app.timezone).isoformat(),
         }
         if request.group:
             meta["group_id"] = request.group
         if request.parent_id:
             meta["parent_id"] = request.parent_id
         meta["task_id"] = job_id
-        return self._result(job_id, msgspec.json.encode(meta), self._seconds, request)
+        return self._result(job_id, msgspec.json.encode(meta), self.expires, request)
 
     def _result(self, job_id: str, payload: bytes, expires: int | None, request: Any) -> Result:
         key: Any = self.get_key_for_task(job_id)
         return Result(key, payload, int(expires or 0), self._channel_for(request))
-
-    @cached_property
-    def _timezone(self) -> Any:
-        return self.app.timezone
-
-    @cached_property
-    def _seconds(self) -> int | None:
-        expires: int | None = self.expires
-        return expires
 
     def _store_result(
         self,
@@ -157,14 +148,18 @@ class RedisBackend(redis.RedisBackend):
         return self.encode(meta)
 
     @cached_property
-    def is_plain(self) -> bool:
-        """Tell whether results are stored as JSON, and nothing but that."""
-        return self.serializer == "json" and not self.compression
+    def _is_json(self) -> bool:
+        return bool(self.serializer == "json")
+
+    @cached_property
+    def stores_json(self) -> bool:
+        """Tell whether what is stored is JSON, and nothing but that."""
+        return self._is_json and not self.compression
 
     @cached_property
     def _stores_plainly(self) -> bool:
         is_extended = self.app.conf.find_value_for_key("extended", "result")
-        return self.is_plain and not is_extended
+        return self.stores_json and not is_extended
 
     def write(
         self,
@@ -243,10 +238,6 @@ class RedisBackend(redis.RedisBackend):
             meta if is_plain and meta["status"] == SUCCESS else self.meta_from_decoded(meta)
             for meta in metas
         ]
-
-    @cached_property
-    def _is_json(self) -> bool:
-        return bool(self.serializer == "json")
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Note that a job is sent: its result will be announced to this thread."""

@@ -6,6 +6,7 @@ left out is what stands around it in a worker: a message object, a request, a pr
 write a result and an acknowledgement a job. Whatever has need of one of these takes the long way.
 """
 
+import logging
 import threading
 from binascii import a2b_base64
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from celery.worker import state, strategy
 
 from streams.backend import RedisBackend
 from streams.envelope import MAX_DEPTH, MAX_NAME
+from streams.plain import MARK
 from streams.queues import Ended, Entry
 from streams.timelimits import INTERVAL, TimeLimits
 
@@ -76,7 +78,7 @@ class Inline:
         self._channel = channel
         self._backend: Any = consumer.app.backend
         self._revoked = consumer.controller.state.revoked
-        self._does_info = logger.isEnabledFor(20)
+        self._does_info = strategy.logger.isEnabledFor(logging.INFO)
         #: How many jobs are to be fetched at once, if the pool has room for one; 0 for as many as
         #: it has room for.
         self.most = 0
@@ -102,7 +104,7 @@ class Inline:
         return (
             threading.current_thread() is threading.main_thread()
             and isinstance(backend, RedisBackend)
-            and backend.is_plain
+            and backend.stores_json
             and _server(backend.connparams) == _server(self._channel.connection_parameters)
         )
 
@@ -186,7 +188,7 @@ class Inline:
             if task is None or not _is_covered(headers, properties):
                 return None
             body = a2b_base64(envelope.body)
-            if b"__type__" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+            if MARK in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
                 return None
             args, kwargs, _ = _call(body)
             delivery_info: Mapping[str, Any] = properties["delivery_info"]
