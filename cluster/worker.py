@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from cluster import limits, machine
 from cluster.app import create
+from cluster.broker import AWAY
 from cluster.health import Heartbeat
 from cluster.rabbitmq import DeadLetters
 from streams.started import Started
@@ -33,10 +34,15 @@ def worker_app(family: str) -> Celery:
 
 
 def _connect(app: Celery[Any]) -> None:
-    """Connect a pool process to the result store before its first job, which pays for it else."""
+    """Connect a pool process before its first job, which pays for it else.
+
+    To the result store, and to the broker: the last job of a chord sends the callback.
+    """
     backend: Any = app.backend
-    with suppress(OSError, RedisError):
+    with suppress(OSError, RedisError, *AWAY):
         backend.client.ping()
+        with app.producer_or_acquire() as producer:
+            producer.maybe_declare(app.amqp.queues[app.main])
 
 
 def run(app: Celery[Any]) -> None:

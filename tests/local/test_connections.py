@@ -1,0 +1,36 @@
+"""What a pool process is connected to before its first job."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.local.local import Local
+from tests.waiting import eventually
+
+linux_only = pytest.mark.skipif(
+    not Path("/proc/self/fd").exists(), reason="sockets are listed in Linux's /proc"
+)
+
+
+def sockets(process: str | int) -> set[str]:
+    """Return the sockets of a process."""
+    found = set()
+    for file in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed just now
+            found.add(os.readlink(file))
+    return {name for name in found if name.startswith("socket:")}
+
+
+@linux_only
+def test_pool_processes_know_the_store_and_the_broker_before_a_job(server_only: Local) -> None:
+    with server_only.own_worker("add.worker", ADD_CONCURRENCY="2") as worker:
+        children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
+        eventually("the pool is there", lambda: len(children.read_text().split()) == 2)
+
+        processes = children.read_text().split()
+        eventually(
+            "each process has connections of its own, to the store and to the broker",
+            lambda: all(len(sockets(process) - sockets(worker.pid)) > 1 for process in processes),
+        )
