@@ -1,6 +1,5 @@
 """What a pool process is connected to before its first job."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +18,7 @@ def sockets(process: str | int) -> set[str]:
     found = set()
     for file in Path(f"/proc/{process}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed just now
-            found.add(os.readlink(file))
+            found.add(str(file.readlink()))
     return {name for name in found if name.startswith("socket:")}
 
 
