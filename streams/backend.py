@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import cached_property
 from math import isfinite
+from queue import Empty
 from typing import Any
 
 import msgspec
@@ -238,6 +239,26 @@ class RedisBackend(redis.RedisBackend):
             meta if is_plain and meta["status"] == SUCCESS else self.meta_from_decoded(meta)
             for meta in metas
         ]
+
+    def _maybe_resolve_from_buffer(self, result: Any) -> None:
+        """Give a result what was announced of its job; Celery's Empty if nothing was."""
+        meta = self.result_consumer.early.take(result.id)
+        if meta is None:
+            raise Empty
+        result._set_cache(meta)  # noqa: SLF001 - as Celery does
+        result.on_ready(result)
+
+    def wait_for_pending(  # type: ignore[override]  # Celery's own differs from its stub
+        self,
+        result: Any,
+        callback: Any = None,
+        propagate: bool = True,  # noqa: FBT002 - Celery's
+        **options: Any,
+    ) -> Any:
+        """Wait for a result, unless it has just been found announced."""
+        if result._cache is None:  # noqa: SLF001 - as Celery does
+            return super().wait_for_pending(result, callback, propagate, **options)
+        return result.maybe_throw(callback=callback, propagate=propagate)
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Note that a job is sent: its result will be announced to this thread."""

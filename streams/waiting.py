@@ -16,9 +16,10 @@ from typing import Any, Self
 
 from celery.backends.asynchronous import BaseResultConsumer
 from celery.exceptions import TimeoutError as CeleryTimeout
-from celery.states import FAILURE, READY_STATES
+from celery.states import FAILURE, READY_STATES, SUCCESS
 from redis.exceptions import AuthenticationError, ResponseError
 
+from streams.announced import Announced
 from streams.link import Link
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 INTERVAL = 1.0
 #: Those between two of any other, or two tries to subscribe: at first, and at most.
 QUICK, SLOW = 0.005, 0.25
+#: Bytes of results that are kept for who asks later.
+KEPT = 16 * 1024 * 1024
 
 
 class Wait:
@@ -133,6 +136,8 @@ class ResultConsumer(BaseResultConsumer):
         self._sent: set[str] = set()
         self._unread: set[str] = set()
         self._waits: set[Wait] = set()
+        #: What was announced, and nobody has asked for yet.
+        self.early = Announced(KEPT)
         #: Jobs that one thread alone waits for, by their ids.
         self.bulks: dict[str, Bulk] = {}
         #: Stands for results with callbacks that no thread waits for.
@@ -397,7 +402,8 @@ class ResultConsumer(BaseResultConsumer):
                 self._read_all_now()
                 continue
             for meta in metas:
-                self.on_state_change(meta)
+                if not self._tell(meta) and meta["status"] == SUCCESS:  # final, as no other is
+                    self.early.put(meta["task_id"], meta, len(payload) // len(metas))
 
     def _read_all_now(self) -> None:
         for wait in [*self._waits]:
@@ -406,12 +412,18 @@ class ResultConsumer(BaseResultConsumer):
 
     def on_state_change(self, meta: Any, message: Any = None) -> None:
         """Give a job's state, as `metas` has it, to its results and to all who wait for it."""
+        self._tell(meta)
+
+    def _tell(self, meta: Any) -> bool:
+        """Pass a job's state on; False if nobody has asked for one that is news."""
         job_id, fulfilled = meta["task_id"], []
         bulk = self.bulks.get(job_id)
+        is_known = job_id not in self._sent
         if bulk is not None:
             self._sent.discard(job_id)
             bulk.tell(job_id, meta)
-            return
+            return True
+        results: list[Any] = []
         if meta["status"] in READY_STATES:
             # In this order: whoever begins to wait just now either is told or reads the key.
             self._sent.discard(job_id)
@@ -429,6 +441,7 @@ class ResultConsumer(BaseResultConsumer):
             for wait in [*self._waits]:
                 if wait.is_for_any or job_id in wait.open:
                     wait.tell(job_id, meta)
+        return is_known or bool(results)
 
     def _pending(self, job_id: str) -> list[Any]:
         found = (mapping.get(job_id, {}) for mapping in self._pending_results)
