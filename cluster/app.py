@@ -8,7 +8,7 @@ from celery import Celery
 from celery.app import amqp
 from celery.canvas import Signature
 
-from cluster import canvas, options, rabbitmq
+from cluster import canvas, options, rabbitmq, starmap
 from cluster.backend import RedisBackend
 from cluster.codec import pack, pack_whole
 from cluster.routes import unknown_task
@@ -146,10 +146,12 @@ canvas.check_first(_check_canvas)
 
 def create(name: str, **settings: Any) -> App:
     """Return an app called `name`, configured by `celeryconfig`; `settings` are Celery's."""
-    return App(
+    app = App(
         name,
         amqp=AMQP,
         task_cls="cluster.task:Task",
         config_source="celeryconfig",
         **settings,
     )
+    app.on_after_finalize.connect(starmap.install, weak=False)
+    return app

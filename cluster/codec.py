@@ -174,6 +174,8 @@ def _data(view: memoryview, put: Put | None) -> Any:
 
 def references(value: Any) -> Iterator[Mapping[str, Any]]:
     """Yield the references of the packed values in `value`."""
+    if plain.is_plain(value):
+        return
     if isinstance(value, Packed):
         if value.reference:
             yield value.reference
@@ -193,6 +195,8 @@ def unpack(value: Any, fill: Fill) -> Any:
     An array stays packed in a process without numpy. Raises Unreadable for a value that is
     not what it says, OutOfMemory for one that finds no room, and what `fill` raises.
     """
+    if plain.is_plain(value):
+        return value
     if isinstance(value, Packed):
         return _build(value.kind, value.fields, fill)
     if isinstance(value, list):
@@ -201,7 +205,7 @@ def unpack(value: Any, fill: Fill) -> Any:
         return tuple(unpack(item, fill) for item in value)
     if isinstance(value, dict):
         return {key: unpack(item, fill) for key, item in value.items()}
-    return value
+    return value  # of another type: a task called as Python was given it
 
 
 def _build(kind: str, fields: dict[str, Any], fill: Fill) -> Any:

@@ -27,11 +27,20 @@ def encode(value: Any) -> bytes | None:
     try:
         if not 0 < sys.get_int_max_str_digits() <= MOST_DIGITS or not is_plain(value):
             return None
-        text = _encode(value)
-        # What is no number, or infinite, is null to msgspec.
-        return dumps(value).encode() if b"null" in text else text
+        return _encoded(value)
     except (ValueError, RecursionError):  # half a character, too many digits, a list in itself
         return None
+
+
+def _encoded(value: Any) -> bytes:
+    text = _encode(value)
+    if b"null" not in text:
+        return text
+    # What is no number, or infinite, is null to msgspec.
+    if type(value) is dict:
+        pairs = [b"%b:%b" % (_encode(key), _encoded(item)) for key, item in value.items()]
+        return b"{%b}" % b",".join(pairs)
+    return dumps(value).encode()
 
 
 def is_plain(value: Any) -> bool:
