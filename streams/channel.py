@@ -5,7 +5,7 @@ import math
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from queue import Empty
@@ -21,6 +21,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseE
 
 from streams import jobs, keys, queues, scripts, times
 from streams.envelope import Malformed, check, check_parsed, sender
+from streams.protocol import pack
 from streams.qos import QoS
 from streams.queues import Ended, Entry, Queues
 
@@ -103,8 +104,10 @@ class Channel(redis.Channel):
         self._no_ack: set[str] = set()
         #: All streams that it may hold messages of.
         self._mine: set[str] = set()
-        # A fetch of what is there comes first; where there is nothing, one that waits.
+        # A fetch of what is there comes first; where that is all, one that waits.
         self._waits = False
+        #: Whether the next reply is that to an acknowledgement sent ahead of a fetch that waits.
+        self._is_ahead = False
         #: The fetch under way: from which streams (none: from lists), how many messages at
         #: most, and what it acknowledges.
         self._asked: list[str] = []
@@ -253,7 +256,7 @@ class Channel(redis.Channel):
     def _fetch_from_lists(self, listed: list[str], seconds: float) -> None:
         self._asked = []
         names = [self._q_for_pri(queue, step) for step in self.priority_steps for queue in listed]
-        self._send("BRPOP", *(self.global_keyprefix + name for name in names), seconds)
+        self._send(("BRPOP", *(self.global_keyprefix + name for name in names), seconds))
 
     def _fetch_from_streams(self, durable: list[str], seconds: float) -> None:
         # The most urgent of each queue first.
@@ -263,38 +266,41 @@ class Channel(redis.Channel):
         self._most = BATCH if most is None else min(most, BATCH)
         if self.inline:
             self._most = max(self._most, self.inline.most)
-        if self._waits and not self.qos.ended:
-            group = ("GROUP", keys.GROUP, self.consumer)
-            limits = ("COUNT", self._most, "BLOCK", int(1000 * seconds))
-            new = (">" for _ in self._asked)
-            self._send("XREADGROUP", *group, *limits, "STREAMS", *self._asked, *new)
-            return
         self._ending = self._some_ended()
-        names, argv = self._queues.fetching(self.consumer, self._asked, self._most, self._ending)
-        self._send("EVALSHA", scripts.FETCH.digest, len(names), *names, *argv)
+        if not self._waits:
+            self._send(self._fetch(self._asked, self._most))
+            return
+        group = ("GROUP", keys.GROUP, self.consumer)
+        limits = ("COUNT", self._most, "BLOCK", int(1000 * seconds))
+        new = (">" for _ in self._asked)
+        waiting = ("XREADGROUP", *group, *limits, "STREAMS", *self._asked, *new)
+        # Both in one go: each one alone costs both sides more than what it does.
+        self._is_ahead = bool(self._ending)
+        self._send(*([self._fetch((), 0)] if self._is_ahead else []), waiting)
 
-    def _send(self, *command: Any) -> None:
+    def _fetch(self, streams: Sequence[str], most: int) -> tuple[Any, ...]:
+        """Return the command that acknowledges what has ended, and fetches up to so many."""
+        names, argv = self._queues.fetching(self.consumer, streams, most, self._ending)
+        return ("EVALSHA", scripts.FETCH.digest, len(names), *names, *argv)
+
+    def _send(self, *commands: tuple[Any, ...]) -> None:
         connection = self.client.connection
         self._in_poll = connection
         self._brpop_sent_at = monotonic()
-        connection.send_command(*command)
+        connection.send_packed_command([b"".join([pack(*command) for command in commands])])
 
     def _brpop_read(self, **options: Any) -> bool:
         """Read the reply to a fetch and deliver what it brought; raises Empty for nothing."""
         connection = self.client.connection
+        if self._is_ahead:
+            self._read_reply(connection)
+            if not connection.can_read():
+                raise Empty
         try:
-            reply = connection.read_response()
-        except ResponseError as error:
-            self._undo_acknowledging()
-            self._complain(error)
-            raise Empty from None
-        except self.connection_errors:
-            connection.disconnect()
-            raise
+            reply = self._read_reply(connection)
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
-        self._ending = []
         if not self._asked:
             return self._deliver_listed(reply)
         entries = queues.entries(reply)
@@ -308,6 +314,23 @@ class Channel(redis.Channel):
         if self.qos.ended and self.qos.can_consume() and not jobs.is_stopping():
             self._brpop_start()  # now: who waits for a result need not wait for the event loop
         return True
+
+    def _read_reply(self, connection: Any) -> Any:
+        """Read a reply; what it was to acknowledge, and did not, is so the next time."""
+        try:
+            reply = connection.read_response()
+        except ResponseError as error:
+            self._undo_acknowledging()
+            self._complain(error)
+            raise Empty from None
+        except self.connection_errors:
+            connection.disconnect()
+            self._in_poll = None
+            raise
+        finally:
+            self._is_ahead = False
+        self._ending = []
+        return reply
 
     def _deliver_all(self, entries: list[Entry]) -> list[Entry]:
         """Run what is quick, deliver what there is room for, and return what there is none for.
@@ -336,6 +359,8 @@ class Channel(redis.Channel):
                 told_at = monotonic()
         if inline:
             inline.end(len(entries), is_all=not left_over)
+            # Fewer than were asked for: there were no more.
+            self._waits = len(entries) < self._most and not left_over
         return left_over
 
     def _deliver_entry(self, entry: Entry, queue: str) -> None:
@@ -598,7 +623,10 @@ class Channel(redis.Channel):
         connection, self._in_poll = self._in_poll, None
         if connection:
             self._undo_acknowledging()  # twice does no harm
+            is_ahead, self._is_ahead = self._is_ahead, False
             try:
+                if is_ahead:
+                    connection.read_response()
                 # Which number a connection has, a server tells that speaks the third protocol;
                 # any other is waited for, a second at most.
                 known = connection.handshake_metadata or {}
