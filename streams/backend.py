@@ -248,6 +248,11 @@ class RedisBackend(redis.RedisBackend):
         result._set_cache(meta)  # noqa: SLF001 - as Celery does
         result.on_ready(result)
 
+    def forget(self, task_id: str) -> None:
+        """Forget a result, too, that was announced and not asked for."""
+        self.result_consumer.early.take(task_id)
+        super().forget(task_id)
+
     def wait_for_pending(  # type: ignore[override]  # Celery's own differs from its stub
         self,
         result: Any,

@@ -244,6 +244,31 @@ def test_a_result_that_was_announced_before_it_is_asked_for_is_there(
         assert took < AT_ONCE
 
 
+def test_results_that_were_announced_one_after_the_other_are_not_read(
+    store: Store, app: Any
+) -> None:
+    listen(store, app)
+    jobs = send(app, 100)
+    for number, job in enumerate(jobs):
+        store.ends(job, number, "SUCCESS", app.thread_oid)
+    called = calls(store.redis())
+
+    assert [job.get(timeout=5) for job in reversed(jobs)] == [*reversed(range(100))]
+    assert not called()
+
+
+def test_a_failure_that_was_announced_early_is_read(store: Store, app: Any) -> None:
+    listen(store, app)
+    first, second = send(app, 2)
+    store.ends(first, ValueError("an early one"), "FAILURE", app.thread_oid)
+    store.ends(second, 2, "SUCCESS", app.thread_oid)
+    assert second.get(timeout=5) == 2
+    # As a dead letter is replayed: a failure may be replaced.
+    store.ends(first, 1, "SUCCESS")
+
+    assert first.get(timeout=5) == 1
+
+
 def test_what_was_announced_to_a_lost_connection_is_read_with_the_next(
     store: Store, app: Any
 ) -> None:
@@ -587,10 +612,12 @@ def test_members_of_a_group_come_as_they_end(store: Store, app: Any) -> None:
     assert came == [(jobs[number].id, number) for number in order]
 
 
-def test_a_result_that_was_forgotten_is_not_remembered(store: Store, app: Any) -> None:
-    (before,) = send(app)
-    store.ends(before, 0, "SUCCESS", app.thread_oid)
-    before.get(timeout=5)
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_result_that_was_forgotten_is_not_remembered(
+    store: Store, app: Any, listens: bool
+) -> None:
+    if listens:
+        listen(store, app)
     first, second = send(app, 2)
     for job in (first, second):
         store.ends(job, 1, "SUCCESS", app.thread_oid)

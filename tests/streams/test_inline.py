@@ -286,6 +286,23 @@ def _messages(store: Any, twins: Twins, job_id: str) -> Iterator[str]:
     store.delete("celery:delayed")
 
 
+def test_a_result_that_the_server_cannot_take_at_once_is_stored(
+    start: Callable[..., Any], store: Any
+) -> None:
+    with start() as (twins, _):
+        for _ in range(3):
+            # The worker waits for its next job in the same go: it learns of this from the first
+            # of two replies.
+            store.script_flush()
+            job = signature(twins, "inline", "echo", 7).apply_async()
+
+            assert job.get(timeout=20) == 7
+            eventually(
+                "it is acknowledged",
+                lambda: not any(map(store.xlen, store.scan_iter(_type="stream"))),
+            )
+
+
 def test_results_of_another_server_are_stored_there(start: Callable[..., Any], url: str) -> None:
     other = url.removesuffix("/0") + "/1"
     with start(TWINS_RESULTS=other) as (twins, worker), redis.Redis.from_url(other) as results:
