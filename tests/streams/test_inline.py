@@ -301,6 +301,7 @@ def test_a_result_that_the_server_cannot_take_at_once_is_stored(
                 "it is acknowledged",
                 lambda: not any(map(store.xlen, store.scan_iter(_type="stream"))),
             )
+            assert len([note for note in notes(store, job) if "after_return" in note]) == 1
 
 
 def test_results_of_another_server_are_stored_there(start: Callable[..., Any], url: str) -> None:
