@@ -1,6 +1,6 @@
 """docs/performance.md and its plots, as a run of the comparison writes them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.chart import Group, bars, short
@@ -14,9 +14,9 @@ FOLDER = ROOT / "docs"
 NAME = "performance"
 
 _HOW = """\
-All systems use one Redis server, with the append-only file on and `appendfsync {fsync}`, and \
-{workers} worker processes that run jobs; the job is a sum of two integers, and every result is \
-stored, fetched by the caller and checked.
+All systems use one Redis server, with the append-only file on and `appendfsync` as it is said \
+above, and {workers} worker processes that run jobs; the job is a sum of two integers, and every \
+result is stored, fetched by the caller and checked.
 They take turns: a system's workers are started on an empty server, and stopped before the next \
 system's are, because some poll, and would disturb the others. \
 {rounds} round(s), each beginning with another system.
@@ -45,38 +45,70 @@ rate at which their results appeared in Redis; it is to be flat.
 """
 
 
-def write_report(run: Run, curve: Curve | None, folder: Path = FOLDER) -> None:
+#: What each setting means to those who choose it.
+_PERSISTENCES = {
+    "always": "this cluster's setting: Redis answers when it is on the disk, and a killed Redis, "
+    "or machine, loses nothing",
+    "everysec": "Redis' own default: a killed machine loses up to a second",
+    "no": "the system writes when it likes",
+}
+
+
+def write_report(runs: Sequence[Run], curve: Curve | None, folder: Path = FOLDER) -> None:
     """Write the page and its plots."""
-    for name, plot in _plots(run, curve).items():
+    for name, plot in _plots(runs, curve).items():
         (folder / f"{NAME}-{name}.svg").write_text(plot)
-    (folder / f"{NAME}.md").write_text(page(run, curve))
+    (folder / f"{NAME}.md").write_text(page(runs, curve))
 
 
-def page(run: Run, curve: Curve | None) -> str:
+def page(runs: Sequence[Run], curve: Curve | None) -> str:
     """Return the page: figures, systems, promises, how it was measured and on what."""
+    first = runs[0]
     return (
         "\n".join(
             [
                 "# Performance",
                 "",
-                f"Written by `make bench ARGS=--report`, {run.start}: {run.rounds} round(s).",
-                f"{run.note[0].upper()}{run.note[1:]}.",
-                *(f"{name} failed, and is left out: {why}." for name, why in run.failed.items()),
-                *(f"{name} failed, and is left out: {why}." for name, why in run.failed.items()),
+                f"Written by `make bench ARGS=--report`, {first.start}: {first.rounds} round(s).",
+                *(line for run in runs for line in _about(run)),
                 "",
-                *_section("The figures", _figures(run.figures)),
-                *_section("Jobs a second", [_image("throughput"), "", *_throughput(run.rows)]),
-                *_section("Round trips", [_image("latency"), "", *_trips(run.rows)]),
-                *_section("What it takes", _costs(run.rows)),
+                *_section("The figures", _figures(runs)),
+                *_section("Jobs a second", _each(runs, _throughput, "throughput")),
+                *_section("Round trips", _each(runs, _trips, "latency")),
+                *_section("What it takes", _each(runs, _costs)),
                 *(_section("More workers, longer queues", _curve(curve)) if curve else ()),
-                *_section("What becomes of a job whose worker dies", _promises(run.rows)),
-                *_section("How it was measured", _how(run)),
-                *_section("How each was tuned", _tuned(run)),
-                *_section("The machine", _machine(run)),
+                *_section("What becomes of a job whose worker dies", _promises(first.rows)),
+                *_section("How it was measured", _how(first)),
+                *_section("How each was tuned", _tuned(first)),
+                *_section("The machine", _machine(first)),
             ]
         ).rstrip()
         + "\n"
     )
+
+
+def _about(run: Run) -> Iterator[str]:
+    """Yield what is to be said of a run before its figures."""
+    yield f"With `appendfsync {run.appendfsync}`, {run.note}."
+    for name, why in run.failed.items():
+        yield f"{name} failed, and is left out: {why}."
+
+
+def _each(
+    runs: Sequence[Run], lines: Callable[[Sequence[Row]], list[str]], plot: str = ""
+) -> Iterator[str]:
+    """Yield, for each run, its heading, its plot and its lines."""
+    for run in runs:
+        yield from _heading(run)
+        if plot:
+            yield from (_image(f"{plot}-{run.appendfsync}"), "")
+        yield from lines(run.rows)
+        yield ""
+
+
+def _heading(run: Run) -> Iterator[str]:
+    yield f"### `appendfsync {run.appendfsync}`"
+    yield ""
 
 
 def _section(title: str, lines: Iterable[str]) -> list[str]:
@@ -96,10 +128,19 @@ def _text_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]
     return [line.replace("---:", "---") for line in _table(head, rows)]
 
 
-def _figures(figures: Sequence[Figure]) -> Iterator[str]:
-    yield "Each is a ratio within this one run."
+def _figures(runs: Sequence[Run]) -> Iterator[str]:
+    yield "Each is a ratio within one run, on one server with the same setting for all."
     yield ""
-    yield from _table(
+    for run in runs:
+        yield from _heading(run)
+        yield f"That is {_PERSISTENCES[run.appendfsync]}."
+        yield ""
+        yield from _figure_table(run.figures)
+        yield ""
+
+
+def _figure_table(figures: Sequence[Figure]) -> list[str]:
+    return _table(
         ("", "ours", "beside", "ratio", "bound", "met"),
         [
             (
@@ -190,7 +231,6 @@ def _promises(rows: Sequence[Row]) -> list[str]:
 def _how(run: Run) -> list[str]:
     kinds = {sample.memory_kind for sample in run.samples}
     text = _HOW.format(
-        fsync=run.appendfsync,
         workers=2,
         rounds=run.rounds,
         jobs=run.sizes.jobs,
@@ -232,31 +272,38 @@ def _with_unit(measured: Measured, unit: str) -> str:
     return f"{short(measured.value)} {unit}"
 
 
-def _plots(run: Run, curve: Curve | None) -> dict[str, str]:
-    plots = {
-        "throughput": bars(
+def _plots(runs: Sequence[Run], curve: Curve | None) -> dict[str, str]:
+    plots = {}
+    for run in runs:
+        plots[f"throughput-{run.appendfsync}"] = _bars(
+            run,
             "End to end, results fetched",
             "jobs/s",
             ("one by one", "in bulk"),
-            [
-                Group(row.system.title, (row.each.value, row.bulk.value), row.system.is_ours)
-                for row in run.rows
-            ],
-        ),
-        "latency": bars(
+            lambda row: (row.each.value, row.bulk.value),
+        )
+        plots[f"latency-{run.appendfsync}"] = _bars(
+            run,
             "Round trip of a single job, p50",
             "ms",
             ("idle", "half loaded"),
-            [
-                Group(row.system.title, (row.trip.value, row.loaded.value), row.system.is_ours)
-                for row in run.rows
-            ],
-        ),
-    }
+            lambda row: (row.trip.value, row.loaded.value),
+        )
     if curve:
         plots["workers"] = _one_series("By the number of workers", curve.workers)
         plots["depth"] = _one_series("By the jobs in the queue", curve.depth)
     return plots
+
+
+def _bars(
+    run: Run,
+    title: str,
+    unit: str,
+    ways: tuple[str, str],
+    values: Callable[[Row], tuple[float, float]],
+) -> str:
+    groups = [Group(row.system.title, values(row), row.system.is_ours) for row in run.rows]
+    return bars(f"{title}, appendfsync {run.appendfsync}", unit, ways, groups)
 
 
 def _one_series(title: str, samples: Mapping[str, Sequence[float]]) -> str:

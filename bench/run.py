@@ -59,6 +59,12 @@ class Run:
         return comparison.figures(self.rows)
 
     @property
+    def named_figures(self) -> list[Figure]:
+        """The figures, each with the setting that it holds for in its name."""
+        setting = f"appendfsync {self.appendfsync}"
+        return [figure._replace(name=f"{figure.name}, {setting}") for figure in self.figures]
+
+    @property
     def note(self) -> str:
         """What is to be said of the machine's other load."""
         if self.others is None:

@@ -27,9 +27,9 @@ _OF_CELERY = ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", VARIABLE)
 class OwnServer:
     """A server on a port of its own, with a folder for its data and for all that is started."""
 
-    def __init__(self, appendfsync: str) -> None:
+    def __init__(self, persistence: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="task-cluster-bench-"))
-        self.appendfsync = appendfsync
+        self._persistence = persistence
         self._process: Process | None = None
         self._password = self.folder / "password"
         secret = os.urandom(20).hex()
@@ -41,7 +41,7 @@ class OwnServer:
 
     def __enter__(self) -> Self:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # in order, as by Ctrl-C
-        os.environ["APPENDFSYNC"] = self.appendfsync  # which local mode's server reads
+        os.environ["APPENDFSYNC"] = self._persistence  # which local mode's server reads
         self._process = server.start(self._port, self._password, self.folder / "data")
         return self
 
@@ -78,6 +78,10 @@ class OwnServer:
         # A database of their own: Celery's remote control would reach both kinds of workers.
         url = f"redis://:{self._secret}@127.0.0.1:{self._port}/1"
         return {protocol.URL: url, "RQ_REDIS_URL": url}  # rq's command has a name of its own
+
+    def persist(self, persistence: str) -> None:
+        """Set what the server has on its disk before it answers: always, everysec or no."""
+        self._client.config_set("appendfsync", persistence)
 
     def reset(self) -> None:
         """Remove all that is stored: each turn begins with an empty server."""
@@ -121,6 +125,9 @@ class RunningCluster:
     def variables(self, system: System) -> dict[str, str]:
         """Return the environment as it is: it names the cluster."""
         return dict(os.environ)
+
+    def persist(self, persistence: str) -> None:
+        """Leave the server's settings as they are."""
 
     def reset(self) -> None:
         """Leave everything as it is: others may use it."""

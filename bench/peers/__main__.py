@@ -28,6 +28,8 @@ JOBS_A_TRIP, LEAST_TRIPS = 10, 50
 FULL = Sizes(jobs=5000, trips=500, adds=1_000_000, chunk=1000)
 QUICK = Sizes(jobs=30, trips=10, adds=1000, chunk=100)
 ROUNDS = 5
+#: This cluster's own setting, and Redis'.
+PERSISTENCES = ("always", "everysec")
 
 
 @click.command()
@@ -49,10 +51,13 @@ ROUNDS = 5
 @click.option("--only", default=",".join(NAMES), help=f"Some of {', '.join(NAMES)}.")
 @click.option(
     "--appendfsync",
+    "persistences",
     type=click.Choice(("always", "everysec", "no")),
-    default="always",
+    multiple=True,
+    default=PERSISTENCES,
     show_default=True,
-    help="What Redis has on its disk before it answers, the same for all.",
+    help="What Redis has on its disk before it answers, the same for all; for each one after the "
+    "other, if there are several.",
 )
 @click.option(
     "--json",
@@ -78,7 +83,7 @@ def peers(
     jobs: int,
     adds: int,
     only: str,
-    appendfsync: str,
+    persistences: tuple[str, ...],
     file: Path | None,
     report: bool,
     depth: int,
@@ -100,20 +105,24 @@ def peers(
         raise click.UsageError(str(error)) from None
     trips = max(LEAST_TRIPS, jobs // JOBS_A_TRIP)
     sizes = QUICK if quick else FULL._replace(jobs=jobs, trips=trips, adds=adds)
-    with RunningCluster() if running else OwnServer(appendfsync) as server:
-        done = _measure(systems, server, sizes, 1 if quick else rounds, appendfsync)
+    with RunningCluster() if running else OwnServer(persistences[0]) as server:
+        runs = [
+            _measure(systems, server, sizes, 1 if quick else rounds, persistence)
+            for persistence in (persistences[:1] if running else persistences)
+        ]
         curved = (
             curve.measure(server, rounds, sizes.jobs, depth)
             if depth and isinstance(server, OwnServer)
             else None
         )
-    _show(done, curved, running=running, quick=quick)
+    _show(runs, curved, running=running, quick=quick)
     if file:
-        write(done.figures, file)
+        write([figure for run in runs for figure in run.named_figures], file)
         curve_samples = {"curve": curved._asdict()} if curved else {}
-        write_json({**done.as_json(), **curve_samples}, samples_file(file))
+        written = {"runs": [run.as_json() for run in runs], **curve_samples}
+        write_json(written, samples_file(file))
     if report:
-        write_report(done, curved)
+        write_report(runs, curved)
 
 
 def samples_file(file: Path) -> Path:
@@ -122,8 +131,9 @@ def samples_file(file: Path) -> Path:
 
 
 def _measure(
-    systems: tuple[System, ...], server: Server, sizes: Sizes, rounds: int, appendfsync: str
+    systems: tuple[System, ...], server: Server, sizes: Sizes, rounds: int, persistence: str
 ) -> Run:
+    server.persist(persistence)
     for system in systems:
         environments.make(system)
     load = Load()
@@ -135,7 +145,7 @@ def _measure(
         samples=[sample for sample in samples if sample.system not in failed],
         sizes=sizes,
         rounds=rounds,
-        appendfsync=appendfsync,
+        appendfsync=persistence,
         server=server.version,
         machine=machine(),
         versions={system.name: packages(system, server) for system in systems},
@@ -187,21 +197,30 @@ def _turns(systems: tuple[System, ...], rounds: int) -> Iterator[tuple[int, Syst
             yield number, system
 
 
-def _show(done: Run, curved: Curve | None, *, running: bool, quick: bool) -> None:
+def _show(runs: list[Run], curved: Curve | None, *, running: bool, quick: bool) -> None:
     console = Console(width=160)
-    console.print(comparison.table(done.rows))
+    for done in runs:
+        if not running:
+            console.print(f"appendfsync {done.appendfsync}", highlight=False)
+        console.print(comparison.table(done.rows))
+        if done.figures:
+            console.print(table(done.figures))
+        for line in _notes(done, running=running, quick=quick):
+            console.print(line, highlight=False, soft_wrap=True)
     if curved:
         console.print(curve.table(curved))
-    if done.figures:
-        console.print(table(done.figures))
-    last = "--quick: these figures mean nothing" if quick else missed(done.figures)
+
+
+def _notes(done: Run, *, running: bool, quick: bool) -> Iterator[str]:
     left_out = [system.name for system in SYSTEMS if system.name not in done.versions]
-    notes = [f"left out: {', '.join(left_out)}"] if left_out else []
-    notes += [f"{name} failed, and is left out: {why}" for name, why in done.failed.items()]
+    if left_out:
+        yield f"left out: {', '.join(left_out)}"
+    for name, why in done.failed.items():
+        yield f"{name} failed, and is left out: {why}"
     if running:
-        notes.append("CPU and memory are the caller's alone: the workers are not seen from here")
-    for line in (*notes, done.note, last):
-        console.print(line, highlight=False, soft_wrap=True)
+        yield "CPU and memory are the caller's alone: the workers are not seen from here"
+    yield done.note
+    yield "--quick: these figures mean nothing" if quick else missed(done.figures)
 
 
 if __name__ == "__main__":
