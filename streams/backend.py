@@ -242,11 +242,8 @@ class RedisBackend(redis.RedisBackend):
 
     def _maybe_resolve_from_buffer(self, result: Any) -> None:
         """Give a result what was announced of its job; Celery's Empty if nothing was."""
-        meta = self.result_consumer.early.take(result.id)
-        if meta is None:
+        if not self.result_consumer.resolve(result):
             raise Empty
-        result._set_cache(meta)  # noqa: SLF001 - as Celery does
-        result.on_ready(result)
 
     def forget(self, task_id: str) -> None:
         """Forget a result, too, that was announced and not asked for."""

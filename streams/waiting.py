@@ -172,6 +172,23 @@ class ResultConsumer(BaseResultConsumer):
             self._unread.add(task_id)
             self._others.read_at, self._others.pause = 0.0, QUICK
 
+    def resolve(self, result: Any) -> bool:
+        """Give a result what was announced of its job before; tell whether something was."""
+        meta = self.early.take(result.id)
+        if meta is None:
+            return False
+        if self._fulfil(result, meta):
+            result.on_ready(result)
+        return True
+
+    def _fulfil(self, result: Any, meta: Any) -> bool:
+        """Set what is known of a result, once; one thread alone calls back."""
+        with self._setting:
+            if result._cache is not None:  # noqa: SLF001 - as Celery's _maybe_set_cache
+                return False
+            result._set_cache(meta)  # noqa: SLF001
+            return True
+
     def cancel_for(self, task_id: str) -> None:
         """Forget a job whose results are gone; the garbage collector calls this, too."""
         self._sent.discard(task_id)
@@ -416,7 +433,7 @@ class ResultConsumer(BaseResultConsumer):
 
     def _tell(self, meta: Any) -> bool:
         """Pass a job's state on; False if nobody has asked for one that is news."""
-        job_id, fulfilled = meta["task_id"], []
+        job_id, fulfilled = meta["task_id"], list[Any]()
         bulk = self.bulks.get(job_id)
         is_known = job_id not in self._sent
         if bulk is not None:
@@ -429,11 +446,7 @@ class ResultConsumer(BaseResultConsumer):
             self._sent.discard(job_id)
             results = self._pending(job_id)
             results += [each for wait in [*self._waits] for each in wait.open.get(job_id, ())]
-            with self._setting:  # so that one thread alone calls back
-                for result in results:
-                    if result._cache is None:  # noqa: SLF001 - as Celery's _maybe_set_cache
-                        result._set_cache(meta)  # noqa: SLF001
-                        fulfilled.append(result)
+            fulfilled = [result for result in results if self._fulfil(result, meta)]
         try:
             for result in fulfilled:
                 result.on_ready(result)
