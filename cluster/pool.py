@@ -1,5 +1,9 @@
-"""The worker's pool of processes: Celery's, which looks at every hard time limit."""
+"""The worker's pool of processes: Celery's, which knows what its processes were given.
 
+It looks at every hard time limit, too.
+"""
+
+from time import monotonic
 from typing import Any
 
 from billiard import pool as billiard_pool
@@ -10,17 +14,62 @@ from celery.concurrency import asynpool, prefork
 # acknowledged: another worker is given the job, and finds its result. In tenths of a second:
 billiard_pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 10
 
+#: Seconds, more than enough, from a job in the pipe of an idle process until this has begun it.
+PATIENCE = 10.0
+#: Seconds between two looks at whether such a process is still there.
+LOOK = 0.1
+
 
 class Pool(asynpool.AsynPool):
-    """A pool where a hard time limit below the soft one holds.
-
-    Celery's begins to count the hard limit when the soft one has passed, so a job with
-    a hard limit of its own of 1 s ran on until the cluster's soft limit, 110 s.
-    """
+    """A pool that forgets no job, and where a hard time limit below the soft one holds."""
 
     on_timeout_set: Any
 
+    # What the type stubs leave out of Celery's class.
+    handle_result_event: Any
+    _cache: dict[int, Any]
+    _flush_writer: Any
+    _result_handler: Any
+
+    def flush(self) -> None:
+        """Drop the jobs that no process was given; a worker's messages are about to go elsewhere.
+
+        Celery's drops what no process has told to have begun. One that was given a job a moment
+        before runs it all the same, while its message goes to another worker.
+        """
+        until = monotonic() + PATIENCE
+        while (given := self._given()) and monotonic() < until:
+            self._hear(given)
+        super().flush()
+
+    def _given(self) -> list[Any]:
+        """Return the jobs that a process was given, and has not told to have begun."""
+        return [
+            job
+            for job in self._cache.values()
+            if job._write_to and not job._accepted and job._write_to._is_alive()  # noqa: SLF001 - Celery has no other names
+        ]
+
+    def _hear(self, given: list[Any]) -> None:
+        """Write what is left of jobs, then read what their processes tell, as the loop would."""
+        processes = {}
+        for job in given:
+            process = job._write_to  # noqa: SLF001 - the same
+            processes[process.outqR_fd] = process
+            writer = asynpool._get_job_writer(job)  # type: ignore[attr-defined]  # noqa: SLF001
+            if writer:
+                self._flush_writer(process, writer)
+        readable, _, _ = asynpool._select({*processes}, timeout=LOOK)  # type: ignore[attr-defined]  # noqa: SLF001
+        for place in readable:
+            if not self._result_handler._finish_partial_read(place, processes[place]):  # noqa: SLF001
+                self.handle_result_event(place)
+
     def _create_timelimit_handlers(self, hub: Any) -> None:
+        """Count the hard limit from the start of a job.
+
+        Celery's begins to count it when the soft one has passed, so a job with a hard limit
+        of its own of 1 s ran on until the cluster's soft limit, 110 s.
+        """
         super()._create_timelimit_handlers(hub)  # type: ignore[misc]  # the stubs leave it out
         set_timers = self.on_timeout_set
 

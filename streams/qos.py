@@ -162,10 +162,11 @@ class QoS(redis.QoS):
         jobs.run_what_is_ready()
         waiting = set(self._delivered) - self._dirty - set(jobs.in_pool())
         if waiting:
-            # A job that has just ended is in no pool any more, and acknowledged in a moment.
+            # A job that has just ended is in no pool any more, and acknowledged in a moment; and
+            # a thread that it leaves free begins the next.
             sleep(MOMENT)
             jobs.run_what_is_ready()
-            waiting -= self._dirty
+            waiting -= self._dirty | jobs.running()
         self.channel.hand_back_all((set(self._delivered) - waiting) | self.tags_ended())
         for tag in waiting:
             virtual.QoS.ack(self, tag)

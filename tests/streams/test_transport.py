@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 
-from streams import keys
+from streams import jobs, keys, qos
 from streams.channel import Dead
 from streams.errors import QueueFull, ServerTooOld
 from tests.streams.conftest import LEASE, Connect
@@ -146,6 +146,24 @@ def test_a_channel_that_closes_hands_back_at_once_without_counting(connect: Conn
         worker = Worker(connect())
         assert worker.wait_for(2) == [1, 2]
         worker.channel.close()
+
+
+def test_what_a_pool_begins_while_its_worker_stops_is_not_handed_back(
+    connect: Connect, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(connect(), 1, 2)
+    worker = Worker(connect())
+    worker.wait_for(2)
+    begun = worker.messages[0].delivery_tag
+
+    monkeypatch.setattr(jobs, "running", set)
+    monkeypatch.setattr(
+        qos, "sleep", lambda _: monkeypatch.setattr(jobs, "running", lambda: {begun})
+    )
+    worker.channel.qos.hand_back_waiting()
+
+    assert Worker(connect()).wait_for(1) == [2]
+    assert held(store) == 2
 
 
 def test_a_message_that_is_handed_back_too_often_is_a_dead_letter(
