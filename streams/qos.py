@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from threading import RLock
 from time import sleep
 from typing import Any, ClassVar
 
@@ -48,6 +49,9 @@ class QoS(redis.QoS):
         #: What its worker went on with when the channel was closed, and whether it surely runs.
         self._kept: dict[str, bool] = {}
         self._owes_the_rest = False
+        #: Held by the thread that tells Redis what is left to be told: what it just acknowledges
+        #: must not be handed back by another.
+        self._telling = RLock()
 
     # Under a lease -------------------------------------------------------------------
 
@@ -78,6 +82,10 @@ class QoS(redis.QoS):
         if not self._is_closed:
             held = (set(self._delivered) - set(self._dirty)) | self.tags_ended()
             return {tag for tag in held if keys.is_tag(tag)} | self._expected
+        with self._telling:
+            return self._held_when_closed()
+
+    def _held_when_closed(self) -> set[str] | None:
         # Closed by a lost connection: what its worker began before goes on, and what it
         # acknowledges since is told by this thread alone. That comes last.
         had_some = bool(self._kept)
@@ -86,13 +94,16 @@ class QoS(redis.QoS):
             if not runs_surely and tag not in running:
                 self._kept.pop(tag, None)
         if self._owes_the_rest:
-            self.channel.hand_back_all({*self._kept, *self.tags_ended()})
-            self._owes_the_rest = False
+            self._hand_back_the_rest()
         self.channel.acknowledge()
         if had_some or self.ended:
             return set(self._kept)
         self.closed.discard(self)
         return None
+
+    def _hand_back_the_rest(self) -> None:
+        self.channel.hand_back_all({*self._kept, *self.tags_ended()})
+        self._owes_the_rest = False
 
     def tags_ended(self) -> set[str]:
         """Return the tags of what is acknowledged, and not yet told to Redis."""
@@ -187,14 +198,13 @@ class QoS(redis.QoS):
         is_last = jobs.is_stopping()
         begun = {} if is_last else jobs.in_pool()
         self._kept = {tag: begun[tag] for tag in self._delivered if tag in begun}
-        self._is_closed = self._owes_the_rest = True
-        self.closed.add(self)
-        with suppress(OSError, RedisError):  # told later; or the lease runs out
+        with self._telling, suppress(OSError, RedisError):  # told later; or the lease runs out
+            self._is_closed = self._owes_the_rest = True
+            self.closed.add(self)
             for tag in [tag for tag in self._delivered if not keys.is_tag(tag)]:
                 self.restore_by_tag(tag)
             self.channel.acknowledge()
-            self.channel.hand_back_all({*self._kept, *self.tags_ended()})
-            self._owes_the_rest = False
+            self._hand_back_the_rest()
         if is_last:
             self.tell_the_last()
         is_done = not (self._kept or self.ended or self._owes_the_rest)
