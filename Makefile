@@ -125,7 +125,7 @@ replay: $(RUN) ## Run dead letters again under their ids: ID=add:1700000000000-0
 install: $(DEV) ## Install everything into .venv
 
 test: $(DEV) ## Run all tests; those of the compose stack need a Docker engine
-	$(VENV)/bin/pytest
+	tests/run $(VENV)/bin/pytest
 
 test_files: $(DEV) ## Check in seconds that the files agree, and the tasks as plain functions
 	$(VENV)/bin/pytest tests/repo tests/unit

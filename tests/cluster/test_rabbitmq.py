@@ -162,18 +162,19 @@ def test_a_job_waits_for_its_time(client: Client) -> None:
 
 
 def test_a_killed_workers_job_runs_again_at_once(stack: Stack, client: Client) -> None:
-    result = client.submit("add.tasks.longtime_add", 4, 6, 3)
+    result = client.submit("add.tasks.longtime_add", 4, 6, 5)
     eventually("it runs", lambda: result.state == "STARTED")
     # Its host name begins with its container's id.
     container = result.info["hostname"].removeprefix("add@").split(".")[0]
     before = stack.inspect(container)["RestartCount"]
-    stack.kill_the_worker(container)
+    # From before the kill: its command may end when another worker has the job.
     start = monotonic()
+    stack.kill_the_worker(container)
 
     # It died under the job: what comes now is another worker's.
     assert result.state == "STARTED"
     assert result.get(timeout=30) == 10
-    assert monotonic() - start > 2.9
+    assert monotonic() - start > 5
     eventually("a restart", lambda: stack.inspect(container)["RestartCount"] == before + 1)
 
 

@@ -372,7 +372,7 @@ def test_a_redis_that_hangs_later_does_not_hang_the_caller(own_local: Local) -> 
 
 @pytest.mark.parametrize("command", ["inspect", "result", "submit"])
 def test_no_broker_is_said_in_one_line_by_every_command(local: Local, command: str) -> None:
-    words = {"result": ["x"], "submit": ["add.tasks.add", "4", "6"]}.get(command, [])
+    words = {"result": ["x", "--timeout=1"], "submit": ["add.tasks.add", "4", "6"]}.get(command, [])
     done = local.command(f"callers.{command}", *words, REDIS_PORT="1", seconds=60)
 
     assert done.returncode == 1
