@@ -30,7 +30,7 @@ from streams.errors import QueueFull
 from streams.queues import refusal
 from streams.scripts import PUBLISH
 from streams.sender import Sender
-from streams.template import Job, Template, new_id
+from streams.template import Job, Recorder, Template, new_id
 
 __all__ = ["BATCH", "Submission", "new_id"]
 
@@ -115,6 +115,17 @@ class Submission:
             if self._sender is None:
                 self._sender = Sender(channel._connparams())  # noqa: SLF001 - kombu's
             return Template.of(app, channel, name, queue, **more)
+
+    def rehearse(self) -> None:
+        """Go the way of a job that Celery sends, up to its last step; from a broker that answers.
+
+        A process that was forked shares what it has not used yet, and pays for it when it does.
+        """
+        with self._app.producer_or_acquire() as producer:
+            if isinstance(producer.channel, Channel) and self._may_send({}):
+                recorder = Recorder(producer.channel, auto_declare=False)
+                job = self._app.signature("celery.accumulate")
+                job.apply_async(producer=recorder, ignore_result=True, queue=self._app.main)
 
     def template(
         self, name: str, options: Mapping[str, Any], kwargs: Any = None

@@ -13,36 +13,37 @@ from celery.signals import worker_process_init
 from redis.exceptions import RedisError
 
 from cluster import limits, machine
-from cluster.app import create
+from cluster.app import App, create
 from cluster.broker import AWAY
 from cluster.health import Heartbeat
 from cluster.rabbitmq import DeadLetters
 from streams.started import Started
 
 
-def worker_app(family: str) -> Celery:
+def worker_app(family: str) -> App:
     """Return the worker app of a family: its tasks, and its steps beyond Celery's."""
     app = create(family, include=[f"{family}.tasks"])
     app.steps["consumer"].update((Heartbeat, Started, DeadLetters))
 
-    def connect(**_: Any) -> None:
+    def prepare(**_: Any) -> None:
         # Not to be waited for: Celery ends a process that is not up after four seconds.
-        Thread(target=_connect, args=(app,), daemon=True).start()
+        Thread(target=_prepare, args=(app,), daemon=True).start()
 
-    worker_process_init.connect(connect, weak=False)
+    worker_process_init.connect(prepare, weak=False)
     return app
 
 
-def _connect(app: Celery[Any]) -> None:
-    """Connect a pool process before its first job, which pays for it else.
+def _prepare(app: App) -> None:
+    """Prepare a pool process for its first job, which pays for it else.
 
-    To the result store, and to the broker: the last job of a chord sends the callback.
+    It connects to the result store, and to the broker: the last job of a chord sends the callback.
     """
     backend: Any = app.backend
     with suppress(OSError, RedisError, *AWAY):
         backend.client.ping()
         with app.producer_or_acquire() as producer:
             producer.maybe_declare(app.amqp.queues[app.main])
+        app.submission.rehearse()
 
 
 def run(app: Celery[Any]) -> None:

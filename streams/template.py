@@ -70,7 +70,7 @@ class Template:
             kwargsrepr=_gap("kwargs_repr"),
             **of_job,
         )
-        producer = _Recorder(channel, auto_declare=False)
+        producer = Recorder(channel, auto_declare=False)
         app.amqp.send_task_message(producer, name, message, queue=queue, retry=False, **options)
         destination, envelope = producer.recorded
         place = _place(channel, destination, envelope)
@@ -99,7 +99,7 @@ def new_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
-class _Recorder(Producer):
+class Recorder(Producer):
     """A producer that keeps what it would send."""
 
     recorded: tuple[str, dict[str, Any]]

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,10 @@ def sockets(process: str | int) -> set[str]:
 
 @linux_only
 def test_pool_processes_know_the_store_and_the_broker_before_a_job(server_only: Local) -> None:
-    with server_only.own_worker("add.worker", ADD_CONCURRENCY="2") as worker:
+    with (
+        server_only.own_worker("add.worker", ADD_CONCURRENCY="2") as worker,
+        server_only.client() as client,
+    ):
         children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
         eventually("the pool is there", lambda: len(children.read_text().split()) == 2)
 
@@ -33,3 +37,10 @@ def test_pool_processes_know_the_store_and_the_broker_before_a_job(server_only: 
             "each process has connections of its own, to the store and to the broker",
             lambda: all(len(sockets(process) - sockets(worker.pid)) > 1 for process in processes),
         )
+
+        # What they rehearse is not sent.
+        assert client.call("add.tasks.longtime_add", 4, 6, 0) == 10
+        backend: Any = client.app.backend
+        store = backend.client
+        streams = [*store.scan_iter("add:*", _type="stream")]
+        assert sum(store.xinfo_stream(stream)["entries-added"] for stream in streams) == 1
