@@ -83,6 +83,8 @@ class Inline:
         #: it has room for.
         self.most = 0
         self._began = 0.0
+        #: Jobs of this fetch that were run here.
+        self._ran = 0
         self._tasks = self._inline_tasks() if self._is_possible() else {}
         self._limits: TimeLimits = consumer.time_limits
         self._least = min(
@@ -112,7 +114,7 @@ class Inline:
 
     def begin(self) -> bool:
         """Begin with the jobs of a fetch; tell whether any may be run here, unseen by others."""
-        self._began = monotonic()
+        self._began, self._ran = monotonic(), 0
         may = bool(
             self._tasks
             and not self._sends_events()
@@ -139,7 +141,7 @@ class Inline:
         seconds = monotonic() - self._began
         if not is_all or seconds > 2 * TURN:
             self.most = min(self.most, fetched) // 2
-        elif fetched >= self.most and seconds < TURN:
+        elif self._ran == fetched >= self.most and seconds < TURN:
             self.most = min(2 * max(self.most, fetched), MOST)
 
     # One job -------------------------------------------------------------------------
@@ -155,6 +157,7 @@ class Inline:
         job_id = request["id"]
         if job_id in self._revoked:
             return False
+        self._ran += 1
         state.total_count[task.name] += 1
         state.all_total_count[0] += 1
         if self._does_info:
