@@ -82,7 +82,9 @@ def page(runs: Sequence[Run], curve: Curve | None) -> str:
                 *_section("How each was tuned", _tuned(first)),
                 *_section("The machine", _machine(first)),
             ]
-        ).rstrip()
+        )
+        .replace("\n\n\n", "\n\n")
+        .rstrip()
         + "\n"
     )
 
