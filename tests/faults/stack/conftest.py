@@ -59,9 +59,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def started(
-    engine: None, folder: Path, tmp_path_factory: pytest.TempPathFactory
+    engine: None,
+    faketime: str,
+    network_tools: None,
+    folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stack]:
-    """The stack, built and started once."""
+    """The stack, built and started once, where all is there that some test needs."""
     subprocess.run([ROOT / "deploy" / "make_secrets"], check=True)
     port = free_port()
     settings = tmp_path_factory.mktemp("compose") / "settings"
