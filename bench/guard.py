@@ -1,7 +1,7 @@
 """`python -m bench.guard`: a short comparison with stock Celery; an error if we became slow.
 
 Both run all the time, and take turns of a second or two, so a noisy machine meets both. The
-least ratios are about half of what is measured on a quiet one: noise does not reach them.
+least ratios are a quarter to a half of what is measured on a quiet one: noise does not reach them.
 """
 
 import statistics

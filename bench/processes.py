@@ -18,7 +18,8 @@ PAUSE = 0.02
 #: Of the fields after the program's name: the session, then user and system time, in ticks, of
 #: the process itself and of its children that have ended.
 _STATE, _SESSION, _TIMES = 0, 3, slice(11, 15)
-_TICKS = os.sysconf("SC_CLK_TCK")
+#: In how many steps a second Linux counts CPU time.
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Session:
@@ -45,10 +46,18 @@ class Session:
             raise ClusterError(f"{self.name} ended: {last_words(self.log)}")
 
     def stop(self) -> None:
-        """End it in order, and by force what is left; return when all of it is gone."""
-        self._popen.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self._popen.wait(STOP_TIMEOUT)
+        """End it in order, and by force what is left; return when all of it is gone.
+
+        A second Ctrl-C, or make's second signal, is no reason to leave something behind.
+        """
+        try:
+            self._popen.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._popen.wait(STOP_TIMEOUT)
+        finally:
+            self._kill_what_is_left()
+
+    def _kill_what_is_left(self) -> None:
         deadline = monotonic() + STOP_TIMEOUT
         # Again and again: what is killed may just have started something.
         while monotonic() < deadline and (left := self.pids):
@@ -70,9 +79,7 @@ def session(leader: int) -> Iterator[int]:
 
 def cpu_seconds(pids: Iterable[int]) -> float:
     """Return what processes have used, and their children that have ended."""
-    return sum(
-        sum(map(int, fields[_TIMES])) / _TICKS for pid in pids if (fields := _stat(str(pid)))
-    )
+    return sum(sum(map(int, fields[_TIMES])) / TICKS for pid in pids if (fields := _stat(str(pid))))
 
 
 def memory(pids: Iterable[int]) -> tuple[float, str]:

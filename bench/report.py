@@ -7,7 +7,9 @@ from bench.chart import Group, bars, short
 from bench.comparison import Row
 from bench.curve import Curve
 from bench.figures import Figure, Measured
+from bench.processes import TICKS
 from bench.run import Run
+from bench.systems import OURS
 from local.server import ROOT
 
 FOLDER = ROOT / "docs"
@@ -20,35 +22,38 @@ result is stored, fetched by the caller and checked.
 They take turns: a system's workers are started on an empty server, and stopped before the next \
 system's are, because some poll, and would disturb the others. \
 {rounds} round(s), each beginning with another system.
-The clock starts when every worker has done a job (ours: answers, after jobs that take a moment, \
-and so reach each), and connections are made.
+The clock starts when connections are made and every worker has done a job; ours, which do not \
+tell who did which, answer a ping after enough slow jobs for all.
 
 - **Submit**: {jobs} jobs, one call after the other; **in bulk**: by the library's own way for \
 many, where it has one. For this cluster that is a group: `map` submits and fetches in one.
 - **End to end**: from the first submit until the last result is at the caller, {jobs} jobs.
 - **Round trip**: {trips} single jobs, one after the other. **Half loaded**: while a second client \
-process submits and fetches, at half the rate that the system reached end to end, one by one.
+process tries to submit and fetch half as many a second as the system did end to end, one by one; \
+the load that it reached is in the table, and is not half with each.
 - **CPU**: of all processes of the workers, of the caller and of the server, from /proc, while \
-jobs were done end to end in bulk.
+jobs were done end to end in bulk. It counts in steps of {tick:g} ms a job here, so a ratio of \
+few steps is a rough one.
 - **Memory**: {memory}, of all processes of the workers, by the number of workers, before they had \
 anything to do but warming up.
 - **chunks**: {adds:,} sums of one caller, {chunk} to a job, over the jobs a second of `map`.
 
-Values are medians of the rounds, with the least and the greatest of one; a p99 is that of all \
-rounds together.
+Values are medians of the rounds, with those of the lowest and of the highest round in brackets; \
+a p99 is that of all rounds together.
 """
 
 _CURVE = """\
-This cluster alone. More workers: jobs a second end to end, in bulk; no more than the machine has \
-cores for can help. Longer queues: jobs that were there before the two workers started, and the \
-rate at which their results appeared in Redis; it is to be flat.
+This cluster alone, with the last setting above. More workers: jobs a second end to end, in bulk, \
+{jobs:,} of them; workers, caller and Redis share the machine's cores. Longer queues: jobs that \
+were there before the two workers started, and the rate at which their results appeared in Redis; \
+best is what stays flat.
 """
 
 
 #: What each setting means to those who choose it.
 _PERSISTENCES = {
-    "always": "this cluster's setting: Redis answers when it is on the disk, and a killed Redis, "
-    "or machine, loses nothing",
+    "always": "this cluster's setting: Redis answers when what was written is on the disk, and "
+    "loses nothing when it, or the machine, is killed",
     "everysec": "Redis' own default: a killed machine loses up to a second",
     "no": "the system writes when it likes",
 }
@@ -69,14 +74,14 @@ def page(runs: Sequence[Run], curve: Curve | None) -> str:
             [
                 "# Performance",
                 "",
-                f"Written by `make bench ARGS=--report`, {first.start}: {first.rounds} round(s).",
+                f"Written by `make bench ARGS='{_arguments(first, curve)}'`, {first.start}.",
                 *(line for run in runs for line in _about(run)),
                 "",
                 *_section("The figures", _figures(runs)),
                 *_section("Jobs a second", _each(runs, _throughput, "throughput")),
                 *_section("Round trips", _each(runs, _trips, "latency")),
                 *_section("What it takes", _each(runs, _costs)),
-                *(_section("More workers, longer queues", _curve(curve)) if curve else ()),
+                *(_section("More workers, longer queues", _curve(first, curve)) if curve else ()),
                 *_section("What becomes of a job whose worker dies", _promises(first.rows)),
                 *_section("How it was measured", _how(first)),
                 *_section("How each was tuned", _tuned(first)),
@@ -87,6 +92,13 @@ def page(runs: Sequence[Run], curve: Curve | None) -> str:
         .rstrip()
         + "\n"
     )
+
+
+def _arguments(run: Run, curve: Curve | None) -> str:
+    """Return the options of a run that differ from run to run."""
+    sizes = run.sizes
+    depth = f" --depth {max(map(int, curve.depth))}" if curve and curve.depth else ""
+    return f"--rounds {run.rounds} --jobs {sizes.jobs} --adds {sizes.adds}{depth} --report"
 
 
 def _about(run: Run) -> Iterator[str]:
@@ -131,13 +143,40 @@ def _text_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]
 
 
 def _figures(runs: Sequence[Run]) -> Iterator[str]:
-    yield "Each is a ratio within one run, on one server with the same setting for all."
+    yield (
+        "Each is a ratio within one run, on one server with the same setting for all, beside "
+        "whichever system is best at that. A bound is what we set out for; where it is missed, "
+        "[decisions.md](decisions.md#what-limits-a-single-job) says why."
+    )
     yield ""
     for run in runs:
         yield from _heading(run)
         yield f"That is {_PERSISTENCES[run.appendfsync]}."
         yield ""
         yield from _figure_table(run.figures)
+        yield ""
+        yield from _ahead(run.rows)
+
+
+#: What no figure is about, and whether more of it is better.
+_BESIDES = (
+    ("submitting one by one", "jobs/s", "submit", max),
+    ("submitting in bulk", "jobs/s", "submit_bulk", max),
+    ("memory of an idle worker", "MB", "memory", min),
+)
+
+
+def _ahead(rows: Sequence[Row]) -> Iterator[str]:
+    """Say at what others are ahead of this cluster."""
+    found = []
+    for what, unit, field, best_of in _BESIDES:
+        values = {row.system: getattr(row, field).value for row in rows}
+        best = best_of(values, key=lambda system: values[system])
+        if OURS in values and best is not OURS:
+            beside = f"{short(values[best])} {unit} beside {short(values[OURS])}"
+            found.append(f"{best.title} at {what} ({beside})")
+    if found:
+        yield f"Ahead of this cluster: {', '.join(found)}."
         yield ""
 
 
@@ -204,9 +243,9 @@ def _costs(rows: Sequence[Row]) -> list[str]:
     )
 
 
-def _curve(curve: Curve) -> list[str]:
+def _curve(run: Run, curve: Curve) -> list[str]:
     return [
-        _CURVE,
+        _CURVE.format(jobs=run.sizes.jobs),
         _image("workers"),
         "",
         _image("depth"),
@@ -237,6 +276,7 @@ def _how(run: Run) -> list[str]:
         rounds=run.rounds,
         jobs=run.sizes.jobs,
         trips=run.sizes.trips,
+        tick=1000 / TICKS / run.sizes.jobs,
         memory=" or ".join(sorted(kinds)),
         adds=run.sizes.adds,
         chunk=run.sizes.chunk,

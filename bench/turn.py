@@ -78,16 +78,14 @@ def started(system: System, server: Server) -> Iterator[list[Session]]:
     """Run a system's workers; none where they run already."""
     workers: list[Session] = []
     lines = () if isinstance(server, RunningCluster) else system.workers
-    try:
+    with ExitStack() as stack:  # stops all of them, whatever interrupts the stop of one
         for number, line in enumerate(lines):
             name = f"{system.name}.worker{number}"
             argv = environments.argv(system, line)
             env = server.variables(system)
             workers.append(Session(name, argv, env, server.folder, ROOT))
+            stack.callback(workers[-1].stop)
         yield workers
-    finally:
-        for worker in workers:
-            worker.stop()
 
 
 def prepare(client: Conversation, workers: list[Session]) -> None:

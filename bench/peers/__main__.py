@@ -39,7 +39,7 @@ PERSISTENCES = ("always", "everysec")
     type=click.IntRange(min=10),
     default=FULL.jobs,
     show_default=True,
-    help="How many jobs each way, a round; of single ones, a tenth.",
+    help="How many jobs each way, a round; of single ones, a tenth, and 50 at least.",
 )
 @click.option(
     "--adds",
@@ -70,7 +70,8 @@ PERSISTENCES = ("always", "everysec")
     "--depth",
     type=click.IntRange(min=0),
     default=0,
-    help="Measure the curve, too (bench.curve): with up to so many jobs in the queue.",
+    help="Measure the curve, too (bench.curve): with up to so many jobs in the queue; 0 for none.",
+    show_default=True,
 )
 @click.option(
     "--running",
@@ -94,6 +95,8 @@ def peers(
 
     A bound that is missed is said, and is no error.
     """
+    if quick and report:
+        raise click.UsageError("--quick measures too little for a --report")
     try:
         systems = (OURS,) if running else named(only)
         for target in (file, file and samples_file(file)):

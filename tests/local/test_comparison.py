@@ -59,6 +59,7 @@ def test_a_cluster_that_runs_is_measured_as_it_is(local: Local) -> None:
         (("--only", "sidekiq"), "'sidekiq' is none of ours"),
         (("--json", "/nowhere/figures.json"), "cannot write '/nowhere/figures.json'"),
         (("--appendfsync", "sometimes"), "'sometimes' is not one of"),
+        (("--quick", "--report"), "--quick measures too little for a --report"),
     ],
 )
 def test_wrong_usage_is_found_before_anything_starts(options: tuple[str, ...], error: str) -> None:

@@ -130,7 +130,7 @@ def test_a_run_is_read_as_it_was_written() -> None:
 
 def test_the_page_says_what_was_measured_and_on_what(tmp_path: Path) -> None:
     curve = Curve({"1": [10.0], "2": [20.0, 30.0]}, {"1000": [5.0]})
-    slow = [sample("ours", 2000), sample("huey", 1000)]
+    slow = [sample("ours", 2000), sample("huey", 1000, submit=4000.0, memory=20.0)]
     write_report([run(SAMPLES), run(slow, 0.01, "everysec")], curve, tmp_path)
     text = (tmp_path / "performance.md").read_text()
 
@@ -150,6 +150,8 @@ def test_the_page_says_what_was_measured_and_on_what(tmp_path: Path) -> None:
         "With `appendfsync always`, other programs took 2% of the cores",
         "With `appendfsync everysec`, other programs took 1% of the cores",
         "25 (20 … 30)",
+        "Ahead of this cluster: huey at submitting one by one (4,000 jobs/s beside 2,000)",
+        "huey at memory of an idle worker (20 MB beside 50).",
         "valkey 9.1.2",
         "At least once",
         "acknowledged late",
