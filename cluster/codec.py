@@ -195,17 +195,17 @@ def unpack(value: Any, fill: Fill) -> Any:
     An array stays packed in a process without numpy. Raises Unreadable for a value that is
     not what it says, OutOfMemory for one that finds no room, and what `fill` raises.
     """
-    if plain.is_plain(value):
-        return value
     if isinstance(value, Packed):
         return _build(value.kind, value.fields, fill)
+    if type(value) is list and plain.SCALARS.issuperset(map(type, value)):
+        return value.copy()  # a task may change it, and be retried with what it was given
     if isinstance(value, list):
         return [unpack(item, fill) for item in value]
     if isinstance(value, tuple):
         return tuple(unpack(item, fill) for item in value)
     if isinstance(value, dict):
         return {key: unpack(item, fill) for key, item in value.items()}
-    return value  # of another type: a task called as Python was given it
+    return value
 
 
 def _build(kind: str, fields: dict[str, Any], fill: Fill) -> Any:

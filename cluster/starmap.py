@@ -25,8 +25,10 @@ def install(sender: Any, **_: Any) -> None:
     def starmap(task: Any, it: Iterable[Iterable[Any]]) -> list[Any]:
         return _values(signature(task, app=sender).type, it)
 
-    sender.tasks["celery.map"].run = map_
-    sender.tasks["celery.starmap"].run = starmap
+    for name, function in (("celery.map", map_), ("celery.starmap", starmap)):
+        task = sender.tasks[name]
+        # Where errors are retried, `run` is Celery's, around this.
+        setattr(task, "_orig_run" if hasattr(task, "_orig_run") else "run", function)
 
 
 def _values(task: Any, calls: Iterable[Iterable[Any]]) -> list[Any]:

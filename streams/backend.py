@@ -258,7 +258,7 @@ class RedisBackend(redis.RedisBackend):
         **options: Any,
     ) -> Any:
         """Wait for a result, unless it has just been found announced."""
-        if result._cache is None:  # noqa: SLF001 - as Celery does
+        if result._cache is None or options.get("on_message"):  # noqa: SLF001 - as Celery does
             return super().wait_for_pending(result, callback, propagate, **options)
         return result.maybe_throw(callback=callback, propagate=propagate)
 

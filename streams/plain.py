@@ -14,7 +14,8 @@ from kombu.utils.json import dumps, loads
 #: Digits that CPython writes and reads where nobody says otherwise; a receiver takes no more.
 MOST_DIGITS = 4300
 
-_SCALARS = frozenset({int, float, str, bool, NoneType})
+#: Types of values that are plain, and hold no others.
+SCALARS = frozenset({int, float, str, bool, NoneType})
 #: In the JSON of what is not plain.
 MARK = b"__type__"
 _MARKED = {"__type__", "__value__"}
@@ -51,8 +52,8 @@ def is_plain(value: Any) -> bool:
             return False
         value = value.values()
     elif kind is not list and kind is not tuple:
-        return kind in _SCALARS
-    return _SCALARS.issuperset(map(type, value)) or all(map(is_plain, value))
+        return kind in SCALARS
+    return SCALARS.issuperset(map(type, value)) or all(map(is_plain, value))
 
 
 def decode(text: bytes) -> Any:

@@ -420,7 +420,7 @@ class ResultConsumer(BaseResultConsumer):
                 continue
             for meta in metas:
                 if not self._tell(meta) and meta["status"] == SUCCESS:  # final, as no other is
-                    self.early.put(meta["task_id"], meta, len(payload) // len(metas))
+                    self.early.put(meta["task_id"], meta)
 
     def _read_all_now(self) -> None:
         for wait in [*self._waits]:

@@ -257,6 +257,18 @@ def test_results_that_were_announced_one_after_the_other_are_not_read(
     assert not called()
 
 
+def test_a_message_of_what_was_announced_early_is_passed_on(store: Store, app: Any) -> None:
+    listen(store, app)
+    first, second = send(app, 2)
+    for job in (first, second):
+        store.ends(job, 7, "SUCCESS", app.thread_oid)
+    second.get(timeout=5)
+    told: list[Any] = []
+
+    assert first.get(timeout=5, on_message=told.append) == 7
+    assert [meta["result"] for meta in told] == [7]
+
+
 def test_a_failure_that_was_announced_early_is_read(store: Store, app: Any) -> None:
     listen(store, app)
     first, second = send(app, 2)

@@ -247,3 +247,14 @@ def test_an_array_passes_a_process_without_numpy_unchanged() -> None:
     passed_on, shown = done.stdout.splitlines()
     assert json.loads(passed_on) == json.loads(sent)
     assert shown == "[<array 2x3 of <f8>, 1]"
+
+
+def test_what_a_task_changes_is_not_what_it_was_given() -> None:
+    given = ([1, 2], {"a": [3], "b": [[4], {}]})
+    args: Any = unpack(given, lambda *_: pytest.fail("fetched"))
+    args[0].append(5)
+    args[1]["a"].clear()
+    args[1]["b"][0].clear()
+    args[1]["b"][1]["c"] = 6
+
+    assert given == ([1, 2], {"a": [3], "b": [[4], {}]})

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery import current_task as current
+from celery.exceptions import Retry
 
 from cluster.app import create
 
@@ -28,6 +29,10 @@ def with_tasks(app: Celery[Any]) -> Any:
     def nested(depth: int) -> Any:
         inner = nested(depth - 1) if depth else None
         return [list(current_task.request.args), inner]
+
+    @app.task(name="lost", shared=False, autoretry_for=())
+    def lost(*_: Any) -> None:
+        raise ConnectionError("it was lost")
 
     @app.task(name="failing", shared=False)
     def failing(number: int) -> int:
@@ -67,6 +72,25 @@ def test_they_do_what_celerys_own_do(
     ours: Any, celerys: Any, kind: str, task: str, items: Any
 ) -> None:
     assert outcome(ours, kind, task, items) == outcome(celerys, kind, task, items)
+
+
+@pytest.mark.parametrize("kind", ["map", "starmap"])
+def test_an_error_that_can_pass_has_the_whole_retried(ours: Any, kind: str) -> None:
+    task = ours.tasks[f"celery.{kind}"]
+    causes: list[Any] = []
+
+    def retry(**options: Any) -> Retry:
+        causes.append(options["exc"])
+        return Retry()
+
+    task.retry = retry
+    try:
+        with pytest.raises(Retry):
+            task.run(ours.signature("lost"), [[1]])
+    finally:
+        del task.retry
+
+    assert [type(error) for error in causes] == [ConnectionError]
 
 
 def test_arguments_that_are_none_are_an_error(ours: Any) -> None:
