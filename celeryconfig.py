@@ -99,7 +99,7 @@ beat_schedule = {
 task_time_limit = limits.setting("TASK_TIME_LIMIT", 120)
 task_soft_time_limit = max(1, task_time_limit - 10)
 # Celery's own forgets a hard limit that is below the soft one.
-worker_pool = "cluster.pool:TaskPool"
+worker_pool = "streams.pool:TaskPool"
 # A job whose worker died is given to another after this many seconds. Far shorter than a
 # job may run: workers renew it while they run the job (streams.lease).
 _lease = limits.setting("JOB_LEASE", 15)
