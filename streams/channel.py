@@ -275,8 +275,7 @@ class Channel(redis.Channel):
         new = (">" for _ in self._asked)
         waiting = ("XREADGROUP", *group, *limits, "STREAMS", *self._asked, *new)
         # Both in one go: each one alone costs both sides more than what it does.
-        self._is_ahead = bool(self._ending)
-        self._send(*([self._fetch((), 0)] if self._is_ahead else []), waiting)
+        self._send(*([self._fetch((), 0)] if self._ending else []), waiting)
 
     def _fetch(self, streams: Sequence[str], most: int) -> tuple[Any, ...]:
         """Return the command that acknowledges what has ended, and fetches up to so many."""
@@ -287,6 +286,7 @@ class Channel(redis.Channel):
         connection = self.client.connection
         self._in_poll = connection
         self._brpop_sent_at = monotonic()
+        self._is_ahead = len(commands) > 1
         connection.send_packed_command([b"".join([pack(*command) for command in commands])])
 
     def _brpop_read(self, **options: Any) -> bool:
