@@ -15,6 +15,7 @@ from itertools import chain, islice
 from typing import Any
 
 from redis import ConnectionPool, Redis
+from redis.connection import PythonRespSerializer
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
@@ -158,9 +159,17 @@ def _keys(reference: Reference) -> Iterator[str]:
         yield f"{reference['key']}.{number}"
 
 
+def _encoded(part: Any) -> Any:
+    return part if isinstance(part, bytes | memoryview) else str(part).encode()
+
+
+#: Packs commands around a chunk. That of a connection, hiredis', copies the chunk, twice.
+_packer: Any = PythonRespSerializer(LEAST_CHUNK, _encoded)
+
+
 def _send(connection: Any, *command: Any) -> None:
     # No health check: it would take the reply under way for its own.
-    connection.send_packed_command(connection.pack_command(*command), check_health=False)
+    connection.send_packed_command(_packer.pack(*command), check_health=False)
 
 
 def _set(key: str, part: memoryview, seconds: int, *, on_disk: bool) -> tuple[Any, ...]:

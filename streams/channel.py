@@ -13,6 +13,7 @@ from time import monotonic, time
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+from hiredis import pack_command
 from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]
 from kombu.transport import redis
 from kombu.utils.json import dumps
@@ -21,7 +22,6 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseE
 
 from streams import jobs, keys, queues, scripts, times
 from streams.envelope import Malformed, check, check_parsed, sender
-from streams.protocol import pack
 from streams.qos import QoS
 from streams.queues import Ended, Entry, Queues
 
@@ -287,7 +287,7 @@ class Channel(redis.Channel):
         self._in_poll = connection
         self._brpop_sent_at = monotonic()
         self._is_ahead = len(commands) > 1
-        connection.send_packed_command([b"".join([pack(*command) for command in commands])])
+        connection.send_packed_command([b"".join(map(pack_command, commands))])
 
     def _brpop_read(self, **options: Any) -> bool:
         """Read the reply to a fetch and deliver what it brought; raises Empty for nothing."""
