@@ -20,7 +20,7 @@ from celery.states import FAILURE, READY_STATES, SUCCESS
 from redis.exceptions import AuthenticationError, ResponseError
 
 from streams.announced import Announced
-from streams.link import Link
+from streams.link import Link, Subscription
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ class ResultConsumer(BaseResultConsumer):
         self._link = Link(self.backend)
         #: Held by the thread that listens, which alone touches what follows.
         self._turn = threading.RLock()
-        self._subscription: Any = None
+        self._subscription: Subscription | None = None
 
     # What Celery calls ---------------------------------------------------------------
 
@@ -384,17 +384,13 @@ class ResultConsumer(BaseResultConsumer):
         """Wait for a notice for so many seconds; raises ConnectionError if none can come."""
         if self._subscription is None:
             self._subscription = self._link.subscribe(self._oid, deadline - monotonic(), INTERVAL)
-        message = self._subscription.get_message(timeout=min(max(seconds, 0), INTERVAL))
-        if message and message["type"] == "message":
-            self._announced(message["data"])
-        elif message:  # what came before it began was announced to nobody
+        kind, what = self._subscription.hear(min(max(seconds, 0), INTERVAL)) or (None, None)
+        if kind == b"message":
+            self._announced(what)
+        elif kind == b"subscribe":  # what came before it was announced to nobody
             self._unread |= self._sent
             self._others.read_at = 0.0
             self._read_all_now()
-        elif self._subscription.health_check_response_counter and (
-            monotonic() - self._subscription.connection.next_health_check > INTERVAL
-        ):
-            raise ConnectionError("the connection went silent")
 
     def _announced(self, notice: Any) -> None:
         job_id = self.backend.job_of(notice)
