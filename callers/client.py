@@ -19,7 +19,7 @@ from cluster.backend import Meta, RedisBackend
 from cluster.blobs import Progress
 from cluster.codec import Packed
 from cluster.errors import ClusterError, JobTimeout
-from cluster.submission import new_id
+from cluster.submission import Template, new_id
 
 #: Seconds a job may take, waiting in its queue included, where the caller names no time.
 TIMEOUT = 60.0
@@ -135,8 +135,9 @@ class Client:
         deadline = monotonic() + check_timeout(timeout)
         name = task if isinstance(task, str) else task["task"]
         result, options = None, {"task_id": new_id()}
-        if isinstance(task, str) and self.app.submission.template(task, {}):
-            result, meta = self._call_plainly(task, args, kwargs, deadline, **options)
+        template = self.app.submission.template(task, {}) if isinstance(task, str) else None
+        if template:
+            result, meta = self._call_plainly(template, args, kwargs, deadline, **options)
             if type(meta) is dict and meta["status"] == SUCCESS:
                 return meta["result"]
         if result is None:
@@ -153,7 +154,7 @@ class Client:
 
     def _call_plainly(
         self,
-        task: str,
+        template: Template,
         args: Sequence[Any],
         kwargs: dict[str, Any],
         deadline: float,
@@ -168,7 +169,8 @@ class Client:
         with store.result_consumer.bulk(deadline - monotonic()) as bulk:
             bulk.expect([task_id])
             options = {"task_id": task_id, "reply_to": bulk.oid}
-            if not self.app.submission.send(task, args, kwargs, options, is_awaited=True):
+            job = self.app.submission.job(args, kwargs, options)
+            if job is None or not self.app.submission.send_by(template, job):
                 return None, None
             meta = bulk.ended.popleft() if bulk.wait(deadline) else None
         if type(meta) is dict and meta["status"] == SUCCESS:

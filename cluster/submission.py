@@ -32,7 +32,7 @@ from streams.scripts import PUBLISH
 from streams.sender import Sender
 from streams.template import Job, Recorder, Template, new_id
 
-__all__ = ["BATCH", "Submission", "new_id"]
+__all__ = ["BATCH", "Submission", "Template", "new_id"]
 
 #: Messages that one command publishes.
 BATCH = 500
@@ -148,7 +148,7 @@ class Submission:
             self._reset()
         if any(signal.receivers for signal in _SIGNALS) or _celery.get_current_worker_task():
             return False
-        return all(
+        return _PLAIN.issuperset(options) or all(
             value is None or name in _PLAIN or self._says_nothing(name, value)
             for name, value in options.items()
         )
@@ -162,36 +162,33 @@ class Submission:
 
     # To send -----------------------------------------------------------------------------
 
-    def send(
-        self,
-        name: str,
-        args: Any,
-        kwargs: Any,
-        options: Mapping[str, Any],
-        *,
-        is_awaited: bool = False,
-    ) -> bool:
+    def send(self, name: str, args: Any, kwargs: Any, options: Mapping[str, Any]) -> bool:
         """Send a job of the id among its options; False if it must go Celery's way.
 
-        `is_awaited`: somebody waits for it already. Raises QueueFull.
+        Raises QueueFull.
         """
         template = self.template(name, options, kwargs)
-        if template is None or self._sender is None:
+        job = self.job(args, kwargs, options) if template else None
+        if template is None or job is None:
             return False
-        job = self.job(args, kwargs, options)
-        if job is None:
-            return False
-        store, message = self._app.backend, template.message(job)
-        if not is_awaited and not options.get("ignore_result"):
+        store = self._app.backend
+        if not options.get("ignore_result"):
             store.on_task_call(None, options["task_id"])
         if self._batch is not None:
-            self._batch.setdefault(template, []).append(message)
+            self._batch.setdefault(template, []).append(template.message(job))
             return True
         try:
-            self._sender.publish(template.key, template.most, [message])
+            return self.send_by(template, job)
         except QueueFull:
             store.result_consumer.cancel_for(options["task_id"])
             raise
+
+    def send_by(self, template: Template, job: Job) -> bool:
+        """Send a job by its task's template; False if it must go Celery's way. Raises QueueFull."""
+        if self._sender is None:
+            return False
+        try:
+            self._sender.publish(template.key, template.most, [template.message(job)])
         except (OSError, RedisError):
             return False
         return True
@@ -212,21 +209,21 @@ class Submission:
             args=text,
             kwargs=named,
             args_repr=self._repr(args),
-            kwargs_repr=self._repr(kwargs) if kwargs else '"{}"',
+            kwargs_repr=self._repr(kwargs) if kwargs else b'"{}"',
             reply_to=_text(options.get("reply_to") or self._app.thread_oid),
             root_id=_text(root_id) if root_id else job_id,
             parent_id=_text(options.get("parent_id")),
             group=_text(options.get("group_id")),
-            group_index="null" if index is None else str(int(index)),
+            group_index=b"null" if index is None else b"%d" % index,
         )
 
-    def _repr(self, values: Any) -> str:
+    def _repr(self, values: Any) -> bytes:
         """Return the JSON of what Celery shows of arguments."""
         most = self._app.amqp.argsrepr_maxsize
         if type(values) is tuple and _NUMBERS.issuperset(map(type, values)):
             text = repr(values)
             if len(text) < most:
-                return f'"{text}"'
+                return f'"{text}"'.encode()
         # It walks to the end of what it does not show.
         if isinstance(values, dict):
             values = {key: _beginning(each, most) for key, each in values.items()}
@@ -311,9 +308,8 @@ def _key(name: str, options: Mapping[str, Any], kwargs: Any) -> tuple[Any, ...] 
     return (name, runs, *values, *map(type, values))
 
 
-def _text(value: Any) -> str:
+def _text(value: Any) -> bytes:
     """Return the JSON of an id, or of other text; None is null."""
     if value is None:
-        return "null"
-    text = plain.encode(value)
-    return dumps(value) if text is None else text.decode()
+        return b"null"
+    return plain.encode(value) or dumps(value).encode()

@@ -26,6 +26,8 @@ _decode = msgspec.json.Decoder().decode
 def encode(value: Any) -> bytes | None:
     """Return the JSON of a plain value, None for any other."""
     try:
+        if type(value) is str:
+            return _encode(value)
         if not 0 < sys.get_int_max_str_digits() <= MOST_DIGITS or not is_plain(value):
             return None
         return _encoded(value)
