@@ -7,13 +7,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import count
+from functools import lru_cache
+from itertools import chain, count
 from queue import Empty
 from time import monotonic, time
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from hiredis import pack_command
 from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]
 from kombu.transport import redis
 from kombu.utils.json import dumps
@@ -22,6 +22,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseE
 
 from streams import jobs, keys, queues, scripts, times
 from streams.envelope import Malformed, check, check_parsed, sender
+from streams.protocol import pack
 from streams.qos import QoS
 from streams.queues import Ended, Entry, Queues
 
@@ -110,7 +111,7 @@ class Channel(redis.Channel):
         self._is_ahead = False
         #: The fetch under way: from which streams (none: from lists), how many messages at
         #: most, and what it acknowledges.
-        self._asked: list[str] = []
+        self._asked: tuple[str, ...] = ()
         self._most = 0
         self._ending: list[Ended] = []
         self._lists_turn = False
@@ -254,14 +255,14 @@ class Channel(redis.Channel):
             self._fetch_from_streams(durable, seconds)
 
     def _fetch_from_lists(self, listed: list[str], seconds: float) -> None:
-        self._asked = []
+        self._asked = ()
         names = [self._q_for_pri(queue, step) for step in self.priority_steps for queue in listed]
-        self._send(("BRPOP", *(self.global_keyprefix + name for name in names), seconds))
+        self._send(pack("BRPOP", *(self.global_keyprefix + name for name in names), seconds))
 
     def _fetch_from_streams(self, durable: list[str], seconds: float) -> None:
         # The most urgent of each queue first.
-        steps = zip(*(self._queues.streams(queue) for queue in durable), strict=True)
-        self._asked = [stream for step in steps for stream in step]
+        steps = zip(*map(self._queues.streams, durable), strict=True)
+        self._asked = tuple(chain.from_iterable(steps))
         most = self.qos.can_consume_max_estimate()
         self._most = BATCH if most is None else min(most, BATCH)
         if self.inline:
@@ -270,24 +271,21 @@ class Channel(redis.Channel):
         if not self._waits:
             self._send(self._fetch(self._asked, self._most))
             return
-        group = ("GROUP", keys.GROUP, self.consumer)
-        limits = ("COUNT", self._most, "BLOCK", int(1000 * seconds))
-        new = (">" for _ in self._asked)
-        waiting = ("XREADGROUP", *group, *limits, "STREAMS", *self._asked, *new)
+        waiting = _waiting(self.consumer, self._asked, self._most, int(1000 * seconds))
         # Both in one go: each one alone costs both sides more than what it does.
         self._send(*([self._fetch((), 0)] if self._ending else []), waiting)
 
-    def _fetch(self, streams: Sequence[str], most: int) -> tuple[Any, ...]:
+    def _fetch(self, streams: Sequence[str], most: int) -> bytes:
         """Return the command that acknowledges what has ended, and fetches up to so many."""
         names, argv = self._queues.fetching(self.consumer, streams, most, self._ending)
-        return ("EVALSHA", scripts.FETCH.digest, len(names), *names, *argv)
+        return pack("EVALSHA", scripts.FETCH.digest, len(names), *names, *argv)
 
-    def _send(self, *commands: tuple[Any, ...]) -> None:
+    def _send(self, *commands: bytes) -> None:
         connection = self.client.connection
         self._in_poll = connection
         self._brpop_sent_at = monotonic()
         self._is_ahead = len(commands) > 1
-        connection.send_packed_command([b"".join(map(pack_command, commands))])
+        connection.send_packed_command([b"".join(commands)])
 
     def _brpop_read(self, **options: Any) -> bool:
         """Read the reply to a fetch and deliver what it brought; raises Empty for nothing."""
@@ -307,9 +305,10 @@ class Channel(redis.Channel):
         self._waits = not entries
         if not entries:
             raise Empty
-        self.qos.expect(entry.tag for entry in entries)
+        self.qos.expect([entry.tag for entry in entries])
         left_over = self._deliver_all(entries)
-        self.hand_back(entry.tag for entry in left_over)
+        if left_over:
+            self.hand_back([entry.tag for entry in left_over])
         self.qos.expect(())
         if self.qos.ended and self.qos.can_consume() and not jobs.is_stopping():
             self._brpop_start()  # now: who waits for a result need not wait for the event loop
@@ -638,6 +637,14 @@ class Channel(redis.Channel):
                     self._plain.rpush(*reply)
             except (OSError, RedisError):
                 connection.disconnect()
+
+
+@lru_cache(maxsize=64)
+def _waiting(consumer: str, streams: tuple[str, ...], most: int, milliseconds: int) -> bytes:
+    """Return the command that waits so long for up to so many messages, the same nearly always."""
+    limits = ("COUNT", most, "BLOCK", milliseconds)
+    new = (">" for _ in streams)
+    return pack("XREADGROUP", "GROUP", keys.GROUP, consumer, *limits, "STREAMS", *streams, *new)
 
 
 class PublishBatch(redis.PublishBatch):  # type: ignore[name-defined,misc]  # not in the stubs

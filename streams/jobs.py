@@ -16,10 +16,11 @@ _STATE = "celery.worker.state"
 def is_stopping() -> bool:
     """Tell whether a worker runs in this process, and was told to stop."""
     state: Any = sys.modules.get(_STATE)
-    return state is not None and any(
-        status is not None and status is not False
-        for status in (state.should_stop, state.should_terminate)
-    )
+    if state is None:
+        return False
+    # Before each job: written out, for a generator takes three times as long.
+    stop, terminate = state.should_stop, state.should_terminate
+    return not ((stop is None or stop is False) and (terminate is None or terminate is False))
 
 
 def running() -> set[str]:

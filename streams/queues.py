@@ -59,13 +59,18 @@ class Queues:
         self._steps = steps
         self._list_of = list_of
         self._prefix = prefix
+        #: What `streams` returns of each queue.
+        self._streams: dict[str, tuple[str, ...]] = {}
 
     # Names -----------------------------------------------------------------------------
 
-    def streams(self, queue: str) -> list[str]:
+    def streams(self, queue: str) -> tuple[str, ...]:
         """Return the streams of a queue in the order that they are fetched from."""
-        names = [keys.returned(queue), *(keys.stream(queue, step) for step in self._steps)]
-        return [self._prefix + name for name in names]
+        known = self._streams.get(queue)
+        if known is None:
+            names = [keys.returned(queue), *(keys.stream(queue, step) for step in self._steps)]
+            known = self._streams[queue] = tuple(self._prefix + name for name in names)
+        return known
 
     def queue_of(self, tag: str) -> str:
         """Return the queue of an entry."""
@@ -224,16 +229,24 @@ class Queues:
 
 def entries(reply: Any) -> list[Entry]:
     """Return what XREADGROUP replies, in either version of the protocol."""
-    streams = reply.items() if isinstance(reply, dict) else reply or ()
-    return [_entry(_text(stream), *each) for stream, fetched in streams for each in fetched]
+    found = []
+    for stream, fetched in reply.items() if isinstance(reply, dict) else reply or ():
+        name = _text(stream)
+        for entry_id, fields in fetched:
+            message, deliveries = _read(fields)
+            found.append(Entry(keys.tag(name, _text(entry_id)), message, deliveries))
+    return found
 
 
-def _entry(stream: str, entry_id: Any, fields: Any) -> Entry:
+def _read(fields: list[bytes]) -> tuple[bytes, int | None]:
+    """Return an entry's message, and how often it was delivered."""
+    if len(fields) == 2 and fields[0] == b"message":  # noqa: PLR2004 - as nearly all
+        return fields[1], None
     named = dict(zip(fields[::2], fields[1::2], strict=True))
     deliveries = named.get(b"deliveries")
     if deliveries is not None:
-        deliveries = int(deliveries) if deliveries.isdigit() else 0
-    return Entry(keys.tag(stream, _text(entry_id)), named.get(b"message", b""), deliveries)
+        return named.get(b"message", b""), int(deliveries) if deliveries.isdigit() else 0
+    return named.get(b"message", b""), None
 
 
 def refusal(error: Any) -> Any:

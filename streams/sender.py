@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from hiredis import pack_command
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from streams.protocol import pack
 from streams.queues import refusal
 from streams.scripts import PUBLISH
 
@@ -63,13 +63,11 @@ class Sender:
     @staticmethod
     def _run(connection: Any, key: str, most: int, messages: Sequence[bytes]) -> None:
         arguments = (1, key, most, *messages)
-        command: Any = (b"EVALSHA", _DIGEST, *arguments)  # hiredis' stub knows of one part
-        connection.send_packed_command([pack_command(command)])
+        connection.send_packed_command([pack(b"EVALSHA", _DIGEST, *arguments)])
         try:
             connection.read_response()
         except NoScriptError:  # the first time, and after a restart of the server
-            command = (b"EVAL", _SOURCE, *arguments)
-            connection.send_packed_command([pack_command(command)])
+            connection.send_packed_command([pack(b"EVAL", _SOURCE, *arguments)])
             connection.read_response()
 
 
