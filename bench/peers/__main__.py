@@ -48,7 +48,12 @@ PERSISTENCES = ("always", "everysec")
     show_default=True,
     help="How many sums by chunks, a round.",
 )
-@click.option("--only", default=",".join(NAMES), help=f"Some of {', '.join(NAMES)}.")
+@click.option(
+    "--only",
+    multiple=True,
+    default=NAMES,
+    help=f"Some of {', '.join(NAMES)}: one each time, or several between commas.",
+)
 @click.option(
     "--appendfsync",
     "persistences",
@@ -83,7 +88,7 @@ def peers(
     rounds: int,
     jobs: int,
     adds: int,
-    only: str,
+    only: tuple[str, ...],
     persistences: tuple[str, ...],
     file: Path | None,
     report: bool,
@@ -98,7 +103,7 @@ def peers(
     if quick and report:
         raise click.UsageError("--quick measures too little for a --report")
     try:
-        systems = (OURS,) if running else named(only)
+        systems = (OURS,) if running else named(",".join(only))
         for target in (file, file and samples_file(file)):
             if target:
                 check_writable(target)
