@@ -187,6 +187,21 @@ def test_ids_and_tags_are_uuids_of_their_own(caller: Client) -> None:
     assert all(len(each) == 36 and each[14] == "4" and each[19] in "89ab" for each in {*ids, *tags})
 
 
+def test_a_task_may_have_a_percent_sign_in_its_name(
+    caller: Client, plainly: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "add.tasks.100%d"
+    router: Any = caller.app.amqp.router
+    monkeypatch.setitem(router.routes[0].map, name, {"queue": "add"})
+
+    for _ in range(2):
+        caller.app.send_task(name, (1, 2))
+
+    assert plainly == [1]
+    first, second = messages(caller)
+    assert first["headers"]["task"] == second["headers"]["task"] == name
+
+
 def test_a_plain_job_takes_one_command(caller: Client) -> None:
     caller.submit(ADD, 1, 2)
     called = calls(redis(caller))

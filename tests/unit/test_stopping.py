@@ -1,0 +1,29 @@
+"""Whether a worker was told to stop, as Celery notes it: None or False where not, or a status."""
+
+from typing import Any
+
+import pytest
+from celery.worker import state
+
+from streams import jobs
+
+
+@pytest.mark.parametrize(
+    ("stop", "terminate", "expected"),
+    [
+        (None, None, False),
+        (False, False, False),
+        (0, None, True),
+        (True, None, True),
+        (None, 0, True),
+        (False, True, True),
+        (1, 1, True),
+    ],
+)
+def test_a_status_of_zero_is_one(
+    stop: Any, terminate: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "should_stop", stop)
+    monkeypatch.setattr(state, "should_terminate", terminate)
+
+    assert jobs.is_stopping() is expected
