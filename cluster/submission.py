@@ -48,6 +48,9 @@ _PLAIN = frozenset(
 #: Those that a template is made for, and what they may be.
 _KEY = ("priority", "ignore_result", "time_limit", "soft_time_limit")
 _SIMPLE = frozenset({NoneType, bool, int, float, str})
+#: Those that say which job it is, whose, and among which others, and what they may be.
+_IDS = ("task_id", "root_id", "parent_id", "group_id", "reply_to")
+_TEXT, _INDEX = frozenset({str, NoneType}), frozenset({int, NoneType})
 #: Who looks on.
 _SIGNALS = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
 _NUMBERS = frozenset({int, float, bool, NoneType})
@@ -202,18 +205,21 @@ class Submission:
         named = plain.encode(_without_signature(kwargs)) if kwargs else b"{}"
         if text is None or named is None or len(text) + len(named) > INLINE_JSON:
             return None
-        job_id, index = _text(options["task_id"]), options.get("group_index")
-        root_id = options.get("root_id")
+        ids = [options.get(name) for name in _IDS]
+        index = options.get("group_index")
+        if not _TEXT.issuperset(map(type, ids)) or type(index) not in _INDEX:
+            return None
+        job_id, root_id, parent_id, group, reply_to = map(_text, ids)
         return Job(
             id=job_id,
             args=text,
             kwargs=named,
             args_repr=self._repr(args),
             kwargs_repr=self._repr(kwargs) if kwargs else b'"{}"',
-            reply_to=_text(options.get("reply_to") or self._app.thread_oid),
-            root_id=_text(root_id) if root_id else job_id,
-            parent_id=_text(options.get("parent_id")),
-            group=_text(options.get("group_id")),
+            reply_to=reply_to if options.get("reply_to") else _text(self._app.thread_oid),
+            root_id=root_id if options.get("root_id") else job_id,
+            parent_id=parent_id,
+            group=group,
             group_index=b"null" if index is None else b"%d" % index,
         )
 

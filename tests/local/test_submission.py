@@ -232,6 +232,9 @@ NOT_PLAIN: dict[str, dict[str, Any]] = {
     "large": {"args": ("x" * 2**21, 2)},
     "bytes": {"kwargs": {"x": b"1"}},
     "no list": {"args": "12"},
+    "index is text": {"group_index": "3"},
+    "id is a number": {"parent_id": 7},
+    "id is bytes": {"group_id": b"1"},
     "no mapping": {"kwargs": [1]},
 }
 
