@@ -207,4 +207,6 @@ def named(names: str) -> tuple[System, ...]:
     for name in wanted:
         if name not in NAMES:
             raise ClusterError(f"{name!r} is none of {', '.join(NAMES)}")
+    if not wanted:
+        raise ClusterError(f"no system is named: there are {', '.join(NAMES)}")
     return tuple(system for system in SYSTEMS if system.name in wanted)

@@ -67,7 +67,7 @@ PERSISTENCES = ("always", "everysec")
 @click.option(
     "--json",
     "file",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, dir_okay=False),
     help="Write the figures to this file, and the samples beside it: NAME.samples.json.",
 )
 @click.option("--report", is_flag=True, help="Write docs/performance.md and its plots.")
@@ -102,13 +102,15 @@ def peers(
     """
     if quick and report:
         raise click.UsageError("--quick measures too little for a --report")
+    if running and only != NAMES:
+        raise click.UsageError("--running measures the cluster that runs, and takes no --only")
     try:
         systems = (OURS,) if running else named(",".join(only))
         for target in (file, file and samples_file(file)):
             if target:
                 check_writable(target)
     except OSError as error:
-        raise click.UsageError(f"cannot write {str(file)!r}: {error}") from None
+        raise click.UsageError(f"cannot write {str(file)!r}: {error.strerror}") from None
     except ClusterError as error:
         raise click.UsageError(str(error)) from None
     trips = max(LEAST_TRIPS, jobs // JOBS_A_TRIP)
@@ -118,19 +120,25 @@ def peers(
             _measure(systems, server, sizes, 1 if quick else rounds, persistence)
             for persistence in (persistences[:1] if running else persistences)
         ]
+        _write(file, runs, None)  # a curve takes long, and may fail
         curved = (
             curve.measure(server, rounds, sizes.jobs, depth)
             if depth and isinstance(server, OwnServer)
             else None
         )
     _show(runs, curved, running=running, quick=quick)
+    _write(file, runs, curved)
+    if report:
+        write_report(runs, curved)
+
+
+def _write(file: Path | None, runs: list[Run], curved: Curve | None) -> None:
+    """Write the figures, and the samples beside them, where a file is asked for."""
     if file:
         write([figure for run in runs for figure in run.named_figures], file)
         curve_samples = {"curve": curved._asdict()} if curved else {}
         written = {"runs": [run.as_json() for run in runs], **curve_samples}
         write_json(written, samples_file(file))
-    if report:
-        write_report(runs, curved)
 
 
 def samples_file(file: Path) -> Path:
