@@ -69,7 +69,7 @@ def _celery(pool: str, processes: int, concurrency: int) -> System:
         f"Celery, {pool}",
         "celery",
         tuple((*line, f"--hostname={pool}{number}@%h") for number in range(processes)),
-        ("celery", "kombu", "redis"),
+        ("celery", "kombu", "redis", "hiredis"),
         f"{how.get(pool, f'{processes} workers')}; {_CELERY_TUNED}",
         _CELERY_LOSS,
     )
@@ -89,7 +89,7 @@ def _taskiq(broker: str, guarantee: str) -> System:
                 "--log-level=WARNING",
             ),
         ),
-        ("taskiq", "taskiq-redis", "redis", "uvloop"),
+        ("taskiq", "taskiq-redis", "redis", "hiredis", "uvloop"),
         f"{WORKERS} processes on uvloop; results looked for each ms, many each 20 ms; in bulk 50 "
         "`kiq` at a time",
         guarantee,
@@ -102,7 +102,7 @@ OURS = System(
     "this cluster",
     "ours",
     (("python", "-m", "local", "worker", "add"),) * WORKERS,
-    ("celery", "kombu", "redis"),
+    ("celery", "kombu", "redis", "hiredis"),
     f"{WORKERS} `add` workers of one process each, otherwise as local mode starts them",
     "At least once: what a killed worker held runs elsewhere after the lease, 15 s; no accepted "
     "job is lost, nor with a killed Redis ([counted](reliability.md)).",
@@ -125,7 +125,7 @@ SYSTEMS = (
                 "--threads=8",
             ),
         ),
-        ("dramatiq", "redis"),
+        ("dramatiq", "redis", "hiredis"),
         f"{WORKERS} processes with 8 threads, results middleware on Redis; in bulk a group",
         "At least once: a dead worker's messages are queued again when its heartbeat is a minute "
         "old.",
@@ -145,7 +145,7 @@ SYSTEMS = (
                 "--quiet",
             ),
         ),
-        ("huey", "redis"),
+        ("huey", "redis", "hiredis"),
         f"{WORKERS} processes, blocking fetches, notices of results; its `map` submits one by one",
         "At most once: a task is taken off its list before it runs, and is gone with its worker.",
     ),
@@ -168,7 +168,7 @@ SYSTEMS = (
             ),
         )
         * WORKERS,
-        ("rq", "redis"),
+        ("rq", "redis", "hiredis"),
         f"{WORKERS} SimpleWorkers, which do not fork for each job (its default, far slower); "
         "blocking reads of results; in bulk enqueue_many",
         "At most once by default: a dead worker's job is found abandoned and marked failed; it "

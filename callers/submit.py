@@ -72,7 +72,11 @@ def submit(
     }
     given: dict[str, Any] = {name: option for name, option in options.items() if option is not None}
     with Client() as client:
-        click.echo(client.submit(client.signature(task, *args, **kwargs).set(**given)).id)
+        try:
+            result = client.submit(client.signature(task, *args, **kwargs).set(**given))
+        except (ValueError, TypeError) as error:  # of the options, as cluster.options says
+            raise click.UsageError(str(error)) from None
+        click.echo(result.id)
 
 
 def moment(eta: str | None) -> datetime | str | None:
