@@ -20,8 +20,8 @@ All systems use one Redis server, with the append-only file on and `appendfsync`
 above, and {workers} worker processes that run jobs; the job is a sum of two integers, and every \
 result is stored, fetched by the caller and checked.
 They take turns: a system's workers are started on an empty server, and stopped before the next \
-system's are, because some poll, and would disturb the others. In each of them redis-py has hiredis. \
-{rounds} round(s), each beginning with another system.
+system's are, because some poll, and would disturb the others. \
+{rounds} round(s), each beginning with another system. In all of them redis-py has hiredis.
 The clock starts when connections are made and every worker has done a job; ours, which do not \
 tell who did which, answer a ping after enough slow jobs for all.
 
