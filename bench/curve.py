@@ -39,6 +39,11 @@ class Curve(NamedTuple):
     workers: dict[str, list[float]]
     depth: dict[str, list[float]]
 
+    @property
+    def rounds(self) -> int:
+        """How often each was measured."""
+        return min(map(len, self.workers.values()))
+
 
 def measure(server: OwnServer, rounds: int, jobs: int, most: int) -> Curve:
     """Return the curve of this cluster: up to `most` jobs in the queue."""

@@ -43,10 +43,10 @@ a p99 is that of all rounds together.
 """
 
 _CURVE = """\
-This cluster alone, with the last setting above. More workers: jobs a second end to end, in bulk, \
-{jobs:,} of them; workers, caller and Redis share the machine's cores. Longer queues: jobs that \
-were there before the two workers started, and the rate at which their results appeared in Redis; \
-best is what stays flat.
+This cluster alone, with the last setting above, {rounds} round(s). More workers: jobs a second \
+end to end, in bulk, {jobs:,} of them; workers, caller and Redis share the machine's cores. Longer \
+queues: jobs that were there before the two workers started, and the rate at which their results \
+appeared in Redis; best is what stays flat.
 """
 
 
@@ -97,8 +97,10 @@ def page(runs: Sequence[Run], curve: Curve | None) -> str:
 def _arguments(run: Run, curve: Curve | None) -> str:
     """Return the options of a run that differ from run to run."""
     sizes = run.sizes
-    depth = f" --depth {max(map(int, curve.depth))}" if curve and curve.depth else ""
-    return f"--rounds {run.rounds} --jobs {sizes.jobs} --adds {sizes.adds}{depth} --report"
+    deep = ""
+    if curve and curve.depth:
+        deep = f" --depth {max(map(int, curve.depth))} --curve-rounds {curve.rounds}"
+    return f"--rounds {run.rounds} --jobs {sizes.jobs} --adds {sizes.adds}{deep} --report"
 
 
 def _about(run: Run) -> Iterator[str]:
@@ -245,7 +247,7 @@ def _costs(rows: Sequence[Row]) -> list[str]:
 
 def _curve(run: Run, curve: Curve) -> list[str]:
     return [
-        _CURVE.format(jobs=run.sizes.jobs),
+        _CURVE.format(jobs=run.sizes.jobs, rounds=curve.rounds),
         _image("workers"),
         "",
         _image("depth"),

@@ -27,7 +27,7 @@ from cluster.errors import ClusterError
 JOBS_A_TRIP, LEAST_TRIPS = 10, 50
 FULL = Sizes(jobs=5000, trips=500, adds=1_000_000, chunk=1000)
 QUICK = Sizes(jobs=30, trips=10, adds=1000, chunk=100)
-ROUNDS = 5
+ROUNDS, CURVE_ROUNDS = 5, 2
 #: This cluster's own setting, and Redis'.
 PERSISTENCES = ("always", "everysec")
 
@@ -79,6 +79,13 @@ PERSISTENCES = ("always", "everysec")
     show_default=True,
 )
 @click.option(
+    "--curve-rounds",
+    type=click.IntRange(min=1),
+    default=CURVE_ROUNDS,
+    show_default=True,
+    help="How often the curve is measured: a million jobs take three minutes each time.",
+)
+@click.option(
     "--running",
     is_flag=True,
     help="Measure the cluster that runs, on Docker for instance, and no peer.",
@@ -93,6 +100,7 @@ def peers(
     file: Path | None,
     report: bool,
     depth: int,
+    curve_rounds: int,
     running: bool,
     quick: bool,
 ) -> None:
@@ -122,7 +130,7 @@ def peers(
         ]
         _write(file, runs, None)  # a curve takes long, and may fail
         curved = (
-            curve.measure(server, rounds, sizes.jobs, depth)
+            curve.measure(server, curve_rounds, sizes.jobs, depth)
             if depth and isinstance(server, OwnServer)
             else None
         )
