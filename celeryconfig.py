@@ -73,7 +73,7 @@ worker_consumer = "streams.consumer:Consumer"
 
 # The furthest that a countdown or an ETA may lie ahead, in seconds: Redis keeps the job until
 # then, and nobody can tell it from one that was forgotten. Not Celery's setting: cluster.app's.
-longest_countdown = limits.setting("MAX_COUNTDOWN", 86_400)
+longest_countdown = limits.setting("MAX_COUNTDOWN", 86_400, most=limits.MOST_SECONDS)
 
 # What `callers.beat` submits by the clock; UTC. A job that no worker took within the time
 # that it is repeated in is not worth running: `expires`, in seconds.
@@ -96,13 +96,13 @@ beat_schedule = {
 
 # The longest a job may run, in seconds. Past the soft limit the task gets an exception
 # that it can clean up after; past the hard one its process is ended and replaced.
-task_time_limit = limits.setting("TASK_TIME_LIMIT", 120)
+task_time_limit = limits.setting("TASK_TIME_LIMIT", 120, most=limits.MOST_SECONDS)
 task_soft_time_limit = max(1, task_time_limit - 10)
 # Celery's own forgets a hard limit that is below the soft one.
 worker_pool = "streams.pool:TaskPool"
 # A job whose worker died is given to another after this many seconds. Far shorter than a
 # job may run: workers renew it while they run the job (streams.lease).
-_lease = limits.setting("JOB_LEASE", 15)
+_lease = limits.setting("JOB_LEASE", 15, most=limits.MOST_SECONDS)
 
 # How many ----------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ task_store_errors_even_if_ignored = True
 
 # Results stay for a day, or for so many seconds; the values of large ones fill the memory of
 # Redis meanwhile, unless their callers `forget` them, as `Client.call` does.
-result_expires = limits.setting("RESULT_EXPIRES", 86_400)
+result_expires = limits.setting("RESULT_EXPIRES", 86_400, most=limits.MOST_SECONDS)
 # Redis away while a result is stored: keep trying for minutes. Celery's default turns
 # the finished job into a failure.
 result_backend_always_retry = True
@@ -171,6 +171,9 @@ broker_transport_options = {
     # A queue that nobody empties must not fill the memory of Redis: from here on its callers
     # are refused. Of each priority.
     "queue_max_length": limits.setting("QUEUE_MAX_LENGTH", 1_000_000),
+    # A message is parsed in its worker, where it takes ten times its size in memory and more. A
+    # larger one is refused at its caller; large values travel beside their message (cluster.blobs).
+    "max_message_bytes": limits.setting("MAX_MESSAGE_BYTES", 16 * 1024 * 1024, least=65_536),
     # High, normal and low of cluster.options, the most urgent first. The fourth is for
     # programs with kombu's own settings, which may send it.
     "priority_steps": [0, 3, 6, 9],

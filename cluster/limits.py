@@ -8,21 +8,30 @@ from urllib.parse import urlsplit
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
+#: The largest number of a setting where nothing else bounds it, and that of a time in seconds:
+#: Redis and JSON take the one, timers and threads the other.
+MOST = 10**15
+MOST_SECONDS = 10**9
+#: Digits of a setting, leading zeros included.
+MAX_DIGITS = 20
+
 #: A value in an error's one line is shown in up to this many characters.
 BRIEF_LENGTH = 60
 #: An integer of more bits than this has more digits than that.
 BRIEF_BITS = 196
 
 
-def setting(variable: str, default: int, most: int | None = None) -> int:
-    """Return what an environment variable is set to: a whole number from 1 to `most`.
+def setting(variable: str, default: int, most: int = MOST, least: int = 1) -> int:
+    """Return what an environment variable is set to: a whole number from `least` to `most`.
 
     Raises ValueError, naming the variable, if it holds anything else.
     """
     text = os.environ.get(variable) or str(default)
-    bounds = f"from 1 to {most}" if most else "above zero"
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= (most or int(text)):
-        raise ValueError(f"{variable} must be a whole number {bounds}, not {text!r}")
+    is_number = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
+    if not is_number or not least <= int(text) <= most:
+        raise ValueError(
+            f"{variable} must be a whole number from {least} to {most}, not {brief(text)}"
+        )
     return int(text)
 
 

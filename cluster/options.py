@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cluster import limits
+from streams import envelope
 
 #: The priorities by name. What number each is depends on the broker: kombu's Redis transport
 #: takes 0 for the most urgent, AMQP takes 0 for the least.
@@ -15,6 +16,12 @@ _ON_REDIS = {"high": 0, "normal": 3, "low": 6}
 _ON_AMQP = {"high": 9, "normal": 4, "low": 0}
 #: Numbers pass as they are, with the broker's meaning.
 LEAST, MOST = 0, 9
+
+#: Options that name something: a job, a group, a queue.
+_NAMES = (
+    *("task_id", "root_id", "parent_id", "group_id", "shadow", "reply_to"),
+    *("routing_key", "correlation_id"),
+)
 
 #: Seconds by which an ETA may have passed: clocks differ, and a message takes its time.
 CLOCK_SKEW = 60
@@ -33,6 +40,15 @@ def check(options: Mapping[str, Any], now: datetime, most: int) -> None:
     # A datetime, or one as text, is Celery's to read.
     if isinstance(options.get("expires"), int | float):
         _check_seconds("expires", options["expires"])
+    if options.get("retries") is not None:
+        retries = limits.whole_number("retries", options["retries"], least=0)
+        if retries > envelope.MAX_RETRIES:
+            raise ValueError(
+                f"retries must be at most {envelope.MAX_RETRIES}, not {limits.brief(retries)}"
+            )
+    for name in _NAMES:
+        if options.get(name) is not None:
+            _check_name(name, options[name])
 
 
 def check_priority(value: Any) -> None:
@@ -57,8 +73,22 @@ def number(priority: Any, *, amqp: bool) -> int:
 def _check_seconds(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {limits.brief(value)}")
-    if not 0 < value < math.inf:
+    if not value > 0:
         raise ValueError(f"{name} must be a number of seconds above zero, not {value}")
+    if value > envelope.MAX_SECONDS:
+        raise ValueError(
+            f"{name} must be at most {envelope.MAX_SECONDS} s, not {limits.brief(value)}"
+        )
+
+
+def _check_name(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a text, not {limits.brief(value)}")
+    if not envelope.is_name(value):
+        raise ValueError(
+            f"{name} must be a text of up to {envelope.MAX_NAME} characters, not "
+            f"{limits.brief(value)}"
+        )
 
 
 def check_time(countdown: Any, eta: Any, now: datetime, most: int) -> None:

@@ -26,6 +26,7 @@ from cluster.codec import INLINE_JSON
 from streams import plain
 from streams.backend import RedisBackend
 from streams.channel import Channel
+from streams.envelope import MAX_NAME
 from streams.errors import QueueFull
 from streams.queues import refusal
 from streams.scripts import PUBLISH
@@ -209,6 +210,8 @@ class Submission:
         index = options.get("group_index")
         if not _TEXT.issuperset(map(type, ids)) or type(index) not in _INDEX:
             return None
+        if any(each is not None and not 0 < len(each) <= MAX_NAME for each in ids):
+            return None  # refused on Celery's way
         job_id, root_id, parent_id, group, reply_to = map(_text, ids)
         return Job(
             id=job_id,

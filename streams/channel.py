@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -15,13 +16,15 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]
-from kombu.transport import redis
+from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
 from redis import ConnectionPool, Redis
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from streams import jobs, keys, queues, scripts, times
-from streams.envelope import Malformed, check, check_parsed, sender
+from streams.compression import decompress
+from streams.envelope import MAX_BYTES, Malformed, check, check_parsed, sender, too_large
+from streams.errors import MessageTooLarge, Unreadable
 from streams.protocol import pack
 from streams.qos import QoS
 from streams.queues import Ended, Entry, Queues
@@ -64,9 +67,35 @@ class Dead(NamedTuple):
     envelope: Mapping[str, Any]
 
 
+class Message(virtual.Message):
+    """A message whose body is decompressed within the channel's bound."""
+
+    # What the type stubs have otherwise.
+    body: Any
+    errors: Any
+
+    def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
+        headers = payload.get("headers") or {}
+        method = headers.get("compression")
+        if not method:
+            super().__init__(payload, channel=channel, **options)
+            return
+        # Kombu decompresses by this header, without a bound.
+        super().__init__(
+            {**payload, "headers": {**headers, "compression": None}}, channel=channel, **options
+        )
+        self._raw = payload
+        self.headers = headers
+        try:
+            self.body = decompress(self.body, method, channel.max_message_bytes)
+        except Unreadable:
+            self.errors.append(sys.exc_info())
+
+
 class Channel(redis.Channel):
     """A channel whose durable queues are streams."""
 
+    Message = Message
     QoS = QoS
     #: Seconds after which others take over what a consumer held that gives no sign of life.
     lease = 15.0
@@ -74,14 +103,17 @@ class Channel(redis.Channel):
     max_deliveries = 3
     #: Messages of one priority that a queue takes before it refuses more.
     queue_max_length = 1_000_000
-    #: Called with each message of this channel's queues that went to the dead letters.
-    on_dead_letter: Callable[[Dead], object] | None = None
+    #: Bytes of a message, as it is stored; of its body, decompressed, too.
+    max_message_bytes = MAX_BYTES
+    #: Called with each message before it goes to the dead letters; what that returns is called
+    #: afterwards, when the message can do no harm any more.
+    on_dead_letter: Callable[[Dead], Callable[[], object] | None] | None = None
     #: Runs jobs where they are fetched.
     inline: Any = None
 
     from_transport_options = (
         *redis.Channel.from_transport_options,
-        *("lease", "max_deliveries", "queue_max_length"),
+        *("lease", "max_deliveries", "queue_max_length", "max_message_bytes"),
     )
 
     # What the type stubs leave out of kombu's class.
@@ -178,18 +210,25 @@ class Channel(redis.Channel):
         (known.add if is_transient else known.discard)(queue)
 
     def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
-        """Append a message to its queue; raises QueueFull, or redis-py's errors.
+        """Append a message to its queue.
+
+        Raises Malformed for what no worker could take, MessageTooLarge, QueueFull, or redis-py's
+        errors.
 
         What need not survive the server, or goes to a queue that does not, is left to kombu's
         list: a stock program may wait there for its reply. What reaches the list of a durable queue
         is moved within a second.
         """
+        check_parsed(message)
+        text = dumps(message)
+        if len(text) > self.max_message_bytes:
+            raise MessageTooLarge(too_large(len(text), self.max_message_bytes))
         if self._is_listed(queue) or message["properties"].get("delivery_mode") == _TRANSIENT:
             super()._put(queue, message, **options)
             return
         due = times.due(message)
         publication = (
-            *(queue, self._step(message), self.queue_max_length, dumps(message)),
+            *(queue, self._step(message), self.queue_max_length, text),
             due if due > time() + AHEAD else 0,
         )
         batch = options.get("_publish_batch")
@@ -380,7 +419,7 @@ class Channel(redis.Channel):
     def _checked(self, entry: Entry, queue: str) -> Any:
         """Return a message as kombu takes it; None if it is not to be delivered (yet)."""
         try:
-            message = check(entry.message)
+            message = check(entry.message, self.max_message_bytes)
         except Malformed as error:
             self._answer(Dead(queue, error.job_id, str(error), {}), entry.tag)
             return None
@@ -407,7 +446,7 @@ class Channel(redis.Channel):
         queue = name.decode().removeprefix(self.global_keyprefix).rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
         try:
-            message = check(text)
+            message = check(text, self.max_message_bytes)
         except Malformed as error:
             logger.warning("dropped a message of %s: %s", queue, error)
         else:
@@ -529,9 +568,10 @@ class Channel(redis.Channel):
         # Answered first: a worker that dies between leaves a letter that is answered twice.
         job = dead.job_id or "unknown"
         logger.error("Job %s of %s is a dead letter: %s", job, dead.queue, dead.reason)
-        if self.on_dead_letter:
-            self.on_dead_letter(dead)
+        answer_the_rest = self.on_dead_letter(dead) if self.on_dead_letter else None
         self.bury(tag, dead.reason)
+        if answer_the_rest:
+            answer_the_rest()
 
     def _answer_too_often(self, tag: str, envelope: Mapping[str, Any], what: str) -> None:
         reason = f"delivered {self.max_deliveries} times, and each time {what}"
@@ -558,7 +598,7 @@ class Channel(redis.Channel):
         self._server_ahead = now - time()
         for entry in too_often:
             try:
-                envelope = check(entry.message)
+                envelope = check(entry.message, self.max_message_bytes)
             except Malformed as error:
                 envelope = {"headers": {"id": error.job_id}}
             self._answer_too_often(entry.tag, envelope, "its worker died")

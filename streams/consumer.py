@@ -11,14 +11,18 @@ from typing import Any
 
 from celery import signals
 from celery.app.task import Context
-from celery.exceptions import InvalidTaskError, NotRegistered
+from celery.exceptions import (
+    InvalidTaskError,
+    NotRegistered,
+    WorkerShutdown,
+    WorkerTerminate,
+)
 from celery.utils.log import get_logger
 from celery.worker import consumer
 from kombu.exceptions import ContentDisallowed, DecodeError
-from kombu.transport.virtual import Message
 from kombu.utils.encoding import safe_repr
 
-from streams import control, envelope, keys
+from streams import control, envelope, jobs, keys
 from streams.channel import Channel
 from streams.envelope import Malformed
 from streams.errors import DeadLetter
@@ -51,6 +55,16 @@ class Consumer(consumer.Consumer):
     def time_limits(self) -> TimeLimits:
         """The limits of inline jobs: one for all connections, for it has a thread."""
         return TimeLimits()
+
+    def start(self) -> None:
+        """Run until the worker stops, or ends by an error."""
+        try:
+            super().start()
+        except (WorkerShutdown, WorkerTerminate, KeyboardInterrupt):
+            raise
+        except BaseException:
+            jobs.note_crash()
+            raise
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, and try for as long as it takes; a broker that is back is found soon."""
@@ -105,15 +119,30 @@ class Consumer(consumer.Consumer):
             self.event_dispatcher.send("task-failed", uuid=job_id, exception=repr(error))
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=job_id)
 
-    def on_dead_letter(self, dead: Any) -> None:
-        """Fail the job of a message that the channel lays among the dead letters."""
-        if dead.job_id:
-            request = Context(id=dead.job_id, delivery_info={})
-            with suppress(Exception):  # what cannot be read has nobody else to tell
-                message = Message(dead.envelope, self.task_consumer.channel)
-                message.accept = self.task_consumer.accept
-                request = _request(message, dead.job_id)
-            self._fail(request, _dead_letter(dead.reason, dead.queue))
+    def on_dead_letter(self, dead: Any) -> Callable[[], None] | None:
+        """Fail the job of a message that the channel dead-letters, from its headers alone.
+
+        Its body may be what ended its workers. It names the chord, the chain and the errbacks of
+        the job: what is returned tells them, when the message is out of the queue.
+        """
+        if not dead.job_id:
+            return None
+        request = Context(id=dead.job_id, delivery_info={})
+        _, request.reply_to = envelope.sender(dead.envelope)
+        failure = _dead_letter(dead.reason, dead.queue)
+        self._fail(request, failure)
+        if not dead.envelope.get("body"):
+            return None
+        return partial(self._fail_successors, dead, failure)
+
+    def _fail_successors(self, dead: Any, failure: Exception) -> None:
+        """Tell the chord, the chain and the errbacks of a job that it failed."""
+        channel = self.task_consumer.channel
+        with suppress(Exception):  # what cannot be read has no successors
+            message = channel.Message(dead.envelope, channel)
+            message.accept = self.task_consumer.accept
+            if not message.errors:
+                self._fail(_request(message, dead.job_id), failure)
 
     def _is_the_brokers(self, error: Exception) -> bool:
         """Tell whether the broker is at fault, and not the message."""

@@ -15,10 +15,10 @@ from typing import Any
 
 from celery.states import FAILURE
 from kombu import serialization
-from kombu.compression import decompress
 from redis import Redis
 
 from streams import envelope, keys, scripts
+from streams.compression import decompress
 from streams.envelope import Malformed
 from streams.errors import ClusterError
 
@@ -94,7 +94,7 @@ class Letter:
             if encoding == "base64":
                 body = b64decode(body, validate=True)
             if compression := self._header("compression"):
-                body = decompress(body, compression)
+                body = decompress(body, compression, envelope.MAX_BYTES)
             kind = self.envelope["content-type"]
             return serialization.loads(body, kind, "utf-8", accept={"application/json"})
         except Exception:  # noqa: BLE001 - it is a dead letter: anything may be wrong with it

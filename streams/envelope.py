@@ -6,12 +6,12 @@ The protocol: https://docs.celeryq.dev/en/stable/internals/protocol.html
 """
 
 import json
-import math
 import re
 from binascii import a2b_base64
 from collections.abc import Callable, Mapping
 from datetime import MAXYEAR, MINYEAR, datetime
 from typing import Any
+from uuid import UUID
 
 from celery.utils.time import maybe_iso8601
 from kombu.utils.json import object_hook
@@ -21,8 +21,22 @@ from streams.errors import Unreadable
 #: Levels of lists and mappings, one in the other. Pickle, by which a job gets to its pool process,
 #: gives up before five hundred, with the job half on its way.
 MAX_DEPTH = 200
-#: Characters of a job's id or of a task's name; each gets into keys and log lines.
+#: Characters of a name: of a job's id, a task's name, a group's id; they get into keys, log lines,
+#: events and metrics.
 MAX_NAME = 1024
+#: Characters of what Celery shows of a job's arguments, in logs and events; it sends 1024 at most.
+MAX_REPR = 16 * 1024
+#: Seconds of a time limit: 31 years. Beyond some 10^9 the clocks of timers and threads overflow.
+MAX_SECONDS = 1_000_000_000
+#: Retries of a job: Celery takes 2 to the power of them.
+MAX_RETRIES = 1_000_000
+#: Characters of a time by ISO 8601.
+MAX_TIME = 64
+#: Numbers that only have to be kept: a priority, a place in a group.
+MAX_NUMBER = 2**31
+#: Bytes of a message, where no setting says otherwise: RabbitMQ's bound. Parsed, they take ten
+#: times as much memory and more.
+MAX_BYTES = 16 * 1024 * 1024
 #: Characters of a reason that somebody else worded: it may quote all of the message.
 MAX_REASON = 250
 
@@ -50,12 +64,15 @@ class Malformed(Unreadable):
         self.reply_to = reply_to
 
 
-def check(raw: bytes) -> dict[str, Any]:
+def check(raw: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Return the envelope that a message in Redis is, as kombu's channel wants it.
 
-    Its headers are a mapping, if only an empty one. Raises Malformed for what no worker can take.
-    A message that is no task is any program's, and needs nothing but to be an envelope.
+    Its headers are a mapping, if only an empty one. Raises Malformed for what no worker can take,
+    and nothing else. A message that is no task is any program's, and needs nothing but to be an
+    envelope.
     """
+    if len(raw) > max_bytes:
+        raise _in_pieces(too_large(len(raw), max_bytes), raw)
     try:
         envelope = (_marked if _MARK in raw else _plain)(raw.decode())
     except RecursionError:
@@ -70,6 +87,11 @@ def check(raw: bytes) -> dict[str, Any]:
     return checked
 
 
+def too_large(size: int, most: int) -> str:
+    """Return what is wrong with a message of so many bytes."""
+    return f"the message has {size} bytes, more than {most} (max_message_bytes)"
+
+
 def check_parsed(envelope: Any) -> None:
     """Raise Malformed where a message that was parsed is no envelope, or its task none."""
     if type(envelope) is not dict:
@@ -78,16 +100,23 @@ def check_parsed(envelope: Any) -> None:
         _check_envelope(envelope)
     except Malformed as error:
         raise Malformed(error.reason, *sender(envelope)) from None
+    except Exception as error:  # noqa: BLE001 - whatever a check did not think of
+        reason = f"the message cannot be checked: {type(error).__name__}: {error}"
+        raise Malformed(reason[:MAX_REASON], *sender(envelope)) from None
 
 
 def _check_envelope(envelope: dict[str, Any]) -> None:
     properties = envelope.get("properties")
     if type(properties) is not dict:
         raise Malformed(f"the message's properties are no mapping but {_kind(properties)}")
-    if type(properties.get("delivery_tag")) not in _TAGS:
+    tag, info = properties.get("delivery_tag"), properties.get("delivery_info")
+    if tag is None or not _is_name_or_number(tag):
         raise Malformed("the message has no delivery_tag among its properties")
-    if type(properties.get("delivery_info")) is not dict:
+    if type(info) is not dict:
         raise Malformed("the message has no delivery_info among its properties")
+    _check_fields(properties, _PROPERTIES, "property")
+    _check_fields(info, _DELIVERY_INFO, "delivery_info")
+    _check_fields(envelope, _CONTENT, "field")
     headers = envelope.setdefault("headers", {})
     if headers is None:
         headers = envelope["headers"] = {}
@@ -100,7 +129,13 @@ def _check_envelope(envelope: dict[str, Any]) -> None:
         check_task(headers)
 
 
-_TAGS = (str, int)
+def _check_fields(
+    fields: Mapping[str, Any], checks: "tuple[tuple[str, _Judge, str], ...]", what: str
+) -> None:
+    for name, is_good, expected in checks:
+        value = fields.get(name)
+        if value is not None and not is_good(value):
+            raise Malformed(f"the message's {what} {name!r} is not {expected}: {_short(value)}")
 
 
 def _check_body(body: Any, encoding: Any) -> None:
@@ -133,8 +168,11 @@ def check_task(headers: dict[str, Any]) -> None:
         if value is not None and not is_good(value):
             raise Malformed(f"the task's header {name!r} is not {what}: {_short(value)}")
     retries = headers.get("retries", 0)
-    if type(retries) is not int or retries < 0:
-        raise Malformed(f"the task's header 'retries' is not a whole number: {_short(retries)}")
+    if type(retries) is not int or not 0 <= retries <= MAX_RETRIES:
+        raise Malformed(
+            f"the task's header 'retries' is not a whole number up to {MAX_RETRIES}: "
+            f"{_short(retries)}"
+        )
 
 
 def check_call(payload: Any, headers: dict[str, Any]) -> None:
@@ -212,10 +250,10 @@ def _is_text(value: str) -> bool:
 
 
 def _is_time(value: Any) -> bool:
-    if isinstance(value, datetime):  # RabbitMQ has times of its own
-        return True
     try:
-        time = maybe_iso8601(value) if type(value) is str else None
+        time = maybe_iso8601(value) if type(value) is str and len(value) <= MAX_TIME else None
+        if isinstance(value, datetime):  # RabbitMQ has times of its own
+            time = value
     except (ValueError, OverflowError):
         return False
     # In the first year and in the last, another time zone is out of the calendar.
@@ -229,7 +267,7 @@ def _is_limits(value: Any) -> bool:
         isinstance(value, list | tuple)
         and len(value) == 2  # noqa: PLR2004 - the hard limit, the soft one
         and all(
-            limit is None or (type(limit) in _NUMBERS and limit >= 0 and math.isfinite(limit))
+            limit is None or (type(limit) in _NUMBERS and 0 <= limit <= MAX_SECONDS)
             for limit in value
         )
     )
@@ -238,8 +276,29 @@ def _is_limits(value: Any) -> bool:
 _NUMBERS = (int, float)
 
 
-def _is_name(value: Any) -> bool:
-    return type(value) is str and _is_text(value)
+def is_name(value: Any) -> bool:
+    """Return True if a value is text of up to MAX_NAME characters that UTF-8 has."""
+    return type(value) is str and len(value) <= MAX_NAME and (value.isascii() or _is_text(value))
+
+
+def _is_repr(value: Any) -> bool:
+    return type(value) is str and len(value) <= MAX_REPR and (value.isascii() or _is_text(value))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in _NUMBERS and -MAX_NUMBER <= value <= MAX_NUMBER
+
+
+def _is_whole_number(value: Any) -> bool:
+    return type(value) is int and -MAX_NUMBER <= value <= MAX_NUMBER
+
+
+def _is_id(value: Any) -> bool:
+    return is_name(value) or type(value) is UUID
+
+
+def _is_name_or_number(value: Any) -> bool:
+    return is_name(value) or _is_whole_number(value)
 
 
 def _is_mapping(value: Any) -> bool:
@@ -247,7 +306,7 @@ def _is_mapping(value: Any) -> bool:
 
 
 def _is_names(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(type(name) is str for name in value)
+    return isinstance(value, list | tuple) and all(map(is_name, value))
 
 
 def _is_signature(value: Any) -> bool:
@@ -265,9 +324,34 @@ _TASK_HEADERS: tuple[tuple[str, _Judge, str], ...] = (
     ("eta", _is_time, "a time by ISO 8601"),
     ("expires", _is_time, "a time by ISO 8601"),
     ("timelimit", _is_limits, "a hard and a soft limit in seconds"),
-    ("group", _is_name, "an id"),
+    ("group", is_name, "an id"),
+    ("root_id", is_name, "an id"),
+    ("parent_id", is_name, "an id"),
+    ("group_index", _is_whole_number, "a place in a group"),
+    ("replaced_task_nesting", _is_whole_number, "a whole number"),
+    ("shadow", is_name, "a name"),
+    ("origin", is_name, "a name"),
+    ("argsrepr", _is_repr, "a short text"),
+    ("kwargsrepr", _is_repr, "a short text"),
     ("stamped_headers", _is_names, "a list of names"),
     ("stamps", _is_mapping, "a mapping"),
+)
+#: Those of a message that kombu and Celery use without a look.
+_PROPERTIES: tuple[tuple[str, _Judge, str], ...] = (
+    ("reply_to", _is_id, "a name"),
+    ("correlation_id", _is_id, "an id"),
+    ("priority", _is_number, "a number"),
+    ("delivery_mode", _is_whole_number, "a number"),
+    ("expiration", _is_name_or_number, "a time"),
+)
+_DELIVERY_INFO: tuple[tuple[str, _Judge, str], ...] = (
+    ("exchange", is_name, "a name"),
+    ("routing_key", is_name, "a name"),
+    ("priority", _is_number, "a number"),
+)
+_CONTENT: tuple[tuple[str, _Judge, str], ...] = (
+    ("content-type", is_name, "a name"),
+    ("content-encoding", is_name, "a name"),
 )
 _EMBEDDED: tuple[tuple[str, _Judge, str], ...] = (
     ("callbacks", _is_signatures, "a list of signatures"),

@@ -13,6 +13,10 @@ class DeadLetter(ClusterError):
     """No worker can do the job: its message is kept among the dead letters, with the reason."""
 
 
+class MessageTooLarge(ClusterError):
+    """A message has more bytes than `max_message_bytes` allows: nothing was submitted."""
+
+
 class QueueFull(ClusterError):
     """A queue holds as many messages as it may: nothing was submitted."""
 

@@ -21,7 +21,7 @@ from celery.utils.log import get_logger
 from celery.worker import state, strategy
 
 from streams.backend import RedisBackend
-from streams.envelope import MAX_DEPTH, MAX_NAME
+from streams.envelope import MAX_DEPTH, MAX_NAME, MAX_REPR, MAX_RETRIES
 from streams.plain import MARK
 from streams.queues import Ended, Entry
 from streams.timelimits import INTERVAL, TimeLimits
@@ -58,6 +58,7 @@ class _Embedded(msgspec.Struct, forbid_unknown_fields=True):
 _envelope = msgspec.json.Decoder(_Envelope).decode
 _call = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], _Embedded]).decode
 _NO_LIMITS = (None, [None, None])
+_PRIORITIES = (None, *range(10))
 
 
 class _Task:
@@ -150,6 +151,8 @@ class Inline:
         """Run the job of a message to its end; or tell that this is not done here."""
         if entry.deliveries is not None:  # it may have been done before
             return False
+        if len(entry.message) > self._channel.max_message_bytes:
+            return False
         found = self._read(entry.message)
         if found is None:
             return False
@@ -236,15 +239,29 @@ def _is_covered(headers: dict[str, Any], properties: dict[str, Any]) -> bool:
         and get("expires") is None
         and not get("compression")
         and get("timelimit") in _NO_LIMITS
-        and (group is None or (type(group) is str and group.isascii()))
-        and type(parent := get("parent_id") or "") is str
-        and parent.isascii()
+        and _is_short_name(group)
+        and _is_short_name(get("parent_id"))
+        and _is_short_name(get("root_id"))
         and not get("stamped_headers")
         and not get("stamps")
-        and type(get("retries", 0)) is int
+        and type(retries := get("retries", 0)) is int
+        and 0 <= retries <= MAX_RETRIES
+        and properties.get("priority") in _PRIORITIES
+        and get("shadow") is None
+        and _is_short_text(get("argsrepr"))
+        and _is_short_text(get("kwargsrepr"))
+        and _is_short_name(properties.get("reply_to"))
         and properties["body_encoding"] == "base64"
         and "delivery_tag" in properties
     )
+
+
+def _is_short_name(value: Any) -> bool:
+    return value is None or (type(value) is str and len(value) <= MAX_NAME and value.isascii())
+
+
+def _is_short_text(value: Any) -> bool:
+    return value is None or (type(value) is str and len(value) <= MAX_REPR)
 
 
 def _server(parameters: Mapping[str, Any]) -> list[Any]:

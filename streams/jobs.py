@@ -11,6 +11,7 @@ from kombu.asynchronous import get_event_loop
 
 #: Where Celery's worker keeps its requests.
 _STATE = "celery.worker.state"
+_has_crashed = False
 
 
 def is_stopping() -> bool:
@@ -21,6 +22,17 @@ def is_stopping() -> bool:
     # Before each job: written out, for a generator takes three times as long.
     stop, terminate = state.should_stop, state.should_terminate
     return not ((stop is None or stop is False) and (terminate is None or terminate is False))
+
+
+def note_crash() -> None:
+    """Note that an error ended this process's worker: what it held may have been the cause."""
+    global _has_crashed  # noqa: PLW0603 - a process crashes once
+    _has_crashed = True
+
+
+def has_crashed() -> bool:
+    """Return True if an error ended this process's worker."""
+    return _has_crashed
 
 
 def running() -> set[str]:

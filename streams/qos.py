@@ -102,7 +102,9 @@ class QoS(redis.QoS):
         return None
 
     def _hand_back_the_rest(self) -> None:
-        self.channel.hand_back_all({*self._kept, *self.tags_ended()})
+        # After a crash it stays under its lease, as after SIGKILL: it then counts as delivered.
+        if not jobs.has_crashed():
+            self.channel.hand_back_all({*self._kept, *self.tags_ended()})
         self._owes_the_rest = False
 
     def tags_ended(self) -> set[str]:

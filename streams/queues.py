@@ -14,6 +14,8 @@ from streams.errors import QueueFull
 
 #: Most messages that one command moves.
 BATCH = 1000
+#: Digits of a number of deliveries; what has more is not one of ours.
+MAX_DIGITS = 10
 #: Dead letters that are kept, about; the oldest go first.
 MOST_DEAD = 100_000
 
@@ -245,7 +247,8 @@ def _read(fields: list[bytes]) -> tuple[bytes, int | None]:
     named = dict(zip(fields[::2], fields[1::2], strict=True))
     deliveries = named.get(b"deliveries")
     if deliveries is not None:
-        return named.get(b"message", b""), int(deliveries) if deliveries.isdigit() else 0
+        is_count = deliveries.isdigit() and len(deliveries) < MAX_DIGITS
+        return named.get(b"message", b""), int(deliveries) if is_count else 0
     return named.get(b"message", b""), None
 
 

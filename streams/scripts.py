@@ -168,7 +168,10 @@ local function take(stream, group, id)
   if not entry then return nil end
   local fields = {}
   for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
-  return fields['message'] or '', tonumber(fields['deliveries'] or 0) or 0
+  local deliveries = tonumber(fields['deliveries'] or 0)
+  -- Neither infinity nor a number that is none: no limit would hold for them.
+  if not deliveries or not (deliveries >= 0 and deliveries < 1e9) then deliveries = 0 end
+  return fields['message'] or '', math.floor(deliveries)
 end
 local function drop(stream, group, id)
   redis.call('XACK', stream, group, id)

@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import shared_task
 
-from cluster.task import Task
+from cluster.task import Request, Task
 
 
 class TooLargeToStore:
@@ -49,6 +49,24 @@ class FailsAfterwards(Task):
 def out_of_memory_afterwards() -> str:
     """Return a value, and fail to allocate after it is stored."""
     return "stored"
+
+
+class EndsTheWorker(Request):
+    """A delivery that ends the worker's main process before its job begins."""
+
+    def __init__(self, *_: object, **options: object) -> None:
+        raise MemoryError("in the main process")
+
+
+class Poison(Task):
+    """A task whose messages end the worker's main process."""
+
+    Request = f"{__name__}:{EndsTheWorker.__name__}"
+
+
+@shared_task(base=Poison)
+def end_the_worker() -> None:
+    """Never begin."""
 
 
 @shared_task

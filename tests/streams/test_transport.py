@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
@@ -15,7 +15,8 @@ from kombu import Connection, Consumer, Exchange, Producer, Queue
 
 from streams import jobs, keys, qos
 from streams.channel import Dead
-from streams.errors import QueueFull, ServerTooOld
+from streams.envelope import Malformed
+from streams.errors import MessageTooLarge, QueueFull, ServerTooOld
 from tests.streams.conftest import LEASE, Connect
 from tests.waiting import eventually
 
@@ -550,3 +551,38 @@ def test_a_server_that_refuses_is_waited_out(
     eventually("nothing is left", nothing_is_left)
     complaints = [each for each in caplog.records if each.name == "streams.channel"]
     assert len(complaints) <= 3, caplog.text
+
+
+@pytest.mark.parametrize("is_batch", [False, True])
+def test_a_message_that_is_too_large_is_refused_and_nothing_is_published(
+    connect: Connect, store: Any, *, is_batch: bool
+) -> None:
+    producer: Any = Producer(connect(max_message_bytes=2000))
+    with producer:
+        with (
+            pytest.raises(MessageTooLarge, match=r"more than 2000 \(max_message_bytes\)"),
+            producer.batch() if is_batch else nullcontext(),
+        ):
+            producer.publish("x" * 2000, routing_key=QUEUE)
+        producer.publish("small", routing_key=QUEUE)
+
+    assert left(store) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"priority": float("inf")},
+        {"reply_to": 7},
+        {"headers": {"id": "an id", "task": "a task", "timelimit": [10**400, None]}},
+        {"headers": {"id": "an id", "task": "a task", "shadow": {"a": 1}}},
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_what_no_worker_could_take_is_refused_where_it_is_published(
+    connect: Connect, store: Any, options: dict[str, Any]
+) -> None:
+    with pytest.raises((Malformed, OverflowError)):
+        publish(connect(), 1, **options)
+
+    assert left(store) == 0

@@ -10,17 +10,23 @@ import pytest
 from celery import Celery
 from celery.exceptions import NotRegistered
 from celery.worker import consumer as celerys
+from kombu.compression import compress
 from kombu.transport.virtual import Channel as VirtualChannel
 from kombu.transport.virtual import Message
 
 from cluster.errors import DeadLetter
+from streams import channel as streams_channel
 from streams.channel import Dead
 from streams.consumer import Consumer
+from streams.envelope import MAX_BYTES
 from tests.messages import JOB, body, message
 
 
 class Channel(VirtualChannel):
     """A channel of any broker, which notes what becomes of messages."""
+
+    Message = streams_channel.Message
+    max_message_bytes = MAX_BYTES
 
     def __init__(self) -> None:
         self.became: list[tuple[str, str]] = []
@@ -178,15 +184,36 @@ def test_an_unknown_task_fails_as_in_celery_with_all_who_wait_for_it(
 def test_what_the_channel_buries_is_answered_with_all_who_wait_for_it(
     worker: Consumer, failed: Any
 ) -> None:
-    worker.on_dead_letter(Dead("add", JOB, "delivered 3 times", message({"group": "g"})))
+    chord = {"task": "add.tasks.tsum", "args": [], "kwargs": {}, "options": {}}
+    call = body(json.dumps([[4, 6], {}, {"chord": chord}]).encode())
+    dead = Dead("add", JOB, "delivered 3 times", message({"group": "g"}, body=call))
+    answer_the_rest = worker.on_dead_letter(dead)
     worker.on_dead_letter(Dead("add", "in-pieces", "the message is no JSON", {}))
     worker.on_dead_letter(Dead("add", None, "the message is no JSON", {}))
 
-    assert [(job_id, request.group) for job_id, _, request in failed] == [
-        (JOB, "g"),
-        ("in-pieces", None),
+    # From the headers alone, as long as the message is in its queue.
+    assert [(job_id, request.chord, request.reply_to) for job_id, _, request in failed] == [
+        (JOB, None, "caller"),
+        ("in-pieces", None, None),
     ]
     assert str(failed[0][1]) == "delivered 3 times; its message is kept in add:dead"
+    assert answer_the_rest
+    answer_the_rest()
+    assert (failed[2][0], failed[2][2].group, failed[2][2].chord) == (JOB, "g", chord)
+
+
+@pytest.mark.parametrize("method", ["gzip", "bzip2", "lzma"])
+def test_a_body_that_ended_its_workers_is_not_expanded_again(
+    worker: Consumer, failed: Any, method: str
+) -> None:
+    bomb, content_type = compress(b"0" * 10_000_000, method)
+    poison = message({"compression": content_type}, body=body(bomb))
+    worker.task_consumer.channel.max_message_bytes = 1_000_000
+    answer_the_rest = worker.on_dead_letter(Dead("add", JOB, "delivered 3 times", poison))
+    assert answer_the_rest
+    answer_the_rest()
+
+    assert [job_id for job_id, _, _ in failed] == [JOB]
 
 
 def test_a_message_without_an_id_is_kept_all_the_same(worker: Consumer, failed: Any) -> None:

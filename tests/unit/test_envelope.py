@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -282,3 +283,79 @@ def test_a_good_message_with_bytes_changed_is_good_or_malformed() -> None:
             envelope = check(bytes(changed))
             assert isinstance(envelope["headers"], dict)
             check_parsed(envelope)
+
+
+HALF = "half \ud800"
+
+
+def each(name: str, *values: Any) -> list[dict[str, Any]]:
+    """Return a mapping of one name for each of its values."""
+    return [{name: value} for value in values]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *each("timelimit", [10**400, None], [None, 1e10], [None, -(10**400)]),
+        *each("retries", 10**400, 10**7, 1e3, "1"),
+        *each("shadow", "x" * 10**6, {"a": 1}, HALF, 7),
+        *each("root_id", {"a": 1}, ["x"], "x" * 1025, 7),
+        *each("parent_id", {}, 10**400, HALF),
+        *each("group", "x" * 1025, HALF, 7),
+        *each("group_index", "0", 10**400, 0.5, [0]),
+        *each("argsrepr", "x" * 10**6, 7, HALF),
+        *each("kwargsrepr", {"a": 1}, HALF),
+        *each("origin", 7, "x" * 1025),
+        *each("replaced_task_nesting", "x", 10**400),
+        *each("eta", "9" * 5000, "2026-01-01T00:00:00" + "0" * 10**5),
+        {"stamped_headers": ["x" * 1025]},
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_numbers_and_names_of_a_task_are_bounded(headers: dict[str, Any]) -> None:
+    with pytest.raises(Malformed, match=r"^the task's ") as raised:
+        check(raw(message(headers)))
+
+    assert len(str(raised.value)) < 250
+    assert raised.value.job_id == JOB
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        *each("priority", float("inf"), float("nan"), 10**400, "5", []),
+        *each("reply_to", 7, HALF, "x" * 1025, ["x"], {}),
+        *each("correlation_id", 7, {"a": 1}, HALF),
+        *each("delivery_tag", 10**400, "x" * 1025, HALF, []),
+        *each("expiration", [], 10**400),
+        {"delivery_info": {"exchange": {}, "routing_key": "add"}},
+        {"delivery_info": {"exchange": "", "routing_key": ["add"]}},
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_numbers_and_names_of_a_message_are_bounded(properties: dict[str, Any]) -> None:
+    with pytest.raises(Malformed, match=r"^the message's |no delivery_tag") as raised:
+        check(raw(message((), properties)))
+
+    assert len(str(raised.value)) < 250
+
+
+def test_a_message_is_not_parsed_when_it_is_too_large() -> None:
+    large = raw(message({"argsrepr": "x" * 1000}))
+
+    with pytest.raises(
+        Malformed, match=r"has \d+ bytes, more than 1000 \(max_message_bytes\)"
+    ) as raised:
+        check(large, 1000)
+    assert (raised.value.job_id, raised.value.reply_to) == (JOB, "caller")
+
+
+def test_whatever_a_check_does_not_expect_is_malformed() -> None:
+    class Odd(datetime):
+        @property
+        def year(self) -> int:
+            raise ZeroDivisionError
+
+    envelope = message({"eta": Odd(2026, 11, 21, tzinfo=UTC)})
+    with pytest.raises(Malformed, match="cannot be checked"):
+        check_parsed(envelope)

@@ -59,5 +59,5 @@ def test_a_limit_that_is_no_number_names_its_variable(
 ) -> None:
     monkeypatch.setenv("FACTORIAL_MAX_N", text)
 
-    with pytest.raises(ValueError, match="FACTORIAL_MAX_N must be a whole number above zero"):
+    with pytest.raises(ValueError, match="FACTORIAL_MAX_N must be a whole number from 1 to"):
         function("factorial.tasks.factorial")(1)
