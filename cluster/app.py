@@ -149,6 +149,7 @@ def create(name: str, **settings: Any) -> App:
     app = App(
         name,
         amqp=AMQP,
+        control="cluster.control:Control",
         task_cls="cluster.task:Task",
         config_source="celeryconfig",
         **settings,

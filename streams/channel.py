@@ -28,6 +28,7 @@ from streams.errors import MessageTooLarge, Unreadable
 from streams.protocol import pack
 from streams.qos import QoS
 from streams.queues import Ended, Entry, Queues
+from streams.revoked import Revoked, record
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,8 @@ class Channel(redis.Channel):
     on_dead_letter: Callable[[Dead], Callable[[], object] | None] | None = None
     #: Runs jobs where they are fetched.
     inline: Any = None
+    #: What the worker has read of the revoked jobs.
+    revoked: Revoked | None = None
 
     from_transport_options = (
         *redis.Channel.from_transport_options,
@@ -588,6 +591,17 @@ class Channel(redis.Channel):
         self._next_round = now + ROUND
         for queue in self._durable_queues:
             self._tried(self._round, queue)
+        if self.revoked:
+            self._tried(self.revoked.read, self._plain)
+
+    def watch_revoked(self, on_revoked: Callable[[list[str]], object]) -> None:
+        """Pass on the ids of revoked jobs: all of them now, others within a second."""
+        self.revoked = Revoked(on_revoked, self.global_keyprefix)
+        self._tried(self.revoked.read, self._plain)
+
+    def record_revoked(self, ids: Iterable[str]) -> list[str]:
+        """Keep the ids of revoked jobs; return those that were not kept yet."""
+        return record(self._plain, ids, self.global_keyprefix)
 
     def _round(self, queue: str) -> None:
         lease = self.lease if monotonic() > self._takes_over_at else 0

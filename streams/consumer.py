@@ -18,7 +18,7 @@ from celery.exceptions import (
     WorkerTerminate,
 )
 from celery.utils.log import get_logger
-from celery.worker import consumer
+from celery.worker import consumer, state
 from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.utils.encoding import safe_repr
 
@@ -27,6 +27,7 @@ from streams.channel import Channel
 from streams.envelope import Malformed
 from streams.errors import DeadLetter
 from streams.inline import Inline
+from streams.pidbox import Node
 from streams.timelimits import TimeLimits
 
 __all__ = ["Consumer", "control"]  # the second for the commands that it brings
@@ -56,6 +57,21 @@ class Consumer(consumer.Consumer):
         """The limits of inline jobs: one for all connections, for it has a thread."""
         return TimeLimits()
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        options["app"].control.mailbox.node_cls = Node
+        super().__init__(*args, **options)
+
+    def reset_rate_limits(self) -> None:
+        """Take the rate limits of all tasks anew."""
+        super().reset_rate_limits()
+        self.refresh_inline()
+
+    def refresh_inline(self) -> None:
+        """Take the limits of inline tasks anew; a task with a rate limit is not run inline."""
+        channel = getattr(getattr(self, "task_consumer", None), "channel", None)
+        if isinstance(channel, Channel) and channel.inline:
+            channel.inline.refresh()
+
     def start(self) -> None:
         """Run until the worker stops, or ends by an error."""
         try:
@@ -83,6 +99,7 @@ class Consumer(consumer.Consumer):
         channel.on_dead_letter = self.on_dead_letter
         if isinstance(channel, Channel):
             channel.inline = Inline(self, channel)
+            channel.watch_revoked(state.revoked.update)
 
         def on_message(message: Any) -> None:
             try:

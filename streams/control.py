@@ -1,18 +1,292 @@
-"""Celery's remote control, where the transport keeps what Celery expects in its workers."""
+"""Celery's remote control: each command does what it says, or refuses in one sentence.
 
-from collections.abc import Iterator
+Celery's own take any argument, and run in the loop that serves the jobs: a million ids, or a
+number of processes with a misprint, would hold up the worker. What is here checks first.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import wraps
+from signal import Signals
+from threading import Thread
 from typing import Any
 
-from celery.worker import control
+from celery.app.routes import MapRoute
+from celery.platforms import signals as platform_signals
+from celery.worker import control, state
+from redis.exceptions import RedisError
 
-from streams.envelope import Malformed, check
+from streams import revoked
+from streams.channel import Channel
+from streams.envelope import MAX_SECONDS, Malformed, check, is_name
+
+logger = logging.getLogger(__name__)
 
 #: Jobs of a queue that are told; there may be a million.
 MOST = 1000
+#: Processes or threads of a pool.
+MAX_POOL = 1000
+#: Starts of a task in a second, by its rate limit.
+MAX_RATE = 1_000_000
 
 _celery: Any = control  # its type stubs leave most of it out
-_scheduled_here = _celery.Panel.data["scheduled"]
+_panel: dict[str, Callable[..., Any]] = _celery.Panel.data
+_state: Any = state
+_signals: Any = platform_signals
+_MapRoute: Any = MapRoute
+_RATE = re.compile(r"\d{1,9}(\.\d{1,9})?(/[smh])?")
+# Revoked ids are kept for as long as their jobs may come: Celery's own limit is 50,000.
+_state.revoked.maxlen, _state.revoked.expires = revoked.MAX_KEPT, revoked.SECONDS
+
+
+class Refused(Exception):
+    """A command that is not carried out, and why, in one sentence."""
+
+
+def _checked(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Have a command of Celery's checked before it runs."""
+    command = _panel[name]
+
+    def decorator(check: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def checked(state: Any, **arguments: Any) -> Any:
+            try:
+                check(state, **arguments)
+            except Refused as error:
+                return _celery.nok(str(error))
+            except TypeError:
+                return _celery.nok(f"{name} does not take these arguments")
+            return command(state, **arguments)
+
+        for key in [key for key, each in _panel.items() if each is command]:
+            _panel[key] = checked
+        return check
+
+    return decorator
+
+
+# Revoke ------------------------------------------------------------------------------
+
+
+def revoke(
+    state: Any, task_id: Any = (), terminate: Any = None, signal: Any = None, **_: Any
+) -> Any:
+    """Revoke jobs by their ids, here and in every worker that starts later."""
+    ids = [task_id] if isinstance(task_id, str) else task_id
+    try:
+        _check_names("ids", ids, revoked.MAX_IDS)
+        number = _signal(signal)
+    except Refused as error:
+        return _celery.nok(str(error))
+    _state.revoked.update(ids)
+    active = {request.id for request in state.tset(_state.active_requests)}
+    _record(state, ids, [job_id for job_id in ids if job_id not in active])
+    if not terminate:
+        logger.info("revoked %d jobs, %s first", len(ids), ids[0] if ids else "none")
+        shown = f"{ids[:10]} and {len(ids) - 10} more" if len(ids) > 10 else f"{ids}"  # noqa: PLR2004
+        return _celery.ok(f"tasks {shown} flagged as revoked")
+    return _terminate(state, ids, number)
+
+
+def _terminate(state: Any, ids: list[str], number: int) -> Any:
+    running = [request for job_id in ids if (request := _state.requests.get(job_id))]
+    try:
+        for request in running:
+            logger.info("terminating %s (%s)", request.id, number)
+            request.terminate(state.consumer.pool, signal=number)
+    except NotImplementedError:
+        kind = type(state.consumer.pool).__module__.rpartition(".")[2]
+        return _celery.nok(f"a {kind} pool cannot end a job that runs; it is flagged as revoked")
+    if not running:
+        return _celery.ok("terminate: tasks unknown")
+    return _celery.ok(f"terminate: {', '.join(request.id for request in running[:10])}")
+
+
+def _record(state: Any, ids: list[str], not_begun: list[str]) -> None:
+    """Keep ids in Redis, and store that their jobs are revoked, outside of the event loop."""
+    channel = state.consumer.task_consumer.channel
+    backend = state.app.backend
+
+    def write() -> None:
+        try:
+            added = ids
+            if isinstance(channel, Channel):
+                added = channel.record_revoked(ids)
+            revoked.store(backend, sorted(set(added) & set(not_begun)))
+        except (OSError, RedisError) as error:
+            logger.error("revoked here, but not kept for other workers: %s", error)  # noqa: TRY400
+
+    Thread(target=write, name="revoke", daemon=True).start()
+
+
+def _signal(signal: Any) -> int:
+    try:
+        return int(Signals(_signals.signum(signal or "TERM")))
+    except (AttributeError, TypeError, ValueError):
+        raise Refused(f"there is no signal {_brief(signal)}") from None
+
+
+_celery.control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")(revoke)
+
+
+@_checked("terminate")
+def _check_terminate(state: Any, signal: Any, task_id: Any, **_: Any) -> None:
+    _signal(signal)
+    _check_names("ids", [task_id] if isinstance(task_id, str) else task_id, revoked.MAX_IDS)
+
+
+@_checked("revoke_by_stamped_headers")
+def _check_stamps(
+    state: Any, headers: Any, terminate: Any = None, signal: Any = None, **_: Any
+) -> None:
+    _signal(signal)
+    if isinstance(headers, list):
+        _check_names("headers", headers, MOST)
+        if not all("=" in header for header in headers):
+            raise Refused("headers must be written as name=value")
+        return
+    if not isinstance(headers, Mapping):
+        raise Refused("headers must be a mapping of names to stamps")
+    stamps = [each for value in headers.values() for each in _as_list(value)]
+    _check_names("headers", [*headers, *stamps], MOST)
+    kept = sum(map(len, map(_as_list, _state.revoked_stamps.values())))
+    if kept + len(stamps) > revoked.MAX_IDS:
+        raise Refused(f"this worker keeps {kept} stamps, and takes {revoked.MAX_IDS}")
+
+
+# Limits ------------------------------------------------------------------------------
+
+
+@_checked("rate_limit")
+def _check_rate_limit(state: Any, task_name: Any, rate_limit: Any, **_: Any) -> None:
+    _check_task(state, task_name)
+    if isinstance(rate_limit, str):
+        is_rate = not rate_limit or (
+            _RATE.fullmatch(rate_limit) and float(rate_limit.partition("/")[0]) <= MAX_RATE
+        )
+    else:
+        is_rate = rate_limit is None or _is_number(rate_limit, MAX_RATE, least=0)
+    if not is_rate:
+        raise Refused(f"a rate limit is written as 10/s, 5/m or 100/h, not {_brief(rate_limit)}")
+
+
+@_checked("time_limit")
+def _check_time_limit(
+    state: Any, task_name: Any = None, hard: Any = None, soft: Any = None, **_: Any
+) -> None:
+    _check_task(state, task_name)
+    for limit in (hard, soft):
+        if limit is not None and not _is_number(limit, MAX_SECONDS):
+            raise Refused(f"a time limit is a number of seconds, not {_brief(limit)}")
+    # A job that runs in the main process takes its limits from the same task.
+    state.consumer.call_soon(state.consumer.refresh_inline)
+
+
+# The pool ----------------------------------------------------------------------------
+
+
+@_checked("pool_grow")
+def _check_pool_grow(state: Any, n: Any = 1, **_: Any) -> None:
+    now = state.consumer.pool.num_processes
+    if not _is_number(n, MAX_POOL, kinds=(int,)) or now + n > MAX_POOL:
+        raise Refused(f"a pool of {now} cannot grow by {_brief(n)}: it takes up to {MAX_POOL}")
+
+
+@_checked("pool_shrink")
+def _check_pool_shrink(state: Any, n: Any = 1, **_: Any) -> None:
+    now = state.consumer.pool.num_processes
+    if not _is_number(n, MAX_POOL, kinds=(int,)) or n >= now:
+        raise Refused(f"a pool of {now} cannot shrink by {_brief(n)}: one has to be left")
+
+
+@_checked("autoscale")
+def _check_autoscale(state: Any, max: Any = None, min: Any = None, **_: Any) -> None:  # noqa: A002 - Celery's
+    for number in (max, min):
+        if number is not None and not _is_number(number, MAX_POOL, least=0, kinds=(int,)):
+            raise Refused(f"a pool has from 0 to {MAX_POOL} processes, not {_brief(number)}")
+    if max is not None and min is not None and min > max:
+        raise Refused(f"the least, {min}, is more than the most, {max}")
+
+
+# Queues ------------------------------------------------------------------------------
+
+
+@_checked("add_consumer")
+def _check_add_consumer(
+    state: Any,
+    queue: Any,
+    exchange: Any = None,
+    exchange_type: Any = None,
+    routing_key: Any = None,
+    **options: Any,
+) -> None:
+    """Refuse a queue whose jobs this worker cannot do: they would become dead letters."""
+    _check_names("queue", [queue], 1)
+    _check_names("exchange", [each for each in (exchange, routing_key) if each is not None], 2)
+    if exchange_type not in {None, "direct", "topic", "fanout"} or options:
+        raise Refused("a queue is given by its name, exchange, type and routing key alone")
+    amqp = state.app.amqp
+    is_known = queue in amqp.queues or queue in _configured(state.app)
+    if not is_known and not state.app.conf.task_create_missing_queues:
+        raise Refused(f"there is no queue {_brief(queue)}")
+    tasks = routed_to(amqp.router.routes, queue)
+    if tasks and tasks.isdisjoint(state.app.tasks):
+        raise Refused(f"this worker has no task of the queue {_brief(queue)}")
+
+
+def routed_to(routes: Any, queue: str) -> set[str]:
+    """Return the names of the tasks that the settings route to a queue."""
+    return {
+        name
+        for route in routes or ()
+        if isinstance(route, _MapRoute)
+        for name, target in route.map.items()
+        if isinstance(target, Mapping) and _name_of(target.get("queue")) == queue
+    }
+
+
+def _configured(app: Any) -> set[str]:
+    return {_name_of(queue) for queue in app.conf.task_queues or ()}
+
+
+def _name_of(queue: Any) -> str:
+    return str(getattr(queue, "name", queue))
+
+
+@_checked("cancel_consumer")
+def _check_cancel_consumer(state: Any, queue: Any, **_: Any) -> None:
+    _check_names("queue", [queue], 1)
+    if not state.consumer.task_consumer.consuming_from(queue):
+        raise Refused(f"this worker does not consume from {_brief(queue)}")
+
+
+# What is asked -----------------------------------------------------------------------
+
+
+@_checked("query_task")
+def _check_query_task(state: Any, ids: Any, **_: Any) -> None:
+    _check_names("ids", [ids] if isinstance(ids, str) else ids, revoked.MAX_IDS)
+
+
+@_checked("registered")
+def _check_registered(state: Any, taskinfoitems: Any = None, **_: Any) -> None:
+    _check_names("taskinfoitems", taskinfoitems or [], MOST)
+
+
+@_checked("hello")
+def _check_hello(state: Any, from_node: Any, revoked: Any = None, **_: Any) -> None:
+    _check_names("from_node", [from_node], 1)
+    _check_names("revoked", list(revoked or ()), _state.revoked.maxlen)
+
+
+# It draws a graph of all objects, in the loop that serves the jobs.
+_panel.pop("objgraph", None)
+_celery.Panel.meta.pop("objgraph", None)
+
+
+_scheduled_here = _panel["scheduled"]
 
 
 def scheduled(state: Any, **options: Any) -> list[dict[str, Any]]:
@@ -51,3 +325,35 @@ def _waiting(channel: Any) -> Iterator[dict[str, Any]]:
 
 
 _celery.inspect_command(alias="dump_schedule")(scheduled)
+
+
+def _check_task(state: Any, name: Any) -> None:
+    _check_names("task_name", [name], 1)
+    if name not in state.app.tasks:
+        raise Refused("unknown task")
+
+
+# Checks ------------------------------------------------------------------------------
+
+
+def _check_names(what: str, names: Any, most: int) -> None:
+    if not isinstance(names, list | tuple):
+        raise Refused(f"{what} must be a list of texts")
+    if len(names) > most:
+        raise Refused(f"{what}: a command takes up to {most}, not {len(names)}")
+    if not all(name and is_name(name) for name in names):
+        raise Refused(f"{what} must be texts of bounded length")
+
+
+def _is_number(
+    value: Any, most: float, *, least: float = 1e-9, kinds: tuple[type, ...] = (int, float)
+) -> bool:
+    return type(value) in kinds and least <= value <= most
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple | set) else [value]
+
+
+def _brief(value: Any) -> str:
+    return ascii(value)[:80]

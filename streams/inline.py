@@ -86,8 +86,12 @@ class Inline:
         self._began = 0.0
         #: Jobs of this fetch that were run here.
         self._ran = 0
-        self._tasks = self._inline_tasks() if self._is_possible() else {}
         self._limits: TimeLimits = consumer.time_limits
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Find out which tasks are inline, and their limits: remote control may change them."""
+        self._tasks = self._inline_tasks() if self._is_possible() else {}
         self._least = min(
             (task.soft for task in self._tasks.values() if task.soft), default=INTERVAL
         )

@@ -10,7 +10,7 @@ from time import time
 from typing import Any
 
 from celery import bootsteps
-from celery.states import STARTED
+from celery.states import PENDING, RETRY, STARTED
 from celery.worker import state
 from redis import Redis
 from redis.exceptions import RedisError
@@ -27,6 +27,8 @@ INTERVAL = 0.5
 EXPIRES, REPEATED_AFTER = 60, 20.0
 #: Seconds that Redis may take to answer, and that it is left alone for where it does not.
 TIMEOUT, PAUSE = 5.0, 5.0
+#: What STARTED replaces.
+_NOT_ENDED = frozenset({PENDING, RETRY, STARTED})
 
 
 class Started(bootsteps.StartStopStep):
@@ -99,5 +101,5 @@ class Watch(Thread):
         where = {"pid": request.worker_pid, "hostname": self._hostname}
         context = request._context  # noqa: SLF001 - as Celery stores its other states
         payload = self._backend.payload(job, where, STARTED, request=context)
-        rule = Rule(STARTED, looked_on=True)
+        rule = Rule(STARTED, only=_NOT_ENDED)
         self._backend.write(job, payload, EXPIRES, context, rule, self._client)

@@ -3,7 +3,7 @@
 from hashlib import sha1
 from typing import Any
 
-from celery.states import FAILURE, PENDING, READY_STATES, RETRY, REVOKED, STARTED, SUCCESS
+from celery.states import FAILURE, READY_STATES, REVOKED, SUCCESS
 
 #: What a state does not replace. A job that was given up may turn out to have ended well.
 _KEPT = {
@@ -11,16 +11,14 @@ _KEPT = {
     FAILURE: frozenset({SUCCESS, REVOKED}),
     REVOKED: frozenset({SUCCESS}),
 }
-#: What STARTED replaces where it is said of a job by somebody who looks on.
-_NOT_STARTED = frozenset({PENDING, RETRY, STARTED})
 
 
 class Rule:
-    """What may be replaced by a state."""
+    """What may be replaced by a state: all but what it never replaces, or `only` some states."""
 
-    def __init__(self, state: str, *, looked_on: bool = False) -> None:
-        self._names = _NOT_STARTED if looked_on else _KEPT.get(state, READY_STATES)
-        self._keeps = not looked_on
+    def __init__(self, state: str, *, only: frozenset[str] | None = None) -> None:
+        self._names = _KEPT.get(state, READY_STATES) if only is None else only
+        self._keeps = only is None
 
     def allows(self, stored: str) -> bool:
         """Tell whether this state may be replaced; the script decides alike."""

@@ -43,6 +43,11 @@ class TimeLimits:
         """Look after no job until `arm` is called again."""
         signal.setitimer(signal.ITIMER_REAL, 0)
 
+    @property
+    def is_busy(self) -> bool:
+        """True while a job runs."""
+        return self._job is not None
+
     def begin(self, job_id: str, soft: float | None, hard: float | None) -> None:
         """Note that a job begins, and its limits in seconds; None or 0 is for none."""
         self._job = (job_id, monotonic(), soft, hard)

@@ -1,5 +1,10 @@
 """`python -m tests.local.misbehaving_worker`: an add worker with tasks that misbehave."""
 
+from time import sleep
+from typing import Any
+
+from celery.worker.control import Panel
+
 from cluster.worker import run, worker_app
 
 app = worker_app("add")
@@ -9,6 +14,14 @@ app.conf.task_annotations = {
     "tests.local.misbehaving_tasks.too_slow": {"time_limit": 1},
     "tests.local.misbehaving_tasks.too_slow_softly": {"soft_time_limit": 1},
 }
+
+
+def hang(state: Any) -> None:
+    """Hold up the event loop."""
+    sleep(600)
+
+
+Panel.data["hang"] = hang
 
 if __name__ == "__main__":
     run(app)

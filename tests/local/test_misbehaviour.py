@@ -8,7 +8,9 @@ from kombu.exceptions import EncodeError
 
 from callers.client import Client
 from cluster.errors import DeadLetter, OutOfMemory
+from cluster.health import FETCH_TIMEOUT
 from tests.local.local import Local
+from tests.waiting import eventually
 
 MODULE = "tests.local.misbehaving_tasks"
 
@@ -90,5 +92,42 @@ def test_a_message_that_ends_its_worker_every_time_is_a_dead_letter(tmp_path: Pa
                     poison.get(timeout=60)
                 assert good.get(timeout=60) == 1
                 assert worker.poll() is None
+    finally:
+        local.stop()
+
+
+def test_a_worker_that_hangs_ends_itself_and_its_jobs_run_elsewhere(tmp_path: Path) -> None:
+    local = Local(tmp_path, "--server-only", JOB_LEASE="2", WORKER_HANG_TIMEOUT="4")
+    try:
+        local.wait_until_ready()
+        with local.client() as client:
+            with local.own_worker("tests.local.misbehaving_worker") as worker:
+                assert client.app.send_task(f"{MODULE}.recurse", (0,), queue="add").get(timeout=60)
+                client.app.control.broadcast("hang")
+                assert worker.wait(60) == 1
+            assert "no heartbeat for 4 s: this worker ends itself" in local.own_log.read_text()
+            job = client.app.send_task(f"{MODULE}.recurse", (0,), queue="add")
+            with local.own_worker("tests.local.misbehaving_worker"):
+                assert job.get(timeout=60) == 1
+    finally:
+        local.stop()
+
+
+def test_a_worker_that_waits_or_is_paused_does_not_end_itself(tmp_path: Path) -> None:
+    heartbeat = tmp_path / "heartbeat"
+    local = Local(tmp_path, "--server-only", WORKER_HANG_TIMEOUT="4")
+    try:
+        local.wait_until_ready()
+        variables = {"WORKER_HEARTBEAT_FILE": str(heartbeat)}
+        with (
+            local.client() as client,
+            local.own_worker("tests.local.misbehaving_worker", **variables) as worker,
+        ):
+            assert client.app.send_task(f"{MODULE}.recurse", (0,), queue="add").get(timeout=60)
+            client.app.control.cancel_consumer("add", reply=True, timeout=10)
+            paused_at = heartbeat.stat().st_mtime
+            # Beats go on, for longer than a fetch may take.
+            eventually("it beats", lambda: heartbeat.stat().st_mtime > paused_at + FETCH_TIMEOUT)
+            assert worker.poll() is None
     finally:
         local.stop()

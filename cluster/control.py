@@ -1,0 +1,39 @@
+"""Remote control from a caller: what it revokes stays revoked, whether workers listen or not."""
+
+from typing import Any
+
+from celery.app import control
+from kombu.utils.functional import maybe_list
+
+from streams import revoked
+from streams.channel import Channel
+
+
+class Control(control.Control):
+    """Celery's, which keeps the ids of revoked jobs in Redis before it tells the workers."""
+
+    app: Any
+
+    def revoke(
+        self,
+        task_id: Any,
+        destination: Any = None,
+        terminate: Any = None,
+        signal: Any = "SIGTERM",
+        **options: Any,
+    ) -> Any:
+        """Revoke a job, or a list of jobs, by their ids; raises kombu's and redis-py's errors."""
+        ids = [str(each) for each in maybe_list(task_id) or []]
+        if not destination:
+            self._record(ids)
+        answers = []
+        for start in range(0, len(ids), revoked.MAX_IDS):
+            some = ids[start : start + revoked.MAX_IDS]
+            answers += super().revoke(some, destination, terminate, signal, **options) or []
+        return answers or None
+
+    def _record(self, ids: list[str]) -> None:
+        with self.app.connection_or_acquire() as connection:
+            channel = connection.default_channel
+            if isinstance(channel, Channel):
+                revoked.store(self.app.backend, channel.record_revoked(ids))

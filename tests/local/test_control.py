@@ -1,0 +1,212 @@
+"""Remote control: each command does what it says, or refuses; no worker stops for one."""
+
+import json
+from collections.abc import Iterator
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from celery.exceptions import TaskRevokedError
+from redis import Redis
+
+from callers.client import Client
+from streams import dead, revoked
+from tests.local.local import Local
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def redis(client: Client) -> Iterator[Any]:
+    """A plain client of the cluster's Redis."""
+    store: Any = client.app.backend
+    with Redis(connection_pool=store.client.connection_pool) as redis:
+        yield redis
+
+
+def answers(client: Client, command: str, **arguments: Any) -> dict[str, Any]:
+    """Return what each worker answers to a command, by its family."""
+    control: Any = client.app.control
+    replies = control.broadcast(command, arguments=arguments, reply=True, timeout=10, limit=3) or []
+    return {name.split("@")[0]: told for reply in replies for name, told in reply.items()}
+
+
+def states(jobs: list[Any]) -> set[str]:
+    """Return the states of jobs."""
+    return {job.state for job in jobs}
+
+
+def test_a_queue_that_is_paused_and_resumed_loses_nothing(client: Client, redis: Any) -> None:
+    paused = answers(client, "cancel_consumer", queue="add")
+    assert paused["add"] == {"ok": "no longer consuming from add"}
+    assert "does not consume from 'add'" in paused["factorial"]["error"]
+    jobs = [client.submit("add.tasks.add", i, i) for i in range(50)]
+    resumed = answers(client, "add_consumer", queue="add")
+
+    assert resumed["add"] == {"ok": "add consumer add"}
+    for family in ("factorial", "mat_mul"):
+        assert resumed[family] == {"error": "this worker has no task of the queue 'add'"}
+    assert [client.get(job) for job in jobs] == [2 * i for i in range(50)]
+    assert "add" not in dead.queues(redis)
+
+
+@pytest.mark.parametrize("queue", ["nosuch", "add:dead", "", 7, "x" * 2000, ["add"]])
+def test_a_queue_that_is_none_of_this_worker_is_refused(client: Client, queue: Any) -> None:
+    told = answers(client, "add_consumer", queue=queue)
+
+    assert len(told) == 3
+    assert all("error" in answer for answer in told.values())
+
+
+def test_a_revoked_job_does_not_run_in_a_worker_that_starts_later(server_only: Local) -> None:
+    with server_only.client() as client:
+        later = client.signature("add.tasks.longtime_add", 1, 2, 0).set(countdown=4)
+        with server_only.own_worker("local", "worker", "add"):
+            assert client.call("add.tasks.add", 4, 6) == 10  # it listens
+            jobs: list[Any] = [client.submit(later) for _ in range(20)]
+            told = client.app.control.revoke([job.id for job in jobs], reply=True, timeout=10)
+            assert told
+            eventually("all are revoked", lambda: states(jobs) == {"REVOKED"})
+        with server_only.own_worker("local", "worker", "add"):
+            assert client.call(later) == 3  # due after them
+            assert states(jobs) == {"REVOKED"}
+            stats = client.app.control.inspect(timeout=2).stats() or {}
+
+    assert sum(worker["total"].get("add.tasks.longtime_add", 0) for worker in stats.values()) == 1
+
+
+def test_a_job_that_waits_is_revoked_while_no_worker_runs(server_only: Local) -> None:
+    with server_only.client() as client:
+        job: Any = client.submit("add.tasks.add", 1, 2)
+        other = client.submit("add.tasks.add", 3, 4)
+        job.revoke()
+        with pytest.raises(TaskRevokedError):
+            client.get(job, timeout=10)
+        with server_only.own_worker("local", "worker", "add"):
+            assert client.get(other) == 7
+            assert client.call("add.tasks.add", 5, 6) == 11
+        assert states([job]) == {"REVOKED"}
+
+
+def test_what_a_stock_program_revokes_is_kept_for_later_workers(client: Client, redis: Any) -> None:
+    job_id = str(uuid4())
+    told = answers(client, "revoke", task_id=[job_id])
+
+    assert all("flagged as revoked" in answer["ok"] for answer in told.values())
+    eventually("it is kept", lambda: redis.zscore(revoked.KEY, job_id) is not None)
+    eventually("it is stored", lambda: states([client.app.AsyncResult(job_id)]) == {"REVOKED"})
+
+
+def test_a_rate_limit_holds_for_a_task_that_runs_inline(client: Client) -> None:
+    assert answers(client, "rate_limit", task_name="add.tasks.add", rate_limit="4/s")["add"] == {
+        "ok": "new rate limit set successfully"
+    }
+    try:
+        began = monotonic()
+        client.map("add.tasks.add", [(i, i) for i in range(9)])
+        took = monotonic() - began
+    finally:
+        answers(client, "rate_limit", task_name="add.tasks.add", rate_limit="")
+
+    assert took >= 1.9  # the first at once, one more each quarter of a second
+
+
+HALF = "half \ud800"
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("revoke", {"task_id": [f"id-{i}" for i in range(100_000)]}),
+        ("revoke", {"task_id": 7}),
+        ("revoke", {"task_id": [["x"]]}),
+        ("revoke", {"task_id": ["x" * 2000]}),
+        ("revoke", {"task_id": "x", "terminate": True, "signal": "NOSUCH"}),
+        ("terminate", {"task_id": {"a": 1}, "signal": "KILL"}),
+        ("terminate", {"task_id": ["x"], "signal": 10**400}),
+        ("revoke_by_stamped_headers", {"headers": ["x"]}),
+        ("revoke_by_stamped_headers", {"headers": {"a": ["b" * 2000]}}),
+        ("revoke_by_stamped_headers", {"headers": 7}),
+        ("rate_limit", {"task_name": "add.tasks.add", "rate_limit": "x/y"}),
+        ("rate_limit", {"task_name": "add.tasks.add", "rate_limit": "1e400/s"}),
+        ("rate_limit", {"task_name": "add.tasks.add", "rate_limit": 10**400}),
+        ("rate_limit", {"task_name": "add.tasks.add", "rate_limit": "-1/s"}),
+        ("rate_limit", {"task_name": "add.tasks.add", "rate_limit": {}}),
+        ("time_limit", {"task_name": "add.tasks.add", "hard": 10**400}),
+        ("time_limit", {"task_name": "add.tasks.add", "soft": -1}),
+        ("time_limit", {"task_name": "add.tasks.add", "soft": "soon"}),
+        ("pool_grow", {"n": 10**9}),
+        ("pool_grow", {"n": "many"}),
+        ("pool_grow", {"n": -1}),
+        ("pool_shrink", {"n": 10**9}),
+        ("pool_shrink", {"n": 1.5}),
+        ("autoscale", {"max": 10**9}),
+        ("query_task", {"ids": list(map(str, range(100_000)))}),
+        ("query_task", {"ids": 7}),
+        ("hello", {"from_node": "x", "revoked": [["x"]]}),
+        ("registered", {"taskinfoitems": 7}),
+        ("pool_shrink", {"bogus": 1, "n": None}),
+        ("cancel_consumer", {"queue": {"a": 1}}),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_an_argument_out_of_bounds_is_refused_in_one_sentence(
+    client: Client, command: str, arguments: dict[str, Any]
+) -> None:
+    told = answers(client, command, **arguments)
+
+    assert told.keys() == {"add", "factorial", "mat_mul"}
+    for answer in told.values():
+        assert len(answer["error"]) < 300
+        assert "\n" not in answer["error"]
+    assert client.call("add.tasks.add", 4, 6) == 10
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"matcher": "pcre", "pattern": "(a+)+$" + "a" * 40},
+        {"matcher": "glob", "pattern": "*a" * 5000},
+        {"matcher": ["glob"], "pattern": "*"},
+        {"matcher": "glob", "pattern": 7},
+        {"method": ["ping"]},
+        {"method": "nosuch"},
+        {"method": None},
+        {"arguments": [1]},
+        {"destination": 7},
+        {"reply_to": {"exchange": 7}},
+        {"reply_to": "x"},
+        {"ticket": {"a": 1}},
+        {"bogus": 1},
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_a_message_that_is_no_command_is_ignored(
+    client: Client, local: Local, fields: dict[str, Any]
+) -> None:
+    control: Any = client.app.control
+    with client.app.connection_for_write() as connection:
+        mailbox = control.mailbox(connection)
+        producer = connection.Producer(serializer="json")
+        command = {"method": "ping", "arguments": {}, **fields}
+        producer.publish(command, exchange=mailbox.exchange, declare=[mailbox.exchange])
+
+    assert len(answers(client, "ping")) == 3
+    assert "Traceback" not in local.output()
+
+
+def test_every_command_of_celery_that_takes_arguments_is_checked() -> None:
+    from celery.worker.control import Panel
+
+    from streams import control
+
+    takes_any = {"conf", "dump_conf", "election", "active", "dump_active", "memdump", "shutdown"}
+    takes_any |= {"pool_restart", "scheduled", "dump_schedule"}
+    unchecked = [
+        name
+        for name, command in Panel.data.items()
+        if not hasattr(command, "__wrapped__") and command.__code__.co_argcount > 1
+    ]
+    assert set(unchecked) - takes_any == {"revoke"}
+    assert Panel.data["revoke"] is control.revoke
+    assert json.dumps(sorted(Panel.meta)).count("objgraph") == 0
