@@ -7,12 +7,9 @@ The names are Celery's: https://docs.celeryq.dev/en/stable/userguide/configurati
 import os
 import socket
 
-from celery.app.backends import BACKEND_ALIASES
 from celery.schedules import crontab
-from kombu.transport import TRANSPORT_ALIASES
 
-from cluster import limits, rabbitmq
-from cluster.password import with_password_file
+from cluster import limits, rabbitmq, servers
 from cluster.routes import celerys_own, refuse_all_but
 
 # Where ------------------------------------------------------------------------
@@ -25,21 +22,20 @@ _broker = _redis
 if os.environ.get("BROKER") == "rabbitmq":
     _rabbitmq_port = limits.setting("RABBITMQ_PORT", 5672, most=65535)
     _broker = f"amqp://cluster@127.0.0.1:{_rabbitmq_port}/cluster"
-# Celery prefers these two variables to what this module says: the password file has
-# to be named in them, too.
-for _variable in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+for _variable in servers.PAST_IT:
     if os.environ.get(_variable):
-        _url = limits.url(_variable, os.environ[_variable])
-        os.environ[_variable] = with_password_file(_url)
-broker_url = os.environ.get("CELERY_BROKER_URL") or with_password_file(_broker)
-result_backend = os.environ.get("CELERY_RESULT_BACKEND") or with_password_file(_redis)
+        raise ValueError(f"{_variable} is not read here: set CELERY_BROKER_URL")
 
-# What the scheme of a Redis URL stands for: the transport that loses nothing, or, with "lists",
-# kombu's own, to compare; and the result store for values of any size.
+# What carries the jobs through Redis: the transport that loses nothing or, with "lists", kombu's
+# own, to compare. Named by these settings, for Celery prefers its two variables to `broker_url`.
 _is_stock = limits.choice("REDIS_TRANSPORT", "streams", "lists") == "lists"
-if not _is_stock:
-    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "streams.transport:Transport"))
-BACKEND_ALIASES.update(dict.fromkeys(("redis", "rediss"), "cluster.backend:RedisBackend"))
+_url = os.environ.get("CELERY_BROKER_URL") or _broker
+_url = servers.with_password(_url, "CELERY_BROKER_URL")
+globals().update(servers.broker(_url, "CELERY_BROKER_URL", lists=_is_stock))
+# The result store for values of any size.
+_url = os.environ.get("CELERY_RESULT_BACKEND") or _redis
+_url = servers.with_password(_url, "CELERY_RESULT_BACKEND")
+result_backend = servers.results(_url, "CELERY_RESULT_BACKEND")
 
 # One line a task. A name that is not here is refused at the caller: on its way to
 # no worker, it would leave its caller waiting.
@@ -202,5 +198,5 @@ task_publish_retry_policy = {
 # RabbitMQ ---------------------------------------------------------------------
 
 # Where it is the broker: queues and connections are declared otherwise (cluster.rabbitmq).
-if rabbitmq.is_url(broker_url):
+if rabbitmq.is_url(os.environ.get("CELERY_BROKER_URL") or _broker):
     globals().update(rabbitmq.settings(task_queues))

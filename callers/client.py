@@ -13,7 +13,7 @@ from celery.result import AsyncResult, ResultBase, ResultSet
 from celery.states import PENDING, PROPAGATE_STATES, STARTED, SUCCESS
 
 from callers.bulk import WINDOW, Bulk, Way
-from cluster import broker, rabbitmq
+from cluster import broker, rabbitmq, servers
 from cluster.app import App, create
 from cluster.backend import Meta, RedisBackend
 from cluster.blobs import Progress
@@ -75,7 +75,7 @@ class Client:
         #: The plain Celery app, for whatever Celery can do beyond this class.
         self.app: App = create("caller", backend=result_backend, set_as_current=False)
         if broker_url:
-            self.app.conf.update(broker_read_url=broker_url, broker_write_url=broker_url)
+            self.app.conf.update(servers.broker(broker_url))
             if rabbitmq.is_url(broker_url):
                 self.app.conf.update(rabbitmq.settings(self.app.conf.task_queues))
         transport_options = {**self.app.conf.broker_transport_options, **_IMPATIENT_TRANSPORT}

@@ -6,9 +6,10 @@ from typing import Any
 
 from celery import Celery
 from celery.app import amqp
+from celery.app.backends import by_url
 from celery.canvas import Signature
 
-from cluster import canvas, options, rabbitmq, starmap
+from cluster import canvas, options, rabbitmq, servers, starmap
 from cluster.backend import RedisBackend
 from cluster.codec import pack, pack_whole
 from cluster.routes import unknown_task
@@ -17,6 +18,8 @@ from cluster.submission import Submission, new_id
 
 class AMQP(amqp.AMQP):
     """Packs what a task message carries: arguments may be long integers and arrays of any size."""
+
+    Connection = rabbitmq.Connection
 
     def as_task_v2(
         self,
@@ -70,6 +73,13 @@ class App(Celery[Any]):
     def submission(self) -> Submission:
         """What sends plain jobs."""
         return Submission(self)
+
+    def _get_backend(self) -> Any:
+        # Celery prefers the variable CELERY_RESULT_BACKEND to the configuration, which read it.
+        conf: Any = self.conf
+        found: Any = by_url(servers.results(self.backend_cls or conf.first("result_backend")))
+        store, url = found
+        return store(app=self, url=url)
 
     def close(self) -> None:
         """Close the connections."""

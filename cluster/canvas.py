@@ -5,7 +5,6 @@ callback or in an error callback would otherwise be found when half of the work 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any
 
@@ -63,11 +62,6 @@ def _check_first(kind: Any, check: Callable[[Any, Signature[Any]], None]) -> Non
     kind.apply_async = apply_async
 
 
-def _together(app: Any) -> AbstractContextManager[object]:
-    submission = getattr(app, "submission", None)  # a plain Celery app has none
-    return submission.together() if submission else nullcontext()
-
-
 def send_groups_in_one_write() -> None:
     """Have a caller's groups, and the headers of its chords, sent in one round trip.
 
@@ -78,9 +72,14 @@ def send_groups_in_one_write() -> None:
 
     @wraps(stock)
     def apply_async(self: canvas.group, *args: Any, **options: Any) -> Any:
-        if options.get("producer") or self.app.current_worker_task:
+        submission = getattr(self.app, "submission", None)  # a stock program has none
+        if submission is None or options.get("producer") or self.app.current_worker_task:
             return stock(self, *args, **options)
-        with self.app.producer_or_acquire() as producer, producer.batch(), _together(self.app):
+        with (
+            self.app.producer_or_acquire() as producer,
+            producer.batch(),
+            submission.together(),
+        ):
             return stock(self, *args, **{**options, "producer": producer})
 
     canvas.group.apply_async = apply_async  # type: ignore[method-assign]

@@ -2,9 +2,7 @@
 
 import math
 import os
-import re
 from typing import Any
-from urllib.parse import urlsplit
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -53,25 +51,6 @@ def log_level() -> str:
     Raises ValueError for what is no level of Python's logging.
     """
     return choice("LOG_LEVEL", "INFO", *LOG_LEVELS)
-
-
-def url(variable: str, text: str) -> str:
-    """Return `text` if it is a URL by which a server can be reached, one of Redis in full.
-
-    Raises ValueError, naming the variable; it does not show the URL, which may hold a password.
-    """
-    parts = urlsplit(text)
-    try:
-        is_whole = bool(parts.scheme) and "://" in text and parts.port != 0
-    except ValueError:  # the port is no number
-        is_whole = False
-    if parts.scheme in {"redis", "rediss"}:
-        is_whole = (
-            is_whole and bool(parts.hostname) and re.fullmatch(r"(/\d*)?", parts.path) is not None
-        )
-    if not is_whole:
-        raise ValueError(f"{variable} must be a URL such as redis://127.0.0.1:6379/0")
-    return text
 
 
 def whole_number(name: str, value: Any, least: int) -> int:

@@ -6,11 +6,11 @@ process listing holds the password, and a changed one is used at the next connec
 
 import os
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from redis.credentials import CredentialProvider
 
 from cluster.errors import Unreachable
+from streams import address
 
 VARIABLE = "REDIS_PASSWORD_FILE"
 #: Where `make` leaves the passwords it made, seen from the project's root.
@@ -27,16 +27,23 @@ def path(variable: str, default: Path) -> Path | None:
 
 
 def read(server: str, variable: str, default: Path) -> str:
-    """Return a server's password. Raises Unreachable if its file can't be read or is empty."""
+    """Return a server's password: the one line of a file, without blanks around it.
+
+    Raises Unreachable if the file can't be read, is empty or holds anything else.
+    """
     file = path(variable, default) or default
     try:
-        password = file.read_text().strip()
+        password = file.read_bytes().decode(errors="surrogateescape").strip()
     except OSError as error:
         raise Unreachable(
             f"cannot read the {server} password from {file} ({variable}): {error.strerror}"
         ) from None
     if not password:
         raise Unreachable(f"the {server} password file {file} ({variable}) is empty")
+    if not password.isprintable():
+        raise Unreachable(
+            f"the {server} password file {file} ({variable}) must hold one line of text"
+        )
     return password
 
 
@@ -52,16 +59,12 @@ def with_password_file(url: str) -> str:
     """Return `url` such that kombu and Celery take the password from the file.
 
     A file named by REDIS_PASSWORD_FILE wins over a password in the URL, which wins
-    over the project's own file. URLs of other servers than Redis are left as
-    they are: RabbitMQ's password is the transport's own matter (cluster.rabbitmq).
+    over the project's own file; the user's name stays. URLs of other servers than Redis are
+    left as they are: RabbitMQ's password is the transport's own matter (cluster.rabbitmq).
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("redis", "rediss") or path(VARIABLE, DEFAULT) is None:
+    if url.partition("://")[0] not in address.SCHEMES or path(VARIABLE, DEFAULT) is None:
         return url
-    if parts.password and VARIABLE not in os.environ:
+    server = address.read(url)
+    if server.has_password and not os.environ.get(VARIABLE):
         return url
-    query = dict(parse_qsl(parts.query))
-    query["credential_provider"] = f"{__name__}.{PasswordFile.__name__}"
-    return urlunsplit(
-        parts._replace(netloc=parts.netloc.rpartition("@")[2], query=urlencode(query))
-    )
+    return server.with_provider(f"{__name__}.{PasswordFile.__name__}").url

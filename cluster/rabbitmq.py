@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import kombu
 from celery import bootsteps
 from kombu import Exchange, Queue
-from kombu.transport import TRANSPORT_ALIASES, pyamqp
+from kombu.transport import pyamqp
 
 from cluster import password
 
@@ -48,7 +49,23 @@ TRANSPORT_OPTIONS = {
 
 def is_url(url: str) -> bool:
     """Tell whether a broker's URL is one of RabbitMQ."""
-    return urlsplit(url).scheme in {"amqp", "amqps"}
+    return url.partition("://")[0] in {"amqp", "amqps"}
+
+
+def check_url(url: str, name: str) -> None:
+    """Raise ValueError, calling the URL `name`, where its host or its port is none."""
+    try:
+        is_whole = urlsplit(url).port != 0
+    except ValueError:
+        is_whole = False
+    if not is_whole or any(character.isspace() for character in url) or ";" in url:
+        raise ValueError(f"{name} must be a URL such as amqp://user@127.0.0.1:5672/vhost")
+
+
+def transport(url: str) -> str:
+    """Return the name of the transport for a URL."""
+    kind = SSLTransport if url.startswith("amqps://") else Transport
+    return f"{__name__}:{kind.__name__}"
 
 
 def settings(queues: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -114,7 +131,7 @@ class DeadLetters(bootsteps.StartStopStep):
 
     def include_if(self, consumer: Any) -> bool:
         """Tell whether the broker is RabbitMQ."""
-        return is_url(consumer.app.conf.broker_url)
+        return is_url(consumer.app.conf.broker_read_url)
 
     def start(self, consumer: Any) -> None:
         """Declare the queue and its exchange, before the consumer's loop takes any job."""
@@ -122,7 +139,11 @@ class DeadLetters(bootsteps.StartStopStep):
             DEAD(channel).declare()
 
 
-# What the schemes stand for from here on.
-TRANSPORT_ALIASES.update(
-    amqp=f"{__name__}:{Transport.__name__}", amqps=f"{__name__}:{SSLTransport.__name__}"
-)
+class Connection(kombu.Connection):
+    """Kombu's connection, whose URL is shown as it was given: by its scheme, and not by a class."""
+
+    resolve_aliases = {  # noqa: RUF012 - as kombu's
+        **kombu.Connection.resolve_aliases,
+        f"{__name__}:{Transport.__name__}": "amqp",
+        f"{__name__}:{SSLTransport.__name__}": "amqps",
+    }

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
 from typing import Any, NamedTuple
@@ -222,8 +223,7 @@ def _cluster(
     options = celery.conf.broker_transport_options
     steps = tuple(options.get("priority_steps") or dead_letters.PRIORITY_STEPS)
     with celery.connection_for_write(transport_options=PATIENCE) as connection:
-        # Kombu names the class of a transport in place of the scheme.
-        broker = connection.as_uri().replace("streams.transport:Transport:", "redis:")
+        broker = connection.as_uri()
         if connection.transport.driver_type != "redis":
             raise ClusterError(f"the broker {broker} is no Redis, and keeps its own dead letters")
         try:
@@ -240,9 +240,15 @@ def _app(name: str | None) -> Any:
             return find_app(name)
         except (ImportError, AttributeError, ValueError) as error:
             raise ClusterError(f"cannot load the app {name}: {error}") from None
-    app: Celery[Any] = Celery("streams", set_as_current=False)
-    if find_spec(CONFIGURATION):
-        app.config_from_object(CONFIGURATION)
+    if not find_spec(CONFIGURATION):
+        plain: Celery[Any] = Celery("streams", set_as_current=False)
+        plain.conf.broker_transport = "streams.transport:Transport"
+        return plain
+    configuration = import_module(CONFIGURATION)
+    # Celery prefers the variable to the configuration, which may say more of the same store.
+    store = getattr(configuration, "result_backend", None)
+    app: Celery[Any] = Celery("streams", backend=store, set_as_current=False)
+    app.config_from_object(configuration)
     return app
 
 

@@ -18,7 +18,7 @@ from celery.exceptions import BackendStoreError
 from celery.states import FAILURE, PENDING, SUCCESS
 from redis.exceptions import ReadOnlyError
 
-from streams import plain, scripts
+from streams import address, plain, scripts
 from streams.plain import MARK
 from streams.queues import Result
 from streams.scripts import FOR_ACCEPTED
@@ -73,6 +73,18 @@ class RedisBackend(redis.RedisBackend):
 
     _kept_job: str | None = None
     _kept: Result | None = None
+
+    def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
+        """Return the parameters of connections to the server of a URL, read as the broker's is."""
+        server = address.read(url, "the result store's URL")
+        params: dict[str, Any] = super()._params_from_url(server.url, defaults)  # type: ignore[misc]  # not in the stubs
+        if "path" in params:  # a socket knows no keep-alive
+            params.pop("socket_keepalive", None)
+        if "credential_provider" in params:
+            params["credential_provider"] = address.provider(
+                server.user, params["credential_provider"]
+            )
+        return params
 
     # Storing ---------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from kombu.utils.json import dumps
 from redis import ConnectionPool, Redis
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from streams import jobs, keys, queues, scripts, times
+from streams import address, jobs, keys, queues, scripts, times
 from streams.compression import decompress
 from streams.envelope import MAX_BYTES, Malformed, check, check_parsed, sender, too_large
 from streams.errors import MessageTooLarge, Unreadable
@@ -93,7 +93,7 @@ class Message(virtual.Message):
             self.errors.append(sys.exc_info())
 
 
-class Channel(redis.Channel):
+class Channel(address.NamedUser, redis.Channel):
     """A channel whose durable queues are streams."""
 
     Message = Message

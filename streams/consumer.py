@@ -20,15 +20,19 @@ from celery.exceptions import (
 from celery.utils.log import get_logger
 from celery.worker import consumer, state
 from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.transport import get_transport_cls
 from kombu.utils.encoding import safe_repr
+from redis.exceptions import NoPermissionError
 
 from streams import control, envelope, jobs, keys
+from streams.address import UnknownServer
 from streams.channel import Channel
 from streams.envelope import Malformed
-from streams.errors import DeadLetter
+from streams.errors import DeadLetter, ServerTooOld
 from streams.inline import Inline
 from streams.pidbox import Node
 from streams.timelimits import TimeLimits
+from streams.transport import Connection, Transport
 
 __all__ = ["Consumer", "control"]  # the second for the commands that it brings
 
@@ -49,8 +53,33 @@ class Consumer(consumer.Consumer):
     app: Any
     connection_errors: tuple[type[BaseException], ...]
     channel_errors: tuple[type[BaseException], ...]
+    conninfo: Any
     event_dispatcher: Any
     task_consumer: Any
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Check where jobs come from, and where their results go; raises UnknownServer."""
+        app = options["app"]
+        chosen = app.conf.broker_transport
+        transport: Any = get_transport_cls(chosen) if chosen else object
+        if issubclass(transport, Transport):
+            app.amqp.Connection = Connection
+        super().__init__(*args, **options)
+        found = self.conninfo.transport
+        if not isinstance(found, transport):
+            raise UnknownServer(
+                f"the broker's URL names the transport {type(found).__module__}, "
+                f"and broker_transport another, {chosen}"
+            )
+        app.backend  # noqa: B018 - what is wrong with its URL, it says here
+
+    def start(self) -> None:
+        """Run until the worker stops; where the server will never do, say why and end."""
+        try:
+            super().start()
+        except (ServerTooOld, UnknownServer, NoPermissionError) as error:
+            logger.critical("the worker ends: %s", error)
+            raise SystemExit(1) from None
 
     @cached_property
     def time_limits(self) -> TimeLimits:

@@ -271,7 +271,8 @@ def _is_short_text(value: Any) -> bool:
 def _server(parameters: Mapping[str, Any]) -> list[Any]:
     """Return what tells one server, and one of its databases, from another."""
     names = ("host", "port", "path", "db")
-    return [str(parameters.get(name) or "") for name in names]
+    said = [str(parameters.get(name) or "") for name in names]
+    return ["127.0.0.1" if each == "localhost" else each for each in said]
 
 
 def _log_received(request: dict[str, Any], args: Any, kwargs: Any) -> None:

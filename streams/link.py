@@ -116,4 +116,6 @@ class Link:
         limits = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
         once: Any = {"retry": None, "retry_on_timeout": False, "retry_on_error": []}
         health = {"health_check_interval": 0}
+        if "path" in pool.connection_kwargs:  # a socket of this machine knows one limit for both
+            limits.pop("socket_connect_timeout")
         return pool.connection_class, {**pool.connection_kwargs, **limits, **once, **health}

@@ -13,16 +13,37 @@ What kombu's own transport does for fanout exchanges, bindings and queues that a
     envelope, times, jobs   what a message says, and what a Celery worker does with it
 """
 
+import re
 import threading
 from typing import Any
 
+import kombu
 from kombu.transport import redis
+from kombu.utils.url import as_url, maybe_sanitize_url, parse_url
+from redis.exceptions import NoPermissionError
 
+from streams import address
+from streams.address import UnknownServer
 from streams.channel import ROUND, Channel
 from streams.errors import ServerTooOld
 
 #: The oldest servers that can do all that is asked of them.
-OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
+OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
+#: What a URL may say of a connection that kombu takes as an option of the transport.
+_OPTIONS = ("socket_timeout", "socket_connect_timeout", "health_check_interval", "client_name")
+
+
+class Connection(kombu.Connection):
+    """Kombu's connection, but that `redis+socket://` does not name kombu's own transport."""
+
+    def __init__(self, hostname: Any = "localhost", *args: Any, **options: Any) -> None:
+        if isinstance(hostname, str) and options.get("transport"):
+            hostname = hostname.removeprefix("redis+")
+        super().__init__(hostname, *args, **options)
+
+
+class ListChannel(address.NamedUser, redis.Channel):
+    """Kombu's own channel, but for the user that a URL names beside a credential provider."""
 
 
 class Poller(redis.MultiChannelPoller):
@@ -43,8 +64,41 @@ class Poller(redis.MultiChannelPoller):
         return super().get(callback, ROUND if timeout is None else min(timeout, ROUND))
 
 
-class Transport(redis.Transport):
-    """The transport, for `broker_transport` or as what the scheme `redis` stands for."""
+class ListTransport(redis.Transport):
+    """Kombu's own transport, but for the URLs it takes: the same as those of streams."""
+
+    Channel: Any = ListChannel
+
+    #: Kombu hands over the whole URL: it reads no path of a socket, and leaves TLS out.
+    can_parse_url = True
+
+    def __init__(self, client: Any, **options: Any) -> None:
+        _read_url(client)
+        super().__init__(client, **options)
+
+    def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:  # noqa: FBT002 - kombu's
+        """Return the URL of the connection, its password masked unless asked for."""
+        client: Any = self.client
+        if "://" in uri:
+            return uri if include_password else str(maybe_sanitize_url(uri, mask))
+        user, password = client.userid, client.password
+        if include_password and client.credential_provider:
+            known = address.provider(user, client.credential_provider).get_credentials()
+            user, password = (None, *known)[-2:]
+        return as_url(
+            "rediss" if client.ssl else "redis",
+            client.hostname or "127.0.0.1",
+            client.port or self.default_port,
+            user,
+            password,
+            str(client.virtual_host).lstrip("/") or "0",
+            sanitize=not include_password,
+            mask=mask,
+        )
+
+
+class Transport(ListTransport):
+    """The transport, for `broker_transport`."""
 
     Channel = Channel
 
@@ -53,8 +107,8 @@ class Transport(redis.Transport):
         error for error in redis.Transport.connection_errors if error is not KeyError
     )
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, client: Any, **options: Any) -> None:
+        super().__init__(client, **options)
         self.cycle = Poller()
         #: Queues that were declared here as not durable.
         self.transient_queues: set[str] = set()
@@ -66,17 +120,67 @@ class Transport(redis.Transport):
         super().register_with_event_loop(connection, loop)
         self.loop_thread = threading.get_ident()
 
-    def check_server(self, client: Any) -> float:
-        """Return for how many seconds the server has been up.
+    @staticmethod
+    def check_server(client: Any) -> float:
+        """Return for how many seconds the server has been up, 0 if it does not say.
 
-        Raises ServerTooOld for one that cannot do what a consumer needs.
+        Raises ServerTooOld for one that cannot do what a consumer needs. INFO is for users with
+        many rights: any other is told by the server's greeting what it is.
         """
-        about = client.info("server")
+        try:
+            about = client.info("server")
+        except NoPermissionError:
+            about = _greeting(client)
         name = "valkey" if "valkey_version" in about else "redis"
-        version = str(about[f"{name}_version"])
-        if tuple(map(int, version.split(".")[:2])) < OLDEST[name]:
-            oldest = (f"{each.title()} {major} or newer" for each, (major, _) in OLDEST.items())
+        version = str(about.get(f"{name}_version", ""))
+        found = re.match(r"(\d+)\.(\d+)", version)
+        if found and tuple(map(int, found.groups())) < OLDEST[name]:
+            oldest = (
+                f"{each.title()} {major}.{minor}".removesuffix(".0") + " or newer"
+                for each, (major, minor) in OLDEST.items()
+            )
             raise ServerTooOld(
                 f"the server is {name.title()} {version}, and must be {', or '.join(oldest)}"
             )
-        return float(about["uptime_in_seconds"])
+        return float(about.get("uptime_in_seconds", 0))
+
+
+def _greeting(client: Any) -> dict[str, Any]:
+    """Return what HELLO says of a server, as INFO names it; {} where that needs a right, too."""
+    try:
+        reply = client.execute_command("HELLO")
+    except NoPermissionError:
+        return {}
+    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    told = {_text(key): value for key, value in pairs}
+    return {f"{_text(told['server'])}_version": _text(told["version"])}
+
+
+def _read_url(client: Any) -> None:
+    """Have a connection know what its URL says, as kombu does for its own transports."""
+    if len(client.alt) > 1:
+        raise UnknownServer("the broker's URL names several servers, and streams need one")
+    # Kombu's other transport, of the scheme's name, would be what it fails over to.
+    client.alt, client.cycle = [], None
+    if "://" not in (client.hostname or ""):
+        return
+    server = address.read(client.hostname, "the broker's URL")
+    own: dict[str, Any] = {
+        name: server.options.pop(name) for name in _OPTIONS if name in server.options
+    }
+    own.update({name: float(value) for name, value in own.items() if name != "client_name"})
+    client.transport_options = {**client.transport_options, **own}
+    if server.scheme == "socket":  # which kombu's channel reads by itself
+        client.hostname = server.url
+        return
+    said = parse_url(server.url)
+    client.hostname, client.port = said["hostname"], said["port"]
+    client.userid = said["userid"] or client.userid
+    client.password = said["password"] or client.password
+    client.virtual_host = said["virtual_host"]
+    client.ssl = said.get("ssl") or client.ssl
+    client.credential_provider = said.get("credential_provider") or client.credential_provider
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

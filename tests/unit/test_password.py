@@ -1,10 +1,13 @@
 """The password is the file's, and no URL holds it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from celery import Celery
+from kombu import Connection
 
-from cluster import password
+from cluster import password, servers
 from cluster.errors import Unreachable
 
 PROVIDER = "credential_provider=cluster.password.PasswordFile"
@@ -28,10 +31,38 @@ def test_the_file_is_read_at_each_connection(file: Path) -> None:
 
 
 def test_a_named_file_wins_over_a_password_in_the_url(file: Path) -> None:
-    url = password.with_password_file("redis://:other@redis:6379/1?x=y")
+    url = password.with_password_file("redis://:other@redis:6379/1?socket_timeout=5")
 
-    assert url == f"redis://redis:6379/1?x=y&{PROVIDER}"
+    assert url == f"redis://redis:6379/1?socket_timeout=5&{PROVIDER}"
     assert password.with_password_file(url) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "user"),
+    [
+        ("redis://worker@redis/0", "worker"),
+        ("redis://worker:other@redis/0", "worker"),
+        ("redis://w%40rk%3Aer:x@redis/0", "w@rk:er"),
+        ("rediss://worker@[::1]:6380/2", "worker"),
+        ("redis+socket://worker:x@/run/redis.sock", "worker"),
+        ("redis://:x@redis/0", None),
+        ("redis://@redis/0", None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["Transport", "ListTransport"])
+def test_the_user_of_a_url_is_kept(file: Path, url: str, user: str | None, kind: str) -> None:
+    named = password.with_password_file(url)
+    connection = Connection(named, transport=f"streams.transport:{kind}")
+    transport: Any = connection.transport
+    channel = transport.Channel.__new__(transport.Channel)
+    channel.connection = transport
+    broker = channel._connparams()["credential_provider"]
+    store: Any = Celery(set_as_current=False, backend=servers.results(named)).backend
+    results = store.connparams["credential_provider"]
+
+    expected = (user, "s3cr3t") if user else ("s3cr3t",)
+    assert broker.get_credentials() == results.get_credentials() == expected
+    assert "s3cr3t" not in connection.as_uri()
 
 
 def test_a_password_in_the_url_wins_over_the_projects_own_file(
@@ -57,8 +88,32 @@ def test_a_missing_file_is_named(file: Path) -> None:
         password.PasswordFile().get_credentials()
 
 
-def test_an_empty_file_is_named(file: Path) -> None:
-    file.write_text("\n")
+@pytest.mark.parametrize("content", [b"", b"\n", b" \r\n\n"])
+def test_an_empty_file_is_named(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
 
     with pytest.raises(Unreachable, match="is empty"):
+        password.PasswordFile().get_credentials()
+
+
+@pytest.mark.parametrize("content", [b"s3cr3t \n\n", b"s3cr3t\r\n", b"\ts3cr3t"])
+def test_blanks_around_the_password_are_not_its(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+
+    assert password.PasswordFile().get_credentials() == ("s3cr3t",)
+
+
+@pytest.mark.parametrize("content", [b"two\nlines", b"\xff\xfe\x00", b"a\x00b", b"\x1b[2J"])
+def test_a_file_that_holds_something_else_is_named(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+
+    with pytest.raises(Unreachable, match=r"must hold one line of text$"):
+        password.PasswordFile().get_credentials()
+
+
+def test_a_folder_is_no_password(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+    with pytest.raises(Unreachable, match="Is a directory"):
         password.PasswordFile().get_credentials()

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from kombu import Connection
 
 from cluster import rabbitmq
 from cluster.errors import Unreachable
@@ -28,9 +27,13 @@ def named_file(own_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return file
 
 
+def connection_to(url: str) -> rabbitmq.Connection:
+    return rabbitmq.Connection(url, transport=rabbitmq.transport(url))
+
+
 def used(url: str) -> str:
     """Return the user and the password that a connection to a URL would use, by its pool, too."""
-    connection = Connection(url)
+    connection = connection_to(url)
     texts = {c.as_uri(include_password=True) for c in (connection, connection.clone())}
     (text,) = texts
     return text.removeprefix("amqp://").split("@")[0]
@@ -53,7 +56,7 @@ def test_a_url_without_a_user_is_that_of_guest() -> None:
 
 
 def test_the_file_is_read_at_each_connection(own_file: Path) -> None:
-    connection = Connection("amqp://me@host/v")
+    connection = connection_to("amqp://me@host/v")
     own_file.write_text("changed")
 
     assert "changed" in connection.as_uri(include_password=True)

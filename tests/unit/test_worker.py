@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from celeryconfig import family_concurrency
-from cluster import limits
 from cluster.worker import options, worker_app
 from tests.families import FAMILIES
 
@@ -23,28 +22,6 @@ def test_a_worker_is_bound_to_its_queue_under_a_name_of_its_own() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_concurrency_is_the_familys(family: str) -> None:
     assert options(worker_app(family))["concurrency"] == family_concurrency.get(family, 1)
-
-
-@pytest.mark.parametrize("variable", ["CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"])
-@pytest.mark.parametrize(
-    "text", ["garbage", "redis://", "redis://:pw@", "redis://h:abc/0", "redis://h:1/x", "://h"]
-)
-def test_a_url_that_is_none_is_said_in_one_line_that_does_not_show_it(
-    variable: str, text: str
-) -> None:
-    with pytest.raises(
-        ValueError, match=f"^{variable} must be a URL such as redis://127"
-    ) as caught:
-        limits.url(variable, text)
-
-    assert "pw" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "text", ["redis://h", "redis://:pw@h:1/2?x=y", "rediss://h/", "amqp://u:p@h//", "rpc://"]
-)
-def test_a_url_is_accepted(text: str) -> None:
-    assert limits.url("CELERY_BROKER_URL", text) == text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,190 @@
+"""The URL of a server, read alike for the queues and for the results.
+
+Kombu and Celery each read some spellings, each others, and take what they do not know for something
+else: a socket's path for a database, a Sentinel for a Redis server. Here a URL is brought into the
+one form that both read alike, or refused.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+
+import click
+from kombu.utils.imports import symbol_by_name
+from redis.credentials import CredentialProvider
+
+#: What may stand before `://`, and the scheme that kombu and Celery know for it. Valkey's servers
+#: speak the protocol of Redis.
+SCHEMES = {
+    **dict.fromkeys(("redis", "valkey"), "redis"),
+    **dict.fromkeys(("rediss", "valkeys"), "rediss"),
+    **dict.fromkeys(("socket", "unix", "redis+socket", "redis+unix"), "socket"),
+}
+#: Options after the `?`: the number of the database, whose names are kombu's and redis-py's, and
+#: those of TLS.
+_DATABASE = ("virtual_host", "db")
+_TLS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
+_CERT_REQS = ("required", "optional", "none")
+#: Options of redis-py's connections that are a number of seconds.
+_SECONDS = ("socket_timeout", "socket_connect_timeout", "health_check_interval")
+_PROVIDER = "credential_provider"
+_OPTIONS = (*_DATABASE, *_TLS, *_SECONDS, _PROVIDER, "client_name")
+
+
+class UnknownServer(click.ClickException, ValueError):
+    """A URL names no server that carries streams, or says something of it that has no meaning.
+
+    Click, which runs Celery's commands, shows it as one line.
+    """
+
+
+#: Makes the error of a URL that is wrong, of what is wrong with it.
+Wrong = Callable[[str], UnknownServer]
+
+
+class Address(NamedTuple):
+    """What a URL says of a server."""
+
+    scheme: str
+    #: User and password as they stand in the URL, with the `@`; empty for neither.
+    login: str
+    #: Host and port, or the path of a socket.
+    place: str
+    database: int
+    options: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        """The URL in the one form: what kombu's `parse_url` and Celery's result store both read."""
+        options = dict(self.options)
+        path = f"/{self.database}"
+        if self.scheme == "socket":
+            options, path = {"virtual_host": str(self.database), **options}, ""
+        query = f"?{urlencode(options)}" if options else ""
+        return f"{self.scheme}://{self.login}{self.place}{path}{query}"
+
+    @property
+    def user(self) -> str:
+        """The user's name; empty where the URL has none."""
+        return unquote(self.login.removesuffix("@").partition(":")[0])
+
+    @property
+    def has_password(self) -> bool:
+        """Whether the URL holds a password."""
+        return bool(self.login.removesuffix("@").partition(":")[2])
+
+    def with_provider(self, provider: str) -> "Address":
+        """Return the address with a class, by its name, that knows the password."""
+        login = f"{self.login.removesuffix('@').partition(':')[0]}@" if self.user else ""
+        return self._replace(login=login, options={**self.options, _PROVIDER: provider})
+
+
+def read(url: str, name: str = "the server's URL") -> Address:
+    """Return what a URL says.
+
+    Raises UnknownServer, which calls the URL `name`: what stands in it may be a password.
+    """
+
+    def wrong(what: str) -> UnknownServer:
+        return UnknownServer(f"{name} {what}")
+
+    given, separator, rest = url.partition("://")
+    if not separator or any(character.isspace() or character < " " for character in url):
+        raise wrong("must be a URL such as redis://127.0.0.1:6379/0")
+    scheme = SCHEMES.get(given)
+    if scheme is None:
+        raise wrong(
+            f"begins with {given[:40]!r}, which does not carry streams: "
+            "redis://, rediss://, valkey://, valkeys:// and redis+socket:// do"
+        )
+    try:
+        parts = urlsplit(f"http://{rest}")
+        port = parts.port
+    except ValueError:
+        raise wrong("has a host or a port that is none") from None
+    login, at, place = parts.netloc.rpartition("@")
+    if ";" in url or "," in place:
+        raise wrong("names several servers, and streams need one")
+    if parts.fragment or port == 0:
+        raise wrong("has a '#', to be written %23, or the port 0")
+    options = _options(parts.query, wrong)
+    place, path = _place(scheme, parts, wrong)
+    _check_tls(scheme, options, wrong)
+    database = _database([path, *(options.pop(each, None) for each in _DATABASE)], wrong)
+    return Address(scheme, login + at, place, database, options)
+
+
+def _place(scheme: str, parts: SplitResult, wrong: Wrong) -> tuple[str, str | None]:
+    """Return host and port, or the path of a socket; and the database that the path names."""
+    if scheme == "socket":
+        if parts.hostname or parts.port or parts.path in {"", "/"}:
+            raise wrong("must have the path of a socket after three slashes: redis+socket:///run/r")
+        return parts.path, None
+    host = parts.hostname or "127.0.0.1"
+    host = f"[{host}]" if ":" in host else host
+    return f"{host}:{parts.port or 6379}", parts.path.removeprefix("/") or None
+
+
+def _check_tls(scheme: str, options: dict[str, str], wrong: Wrong) -> None:
+    if scheme == "rediss":
+        options.setdefault("ssl_cert_reqs", "required")
+    elif options.keys() & set(_TLS):
+        raise wrong("has options of TLS, which is rediss:// or valkeys://")
+
+
+def _options(query: str, wrong: Wrong) -> dict[str, str]:
+    options = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key not in _OPTIONS or key in options:
+            raise wrong(f"has an option that is unknown or given twice: {key[:40]!r}")
+        options[key] = value
+        if key in _SECONDS and not re.fullmatch(r"[0-9]{1,6}", value):
+            raise wrong(f"must have a whole number of seconds as {key}")
+        if key == "ssl_cert_reqs":
+            options[key] = value.lower().removeprefix("cert_")
+            if options[key] not in _CERT_REQS:
+                raise wrong(f"must have one of {', '.join(_CERT_REQS)} as {key}")
+        if key == "ssl_check_hostname" and value not in {"true", "false"}:
+            raise wrong(f"must have true or false as {key}")
+    return options
+
+
+def _database(texts: list[str | None], wrong: Wrong) -> int:
+    """Return the number of the database, which may be given once or not at all."""
+    given = {text.strip("/") for text in texts if text is not None}
+    if len(given) > 1:
+        raise wrong("names several databases")
+    text = given.pop() if given else "0"
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise wrong(f"must end with the number of a database, not {text[:40]!r}")
+    return int(text)
+
+
+class _Named(CredentialProvider):
+    """Completes what another knows, the password alone, by the user of the URL."""
+
+    def __init__(self, user: str, provider: Any) -> None:
+        self._user = user
+        self._provider = provider
+
+    def get_credentials(self) -> Any:
+        """Return the user's name and the password."""
+        credentials = self._provider.get_credentials()
+        return (self._user, *credentials) if len(credentials) == 1 else credentials
+
+
+def provider(user: str | None, named: Any) -> Any:
+    """Return a credential provider, given or named by its class, for a user, if there is one."""
+    found = symbol_by_name(named)() if isinstance(named, str) else named
+    return _Named(user, found) if user else found
+
+
+class NamedUser:
+    """For kombu's channels: logs in as the user of the URL, which kombu drops for a provider."""
+
+    def _process_credential_provider(self, credential_provider: Any, connparams: Any) -> None:
+        if credential_provider:
+            user = connparams.get("username")
+            credential_provider = provider(user, credential_provider)
+        super()._process_credential_provider(credential_provider, connparams)  # type: ignore[misc]  # kombu's
