@@ -641,10 +641,22 @@ class Channel(address.NamedUser, redis.Channel):
             self.pool.disconnect()
             self.client.connection_pool.disconnect()
         self._pause_until = monotonic() + ROUND
-        complaint = str(error).partition(" script: ")[0]  # and which of them
+        self._log_refusal(error)
+
+    def _log_refusal(self, error: ResponseError) -> None:
+        """Log what the server refuses, once a minute."""
+        text = str(error)
+        complaint = text.rpartition(" script: ")[0] or text  # which script, says the rest
         if monotonic() > self._complaints.get(complaint, 0):
             self._complaints[complaint] = monotonic() + COMPLAINT_INTERVAL
             logger.error("the server refuses, trying again every second: %s", complaint)
+
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Keep the bindings of queues that expire; what the server refuses is tried again."""
+        try:
+            super().maybe_refresh_binding_expiry()  # type: ignore[misc]  # not in the stubs
+        except ResponseError as error:
+            self._log_refusal(error)
 
     def waiting_for_their_time(self, most: int) -> list[tuple[float, bytes]]:
         """Return up to so many messages of each queue that are for later, and when they are due."""

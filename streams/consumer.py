@@ -22,7 +22,7 @@ from celery.worker import consumer, state
 from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.transport import get_transport_cls
 from kombu.utils.encoding import safe_repr
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from streams import control, envelope, jobs, keys
 from streams.address import UnknownServer
@@ -77,8 +77,11 @@ class Consumer(consumer.Consumer):
         """Run until the worker stops; where the server will never do, say why and end."""
         try:
             super().start()
-        except (ServerTooOld, UnknownServer, NoPermissionError) as error:
-            logger.critical("the worker ends: %s", error)
+        except Exception as error:
+            reason = _lasting(error)
+            if reason is None:
+                raise
+            logger.critical("the worker ends: %s", reason)
             raise SystemExit(1) from None
 
     @cached_property
@@ -228,6 +231,16 @@ class Consumer(consumer.Consumer):
                 raise
             # What is wrong with the message may be wrong in there, too; or it may not be stored.
             logger.error("Job %s cannot be failed as a whole: %r", request.id, error)  # noqa: TRY400
+
+
+def _lasting(error: BaseException | None) -> BaseException | None:
+    """Return what will not pass, of an error and its causes: a server or a user that cannot do."""
+    while error is not None:
+        lacks_a_right = isinstance(error, ResponseError) and str(error).startswith("ACL failure")
+        if lacks_a_right or isinstance(error, (ServerTooOld, UnknownServer, NoPermissionError)):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _check(message: Any) -> None:

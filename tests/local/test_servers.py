@@ -30,7 +30,6 @@ class Server:
         self._process = subprocess.Popen(
             [server.binary(), "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
         )
-        self._process.communicate
         assert self._process.stdin
         with self._process.stdin as pipe:
             pipe.write(config)
@@ -120,12 +119,9 @@ def test_a_plain_program_finds_its_server_by(form: str, redis: Server, tmp_path:
         assert in_plain(worker, "add.apply_async((4, 6), countdown=1).get(timeout=20)") == "10"
     finally:
         worker.stop()
-    database = (
-        redis.client
-        if "3" not in form.format(redis).removeprefix("redis+")[-2:]
-        else Redis(unix_socket_path=str(redis.socket), db=3, decode_responses=True)
-    )
-    assert any(key.startswith("celery:stream:") for key in database.keys("celery:*"))
+    number = 3 if "3" in form else 0
+    with Redis(unix_socket_path=str(redis.socket), db=number, decode_responses=True) as database:
+        assert database.exists("celery:stream:0")
 
 
 @pytest.mark.parametrize("url", ["sentinel://127.0.0.1:1", "redis+redis+x:///a", "rediss+foo://h"])
@@ -135,7 +131,7 @@ def test_a_plain_worker_says_in_one_line_what_it_cannot_use(url: str, tmp_path: 
         assert worker.process.wait(30) != 0
     finally:
         worker.stop()
-    lines = [line for line in worker.output().splitlines() if "rror" in line or "Trace" in line]
+    lines = [line for line in worker.output().splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1, worker.output()
     assert "Traceback" not in worker.output()
 
