@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError, ResponseError
 
 from streams import dead as dead_letters
+from streams.channel import Channel
 from streams.dead import Letter
 from streams.errors import ClusterError
 
@@ -41,6 +42,12 @@ class Cluster(NamedTuple):
     redis: Any
     results: Any
     steps: tuple[int, ...]
+    #: What all keys begin with; the names of queues here, too.
+    prefix: str = ""
+
+    def queue(self, name: str) -> str:
+        """Return a queue's name with the prefix, which a person may leave out."""
+        return name if name.startswith(self.prefix) else self.prefix + name
 
 
 @click.group()
@@ -93,7 +100,7 @@ def _on_cluster(command: Callable[..., Any]) -> Callable[..., Any]:
 def list_(queue: str | None, **where: str | None) -> None:
     """Show the dead letters, of one QUEUE or of all: one line each, the oldest of a queue first."""
     with _cluster(**where) as cluster:
-        found = dead_letters.letters(cluster.redis, queue)
+        found = dead_letters.letters(cluster.redis, queue and cluster.queue(queue))
         widths = [len(title) for title in TITLES]
         is_first = True
         while rows := [_row(letter) for letter in islice(found, PAGE)]:
@@ -144,7 +151,7 @@ def replay(which: tuple[str, ...], is_all: bool, **where: str | None) -> None:
         def act(letter: Letter) -> None:
             dead_letters.replay(cluster.redis, letter, cluster.results, cluster.steps)
 
-        _do("replayed", act, cluster.redis, _chosen(cluster.redis, which, is_all=is_all))
+        _do("replayed", act, cluster.redis, _chosen(cluster, which, is_all=is_all))
 
 
 @dead.command()
@@ -160,10 +167,10 @@ def drop(which: tuple[str, ...], is_all: bool, **where: str | None) -> None:
         def act(letter: Letter) -> None:
             dead_letters.drop(cluster.redis, letter)
 
-        _do("dropped", act, cluster.redis, _chosen(cluster.redis, which, is_all=is_all))
+        _do("dropped", act, cluster.redis, _chosen(cluster, which, is_all=is_all))
 
 
-def _chosen(redis: Any, which: tuple[str, ...], *, is_all: bool) -> Iterator[str]:
+def _chosen(cluster: Cluster, which: tuple[str, ...], *, is_all: bool) -> Iterator[str]:
     """Yield the ids of the letters that were chosen; raises UsageError before the first."""
     if not is_all:
         if not which:
@@ -175,8 +182,8 @@ def _chosen(redis: Any, which: tuple[str, ...], *, is_all: bool) -> Iterator[str
         with suppress(ValueError):
             dead_letters.split(name)
             raise click.UsageError(f"With --all, name queues; {name} is one dead letter.")
-    for queue in which or (None,):
-        for letter in dead_letters.letters(redis, queue):
+    for queue in map(cluster.queue, which) if which else (None,):
+        for letter in dead_letters.letters(cluster.redis, queue):
             yield letter.id
 
 
@@ -227,7 +234,11 @@ def _cluster(
         if connection.transport.driver_type != "redis":
             raise ClusterError(f"the broker {broker} is no Redis, and keeps its own dead letters")
         try:
-            yield Cluster(connection.default_channel.client, celery.backend, steps)
+            channel: Any = connection.default_channel
+            # Kombu's own would add the prefix to some of the keys, in some of the commands.
+            redis = channel.plain_client if isinstance(channel, Channel) else channel.client
+            prefix = getattr(channel, "global_keyprefix", "")
+            yield Cluster(redis, celery.backend, steps, prefix)
         except ResponseError as error:
             raise ClusterError(f"the Redis of {broker} refuses: {error}") from None
         except (OSError, RedisError, OperationalError) as error:

@@ -73,17 +73,6 @@ class Consumer(consumer.Consumer):
             )
         app.backend  # noqa: B018 - what is wrong with its URL, it says here
 
-    def start(self) -> None:
-        """Run until the worker stops; where the server will never do, say why and end."""
-        try:
-            super().start()
-        except Exception as error:
-            reason = _lasting(error)
-            if reason is None:
-                raise
-            logger.critical("the worker ends: %s", reason)
-            raise SystemExit(1) from None
-
     @cached_property
     def time_limits(self) -> TimeLimits:
         """The limits of inline jobs: one for all connections, for it has a thread."""
@@ -110,7 +99,11 @@ class Consumer(consumer.Consumer):
             super().start()
         except (WorkerShutdown, WorkerTerminate, KeyboardInterrupt):
             raise
-        except BaseException:
+        except BaseException as error:
+            lasting = _lasting(error)
+            if lasting:
+                logger.critical("the worker ends: %s", lasting)
+                raise SystemExit(1) from None
             jobs.note_crash()
             raise
 

@@ -22,4 +22,4 @@ class QueueFull(ClusterError):
 
 
 class ServerTooOld(ClusterError):
-    """The server is older than Redis 7 or Valkey 8, and lacks what the transport needs."""
+    """The server is older than Redis 7 or Valkey 7.2, and lacks what the transport needs."""

@@ -216,3 +216,75 @@ def test_the_environment_stays_what_it_was() -> None:
     )
     env = {**os.environ, "CELERY_BROKER_URL": "redis://h", "CELERY_RESULT_BACKEND": "redis://h"}
     subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=60)
+
+
+def restricted(redis: Server, folder: Path, *rules: str) -> Program:
+    """Return a worker whose user has all rights but what the rules take."""
+    redis.client.script_flush()
+    user = ("ACL", "SETUSER", "worker", "on", ">s3cr3t", "~*", "&*", "+@all", *rules)
+    redis.client.execute_command(*user)
+    url = f"redis://worker:s3cr3t@127.0.0.1:{redis.port}/0"
+    return plain_worker(folder, url, PYTHONWARNINGS="ignore")
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        ("-@dangerous",),
+        ("-info",),
+        ("-info", "-hello"),
+        ("-client|unblock", "-client|setinfo"),
+        (
+            *("-@all", "+@connection", "+@stream", "+@scripting", "+@pubsub", "+@string", "+@set"),
+            *("+@sortedset", "+@list", "+@keyspace", "+@transaction", "+time", "-@dangerous"),
+        ),
+    ],
+)
+def test_a_worker_needs_no_right_over_the_server(
+    redis: Server, tmp_path: Path, rules: tuple[str, ...]
+) -> None:
+    worker = restricted(redis, tmp_path, *rules)
+    try:
+        eventually("the worker is ready", worker.is_ready)
+        assert in_plain(worker, "add.delay(4, 6).get(timeout=20)") == "10"
+    finally:
+        worker.stop()
+    assert "Traceback" not in worker.output()
+
+
+@pytest.mark.parametrize(
+    "command", ["evalsha", "eval", "script|load", "publish", "psubscribe", "get", "sadd"]
+)
+def test_a_right_without_which_no_worker_starts_is_one_line(
+    redis: Server, tmp_path: Path, command: str
+) -> None:
+    worker = restricted(redis, tmp_path, f"-{command}")
+    try:
+        assert worker.process.wait(30) == 1
+    finally:
+        worker.stop()
+    told = [line for line in worker.output().splitlines() if "ERROR" in line or "CRITICAL" in line]
+    assert len(told) == 1, worker.output()
+    assert "the worker ends: " in told[0]
+    assert f"no permissions to run the '{command}' command" in told[0]
+    assert "Traceback" not in worker.output()
+
+
+@pytest.mark.parametrize("command", ["xreadgroup", "xgroup|create", "xack", "ping"])
+def test_a_right_without_which_a_worker_waits_is_one_line_a_minute(
+    redis: Server, tmp_path: Path, command: str
+) -> None:
+    worker = restricted(redis, tmp_path, f"-{command}")
+    missing = f"no permissions to run the '{command}' command"
+    try:
+        if command == "xack":  # which a worker without a job has no need of
+            eventually("the worker is ready", worker.is_ready)
+            assert in_plain(worker, "add.delay(4, 6).get(timeout=20)") == "10"
+        eventually("it says so", lambda: missing in worker.output())
+        redis.client.execute_command("ACL", "SETUSER", "worker", "+@all")
+        assert in_plain(worker, "add.delay(4, 6).get(timeout=20)") == "10"
+    finally:
+        worker.stop()
+    assert "Traceback" not in worker.output()
+    if command != "ping":  # of a connection, each try is told
+        assert worker.output().count(missing) == 1

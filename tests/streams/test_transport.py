@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from kombu import Connection, Consumer, Exchange, Producer, Queue
+from redis import Redis
+from redis.exceptions import NoPermissionError
 
 from streams import jobs, keys, qos
 from streams.channel import Dead
@@ -475,15 +477,50 @@ def test_a_key_of_another_type_is_said_once_and_waited_out(
     assert worker.wait_for(1) == [1]
 
 
+@pytest.mark.parametrize(
+    ("about", "refusal"),
+    [
+        ({"redis_version": "6.2.14"}, "Redis 6.2.14"),
+        ({"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "7.1.9"}, "Valkey"),
+        # What Valkey 7.2 says of itself, and Redis 7, and one that says nothing of use.
+        ({"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "7.2.11"}, None),
+        ({"redis_version": "7.0.15"}, None),
+        ({"redis_version": "255.255.255"}, None),
+        ({"redis_version": "unstable"}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("may_ask", [True, False])
 def test_a_server_that_is_too_old_is_refused(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+    about: dict[str, Any],
+    refusal: str | None,
+    *,
+    may_ask: bool,
 ) -> None:
     # No such server is at hand: what it says of itself is not real here.
-    monkeypatch.setattr(
-        "redis.Redis.info",
-        lambda *_: {"redis_version": "6.2.14", "uptime_in_seconds": 9},
-    )
-    with pytest.raises(ServerTooOld, match=r"is Redis 6\.2\.14, and must be Redis 7 or newer"):
+    def info(*_: Any) -> dict[str, Any]:
+        if not may_ask:
+            raise NoPermissionError("User u has no permissions to run the 'info' command")
+        return {**about, "uptime_in_seconds": 9}
+
+    def hello(self: Any, *command: Any, **options: Any) -> Any:
+        if command != ("HELLO",):
+            return execute_command(self, *command, **options)
+        name = about.get("server_name", "redis").encode()
+        version = about.get(f"{name.decode()}_version", "unknown").encode()
+        told = {b"server": name, b"version": version, b"proto": 3}
+        return told if refusal else [each for pair in told.items() for each in pair]
+
+    execute_command: Any = Redis.execute_command
+    monkeypatch.setattr("redis.Redis.info", info)
+    monkeypatch.setattr("redis.Redis.execute_command", hello)
+    if refusal is None:
+        Worker(connect())
+        return
+    text = rf"is {refusal}.*, and must be Redis 7 or newer, or Valkey 7\.2 or newer"
+    with pytest.raises(ServerTooOld, match=text):
         Worker(connect())
 
 
