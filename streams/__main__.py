@@ -14,6 +14,7 @@ import click
 from celery import Celery
 from celery.app.utils import find_app
 from kombu.exceptions import OperationalError
+from kombu.utils.url import sanitize_url
 from redis.exceptions import RedisError, ResponseError
 
 from streams import dead as dead_letters
@@ -230,13 +231,13 @@ def _cluster(
     options = celery.conf.broker_transport_options
     steps = tuple(options.get("priority_steps") or dead_letters.PRIORITY_STEPS)
     with celery.connection_for_write(transport_options=PATIENCE) as connection:
-        broker = connection.as_uri()
+        broker = sanitize_url(celery.conf.broker_write_url)
         if connection.transport.driver_type != "redis":
             raise ClusterError(f"the broker {broker} is no Redis, and keeps its own dead letters")
         try:
             channel: Any = connection.default_channel
             # Kombu's own would add the prefix to some of the keys, in some of the commands.
-            redis = channel.plain_client if isinstance(channel, Channel) else channel.client
+            redis = channel._plain if isinstance(channel, Channel) else channel.client  # noqa: SLF001 - ours
             prefix = getattr(channel, "global_keyprefix", "")
             yield Cluster(redis, celery.backend, steps, prefix)
         except ResponseError as error:

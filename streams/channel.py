@@ -164,7 +164,7 @@ class Channel(address.NamedUser, redis.Channel):
         #: How its server is reached.
         self.connection_parameters = self._connparams()
         self._queues = Queues(
-            lambda: self.plain_client, self.priority_steps, self._q_for_pri, self.global_keyprefix
+            lambda: self._plain, self.priority_steps, self._q_for_pri, self.global_keyprefix
         )
 
     def _is_listed(self, queue: str) -> bool:
@@ -198,7 +198,7 @@ class Channel(address.NamedUser, redis.Channel):
         return Redis(connection_pool=ConnectionPool(**self.connection_parameters))
 
     @property
-    def plain_client(self) -> Any:
+    def _plain(self) -> Any:
         """A client that adds no prefix to keys: our own scripts take whole ones."""
         if self.closed:  # a job that ran on is acknowledged
             return self.qos.client
@@ -249,7 +249,7 @@ class Channel(address.NamedUser, redis.Channel):
     def create_publish_batch(self, max_size: int) -> Any:
         """Return a batch whose commands name the scripts by their digests."""
         for script in (scripts.PUBLISH, scripts.DELAY):
-            self.plain_client.script_load(script.source)
+            self._plain.script_load(script.source)
         return PublishBatch(self, max_size)
 
     # Consume -------------------------------------------------------------------------
@@ -257,7 +257,7 @@ class Channel(address.NamedUser, redis.Channel):
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **options: Any) -> Any:
         """Consume from a queue; raises ServerTooOld where the server cannot do it."""
         if queue not in self._fanout_queues and not self._is_listed(queue):
-            uptime = self.connection.check_server(self.plain_client)
+            uptime = self.connection.check_server(self._plain)
             patience = max(self.lease / 3, self.lease - uptime)
             self._takes_over_at = min(self._takes_over_at, monotonic() + patience)
             self._mine.update(self._queues.streams(queue))
@@ -628,7 +628,7 @@ class Channel(address.NamedUser, redis.Channel):
     def _complain(self, error: ResponseError) -> None:
         """Mend what can be mended; log what cannot, and leave the server alone for a second."""
         if isinstance(error, NoScriptError):
-            self.plain_client.script_load(scripts.FETCH.source)
+            self._plain.script_load(scripts.FETCH.source)
             return
         if queues.is_without_group(error):
             try:
@@ -703,10 +703,10 @@ class Channel(address.NamedUser, redis.Channel):
                 known = connection.handshake_metadata or {}
                 number = known.get(b"id") or known.get("id")
                 if number:
-                    self.plain_client.client_unblock(number)
+                    self._plain.client_unblock(number)
                 reply = connection.read_response()
                 if reply and not self._asked:  # of a list: it is nowhere else
-                    self.plain_client.rpush(*reply)
+                    self._plain.rpush(*reply)
             except (OSError, RedisError):
                 connection.disconnect()
 

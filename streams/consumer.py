@@ -42,6 +42,8 @@ logger = get_logger(__name__)
 MAX_REASON = 1000
 #: Seconds between two tries to connect: at first, and at most. Kombu's grow to 30.
 _RECONNECT = {"interval_start": 1, "interval_step": 1, "interval_max": 5}
+#: How the error of a right begins that a script lacks; the second is that of Redis 7.0.
+_LACKS_A_RIGHT = ("ACL failure", "The user executing the script can't run")
 #: Errors that say what is wrong, without their names.
 _TELLING = (ContentDisallowed, DecodeError, InvalidTaskError)
 
@@ -229,8 +231,8 @@ class Consumer(consumer.Consumer):
 def _lasting(error: BaseException | None) -> BaseException | None:
     """Return what will not pass, of an error and its causes: a server or a user that cannot do."""
     while error is not None:
-        lacks_a_right = isinstance(error, ResponseError) and str(error).startswith("ACL failure")
-        if lacks_a_right or isinstance(error, (ServerTooOld, UnknownServer, NoPermissionError)):
+        is_refused = isinstance(error, ResponseError) and str(error).startswith(_LACKS_A_RIGHT)
+        if is_refused or isinstance(error, (ServerTooOld, UnknownServer, NoPermissionError)):
             return error
         error = error.__cause__ or error.__context__
     return None
