@@ -62,6 +62,7 @@ class Consumer(consumer.Consumer):
     def __init__(self, *args: Any, **options: Any) -> None:
         """Check where jobs come from, and where their results go; raises UnknownServer."""
         app = options["app"]
+        app.control.mailbox.node_cls = Node
         chosen = app.conf.broker_transport
         transport: Any = get_transport_cls(chosen) if chosen else object
         if issubclass(transport, Transport):
@@ -79,10 +80,6 @@ class Consumer(consumer.Consumer):
     def time_limits(self) -> TimeLimits:
         """The limits of inline jobs: one for all connections, for it has a thread."""
         return TimeLimits()
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        options["app"].control.mailbox.node_cls = Node
-        super().__init__(*args, **options)
 
     def reset_rate_limits(self) -> None:
         """Take the rate limits of all tasks anew."""
