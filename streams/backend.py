@@ -16,11 +16,11 @@ from celery import _state
 from celery.backends import redis
 from celery.exceptions import BackendStoreError
 from celery.states import FAILURE, PENDING, SUCCESS
-from redis.exceptions import ReadOnlyError
 
 from streams import address, plain, scripts
 from streams.plain import MARK
 from streams.queues import Result
+from streams.refusals import PatientRedis, may_pass
 from streams.scripts import FOR_ACCEPTED
 from streams.store import Rule
 from streams.waiting import ResultConsumer
@@ -146,9 +146,11 @@ class RedisBackend(redis.RedisBackend):
         return result
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
-        """Tell whether storing may work later: Redis is away, or refuses to write just now."""
-        refuses = isinstance(exc, ReadOnlyError) or str(exc).startswith("MISCONF")
-        return refuses or bool(super().exception_safe_to_retry(exc))
+        """Return True if storing may work later: Redis is away, or refuses to write just now."""
+        return may_pass(exc) or bool(super().exception_safe_to_retry(exc))
+
+    def _get_client(self) -> Any:
+        return PatientRedis
 
     def payload(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None

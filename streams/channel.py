@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain, count
 from queue import Empty
 from time import monotonic, sleep, time
@@ -28,6 +28,7 @@ from streams.errors import MessageTooLarge, Unreadable
 from streams.protocol import pack
 from streams.qos import QoS
 from streams.queues import Ended, Entry, Queues
+from streams.refusals import patiently
 from streams.revoked import Revoked, record
 
 logger = logging.getLogger(__name__)
@@ -236,7 +237,7 @@ class Channel(address.NamedUser, redis.Channel):
         )
         batch = options.get("_publish_batch")
         if batch is None:
-            self._queues.publish(*publication)
+            patiently(partial(self._queues.publish, *publication))
         else:
             script, key, argv = self._queues.publication(*publication)
             # Kombu's pipeline adds the prefix to each first key.
@@ -337,7 +338,8 @@ class Channel(address.NamedUser, redis.Channel):
         """Read the reply to a fetch and deliver what it brought; raises Empty for nothing."""
         connection, did_not_wait = self.client.connection, self._is_ahead
         if self._is_ahead:
-            self._read_reply(connection)
+            with suppress(Empty):  # refused: it is sent again, and the reply to the fetch follows
+                self._read_reply(connection)
             if not connection.can_read():
                 raise Empty
         try:

@@ -31,6 +31,7 @@ from streams.envelope import Malformed
 from streams.errors import DeadLetter, ServerTooOld
 from streams.inline import Inline
 from streams.pidbox import Node
+from streams.refusals import may_pass
 from streams.timelimits import TimeLimits
 from streams.transport import Connection, Transport
 
@@ -219,7 +220,7 @@ class Consumer(consumer.Consumer):
         try:
             self.app.backend.mark_as_failure(request.id, failure, request=request)
         except Exception as error:
-            if self._is_a_lost_connection(error):
+            if self._is_a_lost_connection(error) or may_pass(error):
                 raise
             # What is wrong with the message may be wrong in there, too; or it may not be stored.
             logger.error("Job %s cannot be failed as a whole: %r", request.id, error)  # noqa: TRY400

@@ -14,6 +14,11 @@ _STATE = "celery.worker.state"
 _has_crashed = False
 
 
+def is_worker() -> bool:
+    """Return True if a worker, or a process of its pool, runs in this process."""
+    return _STATE in sys.modules
+
+
 def is_stopping() -> bool:
     """Tell whether a worker runs in this process, and was told to stop."""
     state: Any = sys.modules.get(_STATE)

@@ -21,6 +21,7 @@ from redis.exceptions import AuthenticationError, ResponseError
 
 from streams.announced import Announced
 from streams.link import Link, Subscription
+from streams.refusals import is_of_state
 
 logger = logging.getLogger(__name__)
 
@@ -328,7 +329,9 @@ class ResultConsumer(BaseResultConsumer):
             self._unread.difference_update(job_ids)
         except AuthenticationError:
             raise
-        except self._connection_errors as error:
+        except (ResponseError, *self._connection_errors) as error:
+            if isinstance(error, ResponseError) and not is_of_state(error):
+                raise
             if wait.error is None:
                 logger.info("waiting for results goes on without the store: %s", error)
             wait.error = error

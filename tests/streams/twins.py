@@ -6,10 +6,14 @@ Whatever one of a pair does, the other has to do, too: `notes` tells what hooks 
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from celery import Celery, Task, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+
+from tests.waiting import eventually
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -122,6 +126,16 @@ def request(self: Any, *args: Any, **kwargs: Any) -> Any:
     known["delivery_info"] = dict(known["delivery_info"])
     known["properties"] = {**known["properties"], "delivery_tag": None}
     return {key: repr(value) for key, value in known.items()}
+
+
+@twins()
+def gated(folder: str, value: Any, error: str | None = None) -> Any:
+    """Leave a file that says that this runs; end when the folder has a file `open`."""
+    (Path(folder) / f"{value}-{uuid4().hex}").touch()
+    eventually("the gate is open", (Path(folder) / "open").exists, 60)
+    if error:
+        raise ValueError(error)
+    return value
 
 
 @twins()

@@ -1,0 +1,117 @@
+"""Commands that a server refuses just now, as it is: a reason to wait, and no one's failure.
+
+A replica that became a primary, a script that runs too long, rights that are being changed: the
+next try may succeed. https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors
+"""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from time import monotonic, sleep
+from typing import Any, TypeVar
+
+from redis import Redis
+from redis.client import Pipeline
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
+
+from streams import jobs
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a worker waits for a server that refuses, before its job has to run again.
+MAX_WAIT = 60.0
+#: Seconds between two tries: at first, and at most.
+MIN_PAUSE, MAX_PAUSE = 0.05, 1.0
+
+_STATES = (
+    *(BusyLoadingError, ClusterDownError, MasterDownError),
+    *(OutOfMemoryError, ReadOnlyError, TryAgainError),
+)
+_STATE_CODES = (
+    *("BUSY ", "NOREPLICAS", "MISCONF", "LOADING", "MASTERDOWN", "READONLY", "OOM ", "UNKILLABLE"),
+    *("CLUSTERDOWN", "TRYAGAIN", "max number of clients", "ERR max number of clients"),
+)
+_RIGHTS = (AuthenticationError, AuthorizationError, NoPermissionError)
+_RIGHT_CODES = ("NOPERM", "NOAUTH", "WRONGPASS", "DENIED")
+
+T = TypeVar("T")
+
+
+def is_of_state(error: BaseException) -> bool:
+    """Return True if a server refuses for the state that it is in."""
+    return isinstance(error, _STATES) or (
+        isinstance(error, ResponseError) and _code(error).startswith(_STATE_CODES)
+    )
+
+
+def may_pass(error: BaseException) -> bool:
+    """Return True if a server refuses for its state, or for rights, which an operator changes."""
+    return (
+        is_of_state(error)
+        or isinstance(error, _RIGHTS)
+        or (isinstance(error, ResponseError) and _code(error).startswith(_RIGHT_CODES))
+    )
+
+
+def _code(error: BaseException) -> str:
+    return str(error).lstrip("-")
+
+
+def patiently(function: Callable[[], T]) -> T:
+    """Call a function; in a worker again, for up to MAX_WAIT seconds, where the server refuses.
+
+    Raises what the function raises. Elsewhere its caller has a deadline, and decides.
+    """
+    pause, deadline = MIN_PAUSE, None
+    while True:
+        try:
+            return function()
+        except (ResponseError, *_STATES, *_RIGHTS) as error:
+            if not (may_pass(error) and jobs.is_worker()):
+                raise
+            if deadline is None:
+                deadline = monotonic() + MAX_WAIT
+                logger.warning("the server refuses, trying again: %s", error)
+            elif monotonic() > deadline:
+                raise
+        sleep(pause)
+        pause = min(2 * pause, MAX_PAUSE)
+
+
+class PatientPipeline(Pipeline):
+    """A pipeline that is sent again where it was refused; of commands that may run twice."""
+
+    def execute(self, raise_on_error: bool = True) -> Any:  # noqa: FBT002 - redis-py's
+        """Send the commands, and return their replies."""
+        stack = list(self.command_stack)
+
+        def send() -> Any:
+            self.command_stack = list(stack)
+            return super(PatientPipeline, self).execute(raise_on_error)
+
+        return patiently(send)
+
+
+class PatientRedis(Redis):
+    """A client for workers, each of whose commands waits where the server refuses it."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command, and return its reply."""
+        return patiently(partial(super().execute_command, *args, **options))
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:  # noqa: FBT002 - redis-py's
+        """Return a pipeline."""
+        return PatientPipeline(
+            self.connection_pool, self.response_callbacks, transaction, shard_hint
+        )

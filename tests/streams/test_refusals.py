@@ -1,0 +1,174 @@
+"""A server that refuses for a while: no result is lost, and no job fails for it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import chain, chord, group
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    ReadOnlyError,
+    ResponseError,
+)
+from redis.exceptions import TimeoutError as RedisTimeout
+
+from streams.refusals import is_of_state, may_pass
+from tests.streams.test_inline import program, signature, start
+from tests.waiting import eventually
+
+__all__ = ["program", "start"]
+
+Refusal = Callable[[Any], Any]
+
+
+@contextmanager
+def no_replicas(store: Any) -> Iterator[None]:
+    store.config_set("min-replicas-to-write", 1)
+    try:
+        yield
+    finally:
+        store.config_set("min-replicas-to-write", 0)
+
+
+@contextmanager
+def read_only(store: Any) -> Iterator[None]:
+    store.replicaof("127.0.0.1", 1)
+    try:
+        yield
+    finally:
+        store.replicaof("NO", "ONE")
+
+
+@contextmanager
+def master_down(store: Any) -> Iterator[None]:
+    store.config_set("replica-serve-stale-data", "no")
+    try:
+        with read_only(store):
+            yield
+    finally:
+        store.config_set("replica-serve-stale-data", "yes")
+
+
+@contextmanager
+def no_permission(store: Any) -> Iterator[None]:
+    store.execute_command("ACL", "SETUSER", "default", "-@write", "-@scripting")
+    try:
+        yield
+    finally:
+        store.execute_command("ACL", "SETUSER", "default", "+@all")
+
+
+@contextmanager
+def busy(store: Any) -> Iterator[None]:
+    before = store.config_get("busy-reply-threshold")["busy-reply-threshold"]
+    store.config_set("busy-reply-threshold", 10)
+
+    def run() -> None:
+        with suppress(ResponseError, RedisTimeout):
+            store.eval("while true do end", 0)
+
+    script = threading.Thread(target=run)
+    script.start()
+    eventually("the server is busy", lambda: _refuses(store.ping))
+    try:
+        yield
+    finally:
+        store.script_kill()
+        script.join()
+        store.config_set("busy-reply-threshold", before)
+
+
+def _refuses(command: Callable[[], Any]) -> bool:
+    try:
+        command()
+    except ResponseError:
+        return True
+    return False
+
+
+REFUSALS = [no_replicas, read_only, master_down, no_permission, busy]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+@pytest.mark.parametrize("kind", ["stock", "inline"])
+def test_what_ends_while_the_server_refuses_reaches_its_caller_once(
+    start: Callable[..., Any], store: Any, tmp_path: Path, kind: str, refusal: Refusal
+) -> None:
+    folder = tmp_path / "gate"
+    folder.mkdir()
+
+    def job(value: Any, *error: str) -> Any:
+        return signature(twins, kind, "gated", str(folder), value, *error)
+
+    # An inline job holds up its worker: what is to run beside it is the pool's.
+    echo = "stock"
+    with start("-c", "6") as (twins, _):
+        jobs = [job(1).apply_async()]
+        if kind == "stock":
+            jobs += [
+                job(2).apply_async(),
+                job(3, "its own").apply_async(),
+                chain(job(4), signature(twins, echo, "echo")).apply_async(),
+                chord(group([job(5), job(6)]), signature(twins, echo, "echo")).apply_async(),
+            ]
+        runs = 6 if kind == "stock" else 1
+        eventually("all run", lambda: len([*folder.iterdir()]) == runs)
+        log = tmp_path / "log"
+        with refusal(store):
+            before = log.read_text().count("refuses, trying again")
+            (folder / "open").touch()
+            eventually(
+                "it is refused",
+                lambda: log.read_text().count("refuses, trying again") > before,
+            )
+        values = [each.get(timeout=60, propagate=False) for each in jobs]
+
+    if kind == "stock":
+        assert values[:2] == [1, 2]
+        assert repr(values[2]) == "ValueError('its own')"
+        assert (values[3], sorted(values[4])) == (4, [5, 6])
+    else:
+        assert values == [1]
+    assert len([each for each in folder.iterdir() if each.name != "open"]) == runs
+    assert not store.keys("*:dead")
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_an_inline_worker_goes_on_after_a_refusal(
+    start: Callable[..., Any], store: Any, tmp_path: Path, refusal: Refusal
+) -> None:
+    with start() as (twins, _):
+        assert signature(twins, "inline", "echo", 1).apply_async().get(timeout=30) == 1
+        log = tmp_path / "log"
+        before = log.read_text()
+        with refusal(store):
+            eventually("a fetch is refused", lambda: log.read_text() != before)
+        job = signature(twins, "inline", "echo", 2).apply_async()
+        assert job.get(timeout=30) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "passes", "is_state"),
+    [
+        (ReadOnlyError("You can't write"), True, True),
+        (BusyLoadingError("Redis is loading"), True, True),
+        (ResponseError("NOREPLICAS Not enough good replicas to write."), True, True),
+        (ResponseError("BUSY Redis is busy running a script."), True, True),
+        (ResponseError("MISCONF Redis is configured to save"), True, True),
+        (ResponseError("OOM command not allowed. script: x, on @user_script:1."), True, True),
+        (ResponseError("UNKILLABLE Sorry the script already executed write commands"), True, True),
+        (NoPermissionError("User x has no permissions"), True, False),
+        (AuthenticationError("invalid username-password pair"), True, False),
+        (ResponseError("NOAUTH Authentication required."), True, False),
+        (ResponseError("WRONGTYPE Operation against a key"), False, False),
+        (ResponseError("ERR syntax error"), False, False),
+        (ValueError("BUSY"), False, False),
+    ],
+)
+def test_a_refusal_is_told_from_an_error(error: Exception, *, passes: bool, is_state: bool) -> None:
+    assert (may_pass(error), is_of_state(error)) == (passes, is_state)
