@@ -1,6 +1,7 @@
 """The Celery app that every worker and caller of the cluster is."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property, partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from celery.canvas import Signature
 
 from cluster import canvas, options, rabbitmq, servers, starmap
 from cluster.backend import RedisBackend
-from cluster.codec import pack, pack_whole
+from cluster.codec import Put, pack, pack_whole
 from cluster.routes import unknown_task
 from cluster.submission import Submission, new_id
 
@@ -44,7 +45,8 @@ class AMQP(amqp.AMQP):
                 task_id, name, args, kwargs, countdown, eta, group_id, *rest, **more
             )
             return _with_embedded(message, pack)
-        with store.arguments_put(task_id) as put, store.body_put(group_id or task_id) as put_body:
+        with ExitStack() as stack:
+            put = stack.enter_context(store.arguments_put(task_id))
             if isinstance(args, list | tuple):
                 args = tuple(pack_whole(arg, put) for arg in args)
             if isinstance(kwargs, dict):
@@ -52,8 +54,17 @@ class AMQP(amqp.AMQP):
             message = super().as_task_v2(
                 task_id, name, args, kwargs, countdown, eta, group_id, *rest, **more
             )
-            message = _with_embedded(message, partial(pack, put=put_body), "chord")
-            return _with_embedded(message, partial(pack, put=put))
+            own = partial(_put_for, stack, store.arguments_put)
+            body = partial(_put_for, stack, store.body_put)
+            message = _with_embedded(message, partial(canvas.pack_linked, put_for=body), "chord")
+            return _with_embedded(message, partial(canvas.pack_linked, put_for=own))
+
+
+def _put_for(
+    stack: ExitStack, put: Callable[[str], AbstractContextManager[Put]], job_id: str
+) -> Put:
+    """Return what stores the large arguments of a job, for as long as a message is made."""
+    return stack.enter_context(put(job_id))
 
 
 def _with_embedded(message: Any, packed: Callable[[Any], Any], *keys: str) -> Any:

@@ -1,5 +1,6 @@
 """The result store: Celery's, for values of any size, and with the error of a chord's member."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,7 +11,6 @@ from typing import Any
 from uuid import uuid4
 
 from celery.exceptions import ChordError
-from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.utils.functional import maybe_list
 from redis.exceptions import RedisError
 
@@ -20,8 +20,13 @@ from cluster.codec import Put, references, unpack
 from cluster.errors import ClusterError, Unreadable
 from streams import backend
 
-#: How the keys of arguments begin: they belong to one job, and go when it is done.
-ARGUMENT_KEYS = f"{blobs.PREFIX}argument-"
+#: What keys name after their prefix: `argument-<job>-<32 hexadecimal digits>`, which belongs to
+#: that job alone and goes when it is done, or `result-…`, which other jobs are given, too.
+_ARGUMENT, _RESULT = "argument", "result"
+#: A job's id that can be part of a key as it is.
+_PART_OF_KEY = re.compile(r"[\w.-]{1,128}", re.ASCII)
+#: What tells the values of one job apart.
+_PART = re.compile(r"[0-9a-f]{32}")
 #: Seconds that a large value stays where results never expire: a hundred years.
 FOREVER = 100 * 365 * 86_400
 
@@ -34,7 +39,12 @@ class Meta(dict[str, Any]):
 
     def __init__(self, known: dict[str, Any], backend: "RedisBackend") -> None:
         super().__init__(known)
-        self.references = [*references(known["result"])]
+        # What it may refer to of others' is not removed with it.
+        self.references = [
+            reference
+            for reference in references(known["result"])
+            if _is_of(_RESULT, known.get("task_id"), reference)
+        ]
         self._backend = backend
         self._is_fetched = False
 
@@ -59,7 +69,6 @@ class RedisBackend(backend.RedisBackend):
     app: Any
     expires: Any
     _ensure_retryable: Callable[..., Any]
-    _get_task_meta_for: Callable[[str], Any]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -79,22 +88,22 @@ class RedisBackend(backend.RedisBackend):
         times as long as moving them, and keep other jobs waiting. A caller that comes after
         Redis was started anew gets ValueGone.
         """
-        with self._all_put(f"result-{job_id}", int(self.expires or 0), on_disk=False) as put:
+        with self._all_put(_name(_RESULT, job_id), int(self.expires or 0), on_disk=False) as put:
             yield put
 
     @contextmanager
     def arguments_put(self, job_id: str) -> Iterator[Put]:
         """Give what stores the large values in a job's arguments, on disk as the job itself."""
-        with self._all_put(f"argument-{job_id}", self._longest_wait, on_disk=True) as put:
+        with self._all_put(_name(_ARGUMENT, job_id), self._longest_wait, on_disk=True) as put:
             yield put
 
     @contextmanager
-    def body_put(self, group_id: str) -> Iterator[Put]:
+    def body_put(self, job_id: str) -> Iterator[Put]:
         """Give what stores those of a chord's body, which each member of the group carries.
 
-        The first one stores a value, the others find it, by the group's id and its digest.
+        The first one stores a value, the others find it, by the body's id and its digest.
         """
-        name = f"argument-{group_id}"
+        name = _name(_ARGUMENT, job_id)
         with self._all_put(name, self._longest_wait, on_disk=True) as put:
 
             def put_once(data: memoryview) -> Reference:
@@ -139,24 +148,26 @@ class RedisBackend(backend.RedisBackend):
         left = max(deadline - monotonic(), 0.1)
         return self.ensure(function, args, max_retries=None, timeout=left)
 
-    def fetch(self, value: Any) -> Any:
-        """Return a value with all that is packed in it.
+    def fetch(self, value: Any, job_id: str | None = None) -> Any:
+        """Return a value with all that is packed in it: arguments of a job, or a result.
 
         Raises ValueGone, Unreadable or OutOfMemory, each in one sentence.
         """
 
         def fill(reference: Mapping[str, Any], into: memoryview) -> None:
+            if _is_argument(reference) and not _is_of(_ARGUMENT, job_id, reference):
+                raise Unreadable("a value refers to an argument of another job")
             self._tried(partial(self._blobs.get, progress=self._progress), reference, into)
 
-        return unpack(value, fill)
+        try:
+            return unpack(value, fill)
+        except RecursionError:
+            raise Unreadable("a value is nested too deeply") from None
 
-    def forget_arguments(self, arguments: Any) -> None:
-        """Remove the large values of a job that is done, but not those of others' results."""
-        self._blobs.delete(
-            reference
-            for reference in references(arguments)
-            if blobs.is_reference(reference) and reference["key"].startswith(ARGUMENT_KEYS)
-        )
+    def forget_arguments(self, job_id: str, arguments: Any) -> None:
+        """Remove the large arguments of a job that is done, and nothing of another job."""
+        own = (each for each in references(arguments) if _is_of(_ARGUMENT, job_id, each))
+        self._blobs.delete(own)
 
     @contextmanager
     def transfers_shown(self, progress: Progress, deadline: float) -> Iterator[None]:
@@ -182,14 +193,10 @@ class RedisBackend(backend.RedisBackend):
         if isinstance(meta, Meta):  # Celery asks for it again
             return meta
         meta = super().meta_from_decoded(meta)
-        return Meta(meta, self) if any(references(meta["result"])) else meta
-
-    def decode(self, payload: Any) -> Any:
-        """Return what is stored; raises Unreadable for what is not what it says."""
         try:
-            return super().decode(payload)
-        except (DecodeError, ContentDisallowed) as error:
-            raise Unreadable(f"a result cannot be read: {error}") from error
+            return Meta(meta, self) if any(references(meta["result"])) else meta
+        except RecursionError:
+            raise Unreadable("a result is nested too deeply") from None
 
     def _forget(self, task_id: str) -> None:
         meta = None
@@ -212,3 +219,22 @@ class RedisBackend(backend.RedisBackend):
         # Given by `set`, an error callback is alone; Celery would iterate over its keys.
         callback.options["link_error"] = maybe_list(callback.options.get("link_error")) or []
         return super().chord_error_from_stack(callback, exc)
+
+
+def _name(kind: str, job_id: str) -> str:
+    """Return how the keys of a job's large values begin, after their prefix."""
+    if not _PART_OF_KEY.fullmatch(job_id):
+        job_id = blake2b(job_id.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    return f"{kind}-{job_id}"
+
+
+def _is_argument(reference: Reference) -> bool:
+    return str(blobs.check(reference)["key"]).startswith(f"{blobs.PREFIX}{_ARGUMENT}-")
+
+
+def _is_of(kind: str, job_id: str | None, reference: Reference) -> bool:
+    """Return True for a reference to a value of this job's own."""
+    if not job_id or not blobs.is_reference(reference):
+        return False
+    owner, _, part = reference["key"].rpartition("-")
+    return owner == blobs.PREFIX + _name(kind, job_id) and _PART.fullmatch(part) is not None

@@ -135,9 +135,9 @@ class Blobs:
 
         A reference that a sender made up stands for nothing.
         """
-        keys = chain(
-            others, chain.from_iterable(_keys(each) for each in references if is_reference(each))
-        )
+        known = {each["key"]: each for each in references if is_reference(each)}
+        chunks = chain.from_iterable(map(_keys, known.values()))
+        keys = chain(others, islice(chunks, MOST_CHUNKS))  # what is left of so many expires
         while batch := [*islice(keys, BATCH)]:
             Redis(connection_pool=self._pool).unlink(*batch)
 

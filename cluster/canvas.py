@@ -11,6 +11,9 @@ from typing import Any
 from celery import canvas
 from celery.canvas import Signature
 
+from cluster.codec import Put, marked, pack
+from streams.template import new_id
+
 #: Where signatures stand among the options of a job.
 _LINKED = ("link", "link_error", "chain", "chord")
 #: Where they stand among the arguments of Celery's own tasks: chain and group, chord, map.
@@ -83,3 +86,45 @@ def send_groups_in_one_write() -> None:
             return stock(self, *args, **{**options, "producer": producer})
 
     canvas.group.apply_async = apply_async  # type: ignore[method-assign]
+
+
+def pack_linked(value: Any, put_for: Callable[[str], Put], put: Put | None = None) -> Any:
+    """Return signatures with their arguments packed, each job's large ones stored as its own.
+
+    `put_for` gives what stores those of a job by its id. A job without an id is given one if it
+    has large arguments: only the job they are stored for may read them.
+    """
+    if isinstance(value, Mapping):
+        own = None
+        if "task" in value and isinstance(value.get("options"), Mapping):
+            own = _Own(value["options"].get("task_id"), put_for)
+            put = own.put
+        packed = {key: pack_linked(each, put_for, put) for key, each in value.items()}
+        if own and own.is_used:
+            packed["options"]["task_id"] = own.job_id
+        return marked(packed)
+    if isinstance(value, list):
+        return [pack_linked(each, put_for, put) for each in value]
+    if isinstance(value, tuple):
+        return tuple(pack_linked(each, put_for, put) for each in value)
+    return pack(value, put)
+
+
+class _Own:
+    """Stores the large arguments of one job; it is asked for what stores them once."""
+
+    def __init__(self, job_id: Any, put_for: Callable[[str], Put]) -> None:
+        self.job_id: str = job_id or new_id()
+        self._put_for = put_for
+        self._put: Put | None = None
+
+    @property
+    def is_used(self) -> bool:
+        """Whether something was stored."""
+        return self._put is not None
+
+    def put(self, data: memoryview) -> Mapping[str, Any]:
+        """Store bytes, and return a reference to them."""
+        if self._put is None:
+            self._put = self._put_for(self.job_id)
+        return self._put(data)

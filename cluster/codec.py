@@ -18,6 +18,7 @@ value stays `Packed` where it is only passed on, until `unpack` fetches it.
 import base64
 import math
 import mmap
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,11 @@ NUMERIC_KINDS = "biufc"
 INLINE_BYTES = 64 * 1024
 #: And JSON of up to this many: programs without this module can read it.
 INLINE_JSON = 1024 * 1024
+
+#: How numpy writes a numeric dtype; numpy's own parser takes far more, and any time.
+_DTYPE = re.compile(r"[<>|][biufc](1|2|4|8|16|32)")
+#: Dimensions of an array, as in numpy, and their greatest length.
+MAX_DIMENSIONS, MAX_LENGTH = 64, 2**62
 
 _MARK, _VALUE = "__type__", "__value__"
 _SCALARS = frozenset({float, bool, type(None)})
@@ -108,9 +114,7 @@ def pack(value: Any, put: Put | None = None) -> Any:
     if isinstance(value, tuple):
         return tuple(pack(item, put) for item in value)
     if isinstance(value, dict):
-        items = {key: pack(item, put) for key, item in value.items()}
-        # A dict of the very shape that marks a type would be taken for one.
-        return Packed("dict", {"items": [*items.items()]}) if items.keys() == _SHAPE else items
+        return marked({key: pack(item, put) for key, item in value.items()})
     # A value can only be an array where numpy is loaded already: callers stay light.
     numpy = sys.modules.get("numpy")
     if numpy is not None:
@@ -122,6 +126,11 @@ def pack(value: Any, put: Put | None = None) -> Any:
                 raise TypeError(f"a {value.dtype} cannot travel: Python has no such number")
             return pack(item, put)
     return value
+
+
+def marked(items: dict[Any, Any]) -> "dict[Any, Any] | Packed":
+    """Return a dict whose values are packed; one of the shape that marks a type is packed, too."""
+    return Packed("dict", {"items": [*items.items()]}) if items.keys() == _SHAPE else items
 
 
 def pack_whole(value: Any, put: Put) -> Any:
@@ -213,16 +222,23 @@ def _build(kind: str, fields: dict[str, Any], fill: Fill) -> Any:
         return _BUILDERS[kind](fields, fill)
     except MemoryError as error:
         raise OutOfMemory(f"no memory for a value that arrives: {error or kind}") from None
-    except _LIES as error:
-        raise Unreadable(f"what says it is {kind!r} is none: {error}") from error
+    except RecursionError:
+        raise Unreadable(f"what says it is {kind!r} is nested too deeply") from None
 
 
 def _build_int(fields: dict[str, Any], fill: Fill) -> int:
-    return int.from_bytes(_received(fields["data"], fill), "little", signed=True)
+    return int.from_bytes(_received("int", fields["data"], fill), "little", signed=True)
 
 
 def _build_json(fields: dict[str, Any], fill: Fill) -> Any:
-    return unpack(loads(_received(fields["data"], fill)), fill)
+    text = _received("json", fields["data"], fill)
+    try:
+        value = loads(text)
+    except (Unreadable, MemoryError, RecursionError):
+        raise
+    except Exception as error:  # a decoder of kombu's raises what it likes
+        raise _lie("json", error) from error
+    return unpack(value, fill)
 
 
 def _build_dict(fields: dict[str, Any], fill: Fill) -> dict[Any, Any]:
@@ -230,26 +246,27 @@ def _build_dict(fields: dict[str, Any], fill: Fill) -> dict[Any, Any]:
 
 
 def _build_array(fields: dict[str, Any], fill: Fill) -> "np.ndarray[Any, Any] | Packed":
-    order, shape = fields["order"], fields["shape"]
-    if order not in {"C", "F"} or not isinstance(shape, list):
-        raise ValueError(f"no array has order {order!r} and shape {shape!r}")
-    if not all(type(length) is int and length >= 0 for length in shape):
-        raise ValueError(f"no array has shape {shape!r}")
     try:
         import numpy as np
     except ImportError:
         return Packed("ndarray", fields)
-    dtype = np.dtype(fields["dtype"])
-    if dtype.kind not in NUMERIC_KINDS or dtype.str != fields["dtype"]:
-        raise ValueError(f"an array of {dtype} is refused: only numbers may travel")
-    data = fields["data"]
+    shape, order, data = fields["shape"], fields["order"], fields["data"]
+    try:
+        dtype = np.dtype(fields["dtype"])
+    except TypeError as error:
+        raise _lie("ndarray", error) from error
+    if dtype.str != fields["dtype"]:
+        raise _lie("ndarray", f"numpy has no dtype {fields['dtype']!r}")
     size = math.prod(shape) * dtype.itemsize
-    elements = None if isinstance(data, dict) else base64.b64decode(data, validate=True)
-    given = blobs.check(data)["size"] if elements is None else len(elements)
+    elements = None if isinstance(data, dict) else _decoded("ndarray", data)
+    given = data["size"] if elements is None else len(elements)
     if given != size:
-        raise ValueError(f"{given} bytes are no array of {dtype} of shape {shape}")
+        raise _lie("ndarray", f"{given} bytes are no array of {dtype} of shape {shape}")
     _make_room(size)
-    array = np.empty(shape, dtype, order)
+    try:
+        array = np.empty(shape, dtype, order)
+    except ValueError as error:  # more dimensions, or longer ones, than this numpy has
+        raise _lie("ndarray", error) from error
     view = _bytes_of(array, order, np)
     if elements is None:
         fill(data, view)
@@ -258,15 +275,22 @@ def _build_array(fields: dict[str, Any], fill: Fill) -> "np.ndarray[Any, Any] | 
     return array
 
 
-def _received(data: Any, fill: Fill) -> memoryview | bytes:
+def _received(kind: str, data: Any, fill: Fill) -> memoryview | bytes:
     if isinstance(data, dict):
-        size = blobs.check(data)["size"]
+        size = data["size"]
         _make_room(size)
         # Memory that is taken as it is filled: the size may be a lie, which the first chunk tells.
         buffer = memoryview(mmap.mmap(-1, max(size, 1)))[:size]
         fill(data, buffer)
         return buffer
-    return base64.b64decode(data, validate=True)
+    return _decoded(kind, data)
+
+
+def _decoded(kind: str, data: str) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except ValueError as error:
+        raise _lie(kind, error) from error
 
 
 def _make_room(size: int) -> None:
@@ -275,8 +299,6 @@ def _make_room(size: int) -> None:
         raise MemoryError(f"it takes {size} bytes, of {machine.memory()} here")
 
 
-#: What rebuilding a value from fields that lie may raise.
-_LIES = (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
 _SHAPE = {_MARK, _VALUE}
 _BUILDERS: dict[str, Callable[[dict[str, Any], Fill], Any]] = {
     "int": _build_int,
@@ -286,15 +308,59 @@ _BUILDERS: dict[str, Callable[[dict[str, Any], Fill], Any]] = {
 }
 
 
+def _check(kind: str, fields: Any) -> None:
+    """Raise Unreadable for fields that are not those of this kind, by their form alone."""
+    if not isinstance(fields, dict):
+        raise _lie(kind, type(fields).__name__)
+    if kind == "dict":
+        items = fields.get("items")
+        if not isinstance(items, list) or not all(map(_is_item, items)):
+            raise _lie(kind, "its items are not pairs of a text and a value")
+        return
+    if kind == "ndarray":
+        _check_array(fields)
+    data = fields.get("data")
+    if isinstance(data, dict):
+        blobs.check(data)
+    elif not isinstance(data, str):
+        raise _lie(kind, f"'data' is not text but {type(data).__name__}")
+
+
+def _check_array(fields: dict[str, Any]) -> None:
+    dtype, shape, order = (fields.get(name) for name in ("dtype", "shape", "order"))
+    if order not in ("C", "F") or not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
+        raise _lie("ndarray", f"no array has order {_short(order)} and shape {_short(shape)}")
+    if not all(type(length) is int and 0 <= length <= MAX_LENGTH for length in shape):
+        raise _lie("ndarray", f"no array has shape {_short(shape)}")
+    if not isinstance(dtype, str) or not _DTYPE.fullmatch(dtype):
+        raise _lie("ndarray", f"an array of {_short(dtype)} is refused: only numbers may travel")
+
+
+def _is_item(item: Any) -> bool:
+    return isinstance(item, list) and len(item) == 2 and isinstance(item[0], str)  # noqa: PLR2004 - a pair
+
+
+def _short(value: Any) -> str:
+    """Return the beginning of a field: it may be as long as the message."""
+    try:
+        return ascii(value[:80] if isinstance(value, str | list) else type(value).__name__)[:80]
+    except (ValueError, RecursionError):  # of an integer that is too long, of too deep a list
+        return type(value).__name__
+
+
+def _lie(kind: str, why: object) -> Unreadable:
+    return Unreadable(f"what says it is {kind!r} is none: {str(why)[:250]}")
+
+
 def _decoder(kind: str) -> Callable[[Any], Any]:
     """Return what kombu's decoder calls: a value whose bytes are elsewhere stays packed."""
 
     def decode(fields: Any) -> Any:
-        if not isinstance(fields, dict):
-            raise Unreadable(f"what says it is {kind!r} is none: {type(fields).__name__}")
+        _check(kind, fields)
+        if kind == "dict":  # what is packed in it stays so
+            return dict(fields["items"])
         packed = Packed(kind, fields)
-        is_elsewhere = packed.reference or (kind == "dict" and any(references(packed)))
-        return packed if is_elsewhere else _build(kind, fields, _nothing_to_fetch)
+        return packed if packed.reference else _build(kind, fields, _nothing_to_fetch)
 
     return decode
 
@@ -307,8 +373,16 @@ def _encode_complex(value: complex) -> list[float]:
     return [value.real, value.imag]
 
 
-def _decode_complex(parts: list[float]) -> complex:
-    return complex(*parts)
+def _decode_complex(parts: Any) -> complex:
+    if not isinstance(parts, list) or [*map(type, parts)] not in _PAIRS:
+        raise _lie("complex", _short(parts))
+    try:
+        return complex(*parts)
+    except OverflowError as error:
+        raise _lie("complex", error) from error
+
+
+_PAIRS = ([float, float], [float, int], [int, float], [int, int])
 
 
 # What is decoded is the plain value, not the wrapper: kombu's types expect the same.

@@ -56,7 +56,7 @@ class Task(CeleryTask[Any, Any]):
                 return value if are_scalars(value) else self._packed(value)
             store: Any = self.backend
             if isinstance(store, RedisBackend):
-                args, kwargs = store.fetch((args, kwargs))
+                args, kwargs = store.fetch((args, kwargs), request.id)
             return self._packed(self.run(*args, **kwargs))
         except MemoryError as error:
             raise out_of_memory(error) from None
@@ -71,19 +71,19 @@ class Task(CeleryTask[Any, Any]):
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
         """Remove large arguments from Redis, now that the result is stored."""
-        self._forget(args, kwargs)
+        self._forget(task_id, args, kwargs)
 
     def on_failure(
         self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any
     ) -> None:
         """Remove large arguments from Redis, now that the error is stored."""
-        self._forget(args, kwargs)
+        self._forget(task_id, args, kwargs)
 
-    def _forget(self, args: Any, kwargs: Any) -> None:
+    def _forget(self, job_id: str, args: Any, kwargs: Any) -> None:
         store: Any = self.backend
         if isinstance(store, RedisBackend) and not are_scalars(*args, *kwargs.values()):
             with suppress(RedisError):  # the job has ended: what is left expires
-                store.forget_arguments((args, kwargs))
+                store.forget_arguments(job_id, (args, kwargs))
 
 
 def out_of_memory(error: MemoryError) -> OutOfMemory:

@@ -4,7 +4,9 @@ What is stored, where and as what is Celery's, so that any Celery program reads 
 the setting alone: `result_backend = "streams.backend:RedisBackend+redis://…"`.
 """
 
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from math import isfinite
@@ -15,9 +17,11 @@ import msgspec
 from celery import _state
 from celery.backends import redis
 from celery.exceptions import BackendStoreError
+from celery.result import result_from_tuple
 from celery.states import FAILURE, PENDING, SUCCESS
 
-from streams import address, plain, scripts
+from streams import address, failures, plain, scripts, stored
+from streams.errors import Unreadable
 from streams.plain import MARK
 from streams.queues import Result
 from streams.refusals import PatientRedis, may_pass
@@ -32,6 +36,8 @@ _celery: Any = _state
 #: chord may take far longer than its results are kept.
 CHORD_EXPIRES = 30 * 86_400
 
+#: Characters of the reason why a result cannot be read: it may quote all of it.
+MAX_REASON = 250
 #: Bits of an integer that JSON encoders write without a question.
 MAX_BITS = 10_000
 
@@ -67,6 +73,7 @@ class RedisBackend(redis.RedisBackend):
     _ensure_retryable: Callable[..., Any]
     _get_result_meta: Callable[..., Any]
     _wait_for_pending: Callable[..., Any]
+    get: Callable[..., Any]
     _MAX_STR_VALUE_SIZE: int
 
     ResultConsumer = ResultConsumer
@@ -102,6 +109,30 @@ class RedisBackend(redis.RedisBackend):
             if self._kept:
                 return
         super().mark_as_done(task_id, result, request, store_result, state)
+
+    def mark_as_failure(
+        self, task_id: str, exc: Exception, traceback: Any = None, *args: Any, **options: Any
+    ) -> None:
+        """Store the error that a task raised, not the one that Celery can pickle in its place."""
+        super().mark_as_failure(task_id, _raised(exc), traceback, *args, **options)
+
+    def prepare_exception(self, exc: Any, serializer: str | None = None) -> Any:
+        """Return what is stored of an error: with its text, which Celery leaves out."""
+        if (serializer or self.serializer) == "pickle":
+            return super().prepare_exception(exc, serializer)
+        return failures.describe(exc, lambda arg: self.decode(self.encode(arg)))
+
+    def exception_to_python(self, exc: Any) -> Any:
+        """Return the error that was stored, None for none; it is an Exception, whatever it says.
+
+        Raises Unreadable for what is not an error.
+        """
+        if not exc or isinstance(exc, BaseException):
+            exc = super().exception_to_python(exc)
+            if exc is None or isinstance(exc, Exception):
+                return exc
+            exc = failures.describe(exc, lambda _: None)
+        return failures.rebuild(exc)
 
     def _plain_result(self, job_id: str, value: Any, request: Any) -> Result | None:
         """Return what is stored of a common job, all that Celery stores; None of any other."""
@@ -239,20 +270,69 @@ class RedisBackend(redis.RedisBackend):
             name.removeprefix(prefix).decode(errors="replace") if name.startswith(prefix) else None
         )
 
-    def metas(self, payload: Any) -> list[Any]:
-        """Return what a payload says of a job, or one notice of several."""
-        if not self._is_json:
-            known, is_plain = self.decode(payload), False
-        else:
+    def metas(self, notice: Any) -> list[Any]:
+        """Return what a notice says of a job, or of several; what is no result is left out."""
+        try:
+            known, is_plain = self._parsed(notice)
+        except Unreadable:  # of what is stored, whoever asks for the job is told
+            return []
+        metas = []
+        for meta in known if isinstance(known, list) else [known]:
+            with suppress(Unreadable):
+                metas.append(self._checked(meta, None, is_plain=is_plain))
+        return metas
+
+    def meta_of(self, job_id: str, payload: Any) -> Any:
+        """Return what is stored of a job; raises Unreadable for what is no result of it."""
+        known, is_plain = self._parsed(payload)
+        return self._checked(known, job_id, is_plain=is_plain)
+
+    def _parsed(self, payload: Any) -> tuple[Any, bool]:
+        """Return what a payload says, and whether it is plain JSON."""
+        if self._is_json:
             try:
-                known, is_plain = plain.decode(payload), MARK not in payload
-            except Exception:  # noqa: BLE001 - compressed by another program, or no JSON
-                known, is_plain = self.decode(payload), False
-        metas = known if isinstance(known, list) else [known]
-        return [
-            meta if is_plain and meta["status"] == SUCCESS else self.meta_from_decoded(meta)
-            for meta in metas
-        ]
+                return plain.decode(payload), MARK not in payload
+            except Exception:  # noqa: BLE001, S110 - compressed by another program, or no JSON
+                pass
+        return self.decode(payload), False
+
+    def _checked(self, meta: Any, job_id: str | None, *, is_plain: bool) -> Any:
+        stored.check(meta, job_id)
+        if is_plain and meta["status"] == SUCCESS:
+            return meta
+        return self.meta_from_decoded(meta)
+
+    def meta_from_decoded(self, meta: Any) -> Any:
+        """Return what is known of a job, its error rebuilt."""
+        meta = super().meta_from_decoded(meta)
+        stored.check_failure(meta)
+        return meta
+
+    def decode(self, payload: Any) -> Any:
+        """Return what is stored; raises Unreadable for what is not what it says."""
+        try:
+            return super().decode(payload)
+        except Unreadable:
+            raise
+        except Exception as error:
+            why = " ".join(failures.text_of(error).split())[:MAX_REASON]
+            raise Unreadable(f"a result cannot be read: {why}") from error
+
+    def _get_task_meta_for(self, task_id: str) -> Any:
+        payload = self.get(self.get_key_for_task(task_id))
+        if payload is None:
+            return {"status": PENDING, "result": None}
+        return self.meta_of(task_id, payload)
+
+    def _restore_group(self, group_id: str) -> Any:
+        payload = self.get(self.get_key_for_group(group_id))
+        if not payload:
+            return None
+        meta = self.decode(payload)
+        members = meta.get("result") if isinstance(meta, dict) else None
+        if members is None or not stored.are_results([members]):
+            raise Unreadable(f"what is stored is not the group {group_id}")
+        return {**meta, "result": result_from_tuple(members, self.app)}
 
     def _maybe_resolve_from_buffer(self, result: Any) -> None:
         """Give a result what was announced of its job; Celery's Empty if nothing was."""
@@ -342,6 +422,18 @@ class RedisBackend(redis.RedisBackend):
             if self.client.exists(size):
                 return {"status": PENDING, "result": None}
         return meta
+
+
+def _raised(error: Exception) -> Exception:
+    """Return the error under way where Celery put this one in its place, with its traceback."""
+    raised = sys.exc_info()[1]
+    is_in_place = (
+        isinstance(raised, Exception)
+        and raised is not error
+        and error.__traceback__ is not None
+        and error.__traceback__ is raised.__traceback__
+    )
+    return raised if is_in_place else error  # type: ignore[return-value]  # an Exception
 
 
 def _is_exact(value: Any) -> bool:

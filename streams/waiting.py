@@ -36,11 +36,18 @@ KEPT = 16 * 1024 * 1024
 class Wait:
     """One thread's wait for one result, or for those of a group."""
 
-    def __init__(self, results: Iterable[Any] = (), deadline: float = math.inf) -> None:
+    def __init__(
+        self,
+        results: Iterable[Any] = (),
+        deadline: float = math.inf,
+        *,
+        wants_news: bool = False,
+    ) -> None:
         #: Results of which no end is known, by their job's id; jobs that ended; news of all.
         self.open: dict[str, list[Any]] = {}
         self.ended: deque[str] = deque()
         self.news: deque[Any] = deque()
+        self._wants_news = wants_news
         self._told: dict[str, Any] = {}
         for result in results:
             self.open.setdefault(result.id, []).append(result)
@@ -54,12 +61,13 @@ class Wait:
     def tell(self, job_id: str, meta: Any) -> None:
         """Note what became of a job, for the thread that waits."""
         if meta["status"] not in READY_STATES:
-            if self._told.get(job_id) != meta:
+            if self._wants_news and self._told.get(job_id) != meta:
                 self._told[job_id] = meta
                 self.news.append(meta)
         elif self.open.pop(job_id, []):
             self.ended.append(job_id)
-            self.news.append(meta)
+            if self._wants_news:
+                self.news.append(meta)
         self.woken.set()
 
 
@@ -248,13 +256,8 @@ class ResultConsumer(BaseResultConsumer):
             self._pause(bulk)
 
     def _read_bulk(self, bulk: Bulk, deadline: float) -> None:
-        for job_id, payload in self._read(bulk, deadline):
-            try:
-                metas = self.backend.metas(payload)
-            except Exception as error:  # noqa: BLE001 - it is what became of the job
-                metas = [_failure(job_id, error)]
-            for meta in metas:
-                self.on_state_change(meta)
+        for meta in self._read(bulk, deadline):
+            self.on_state_change(meta)
 
     def leave(self, bulk: Bulk) -> None:
         """End a bulk's wait."""
@@ -282,7 +285,8 @@ class ResultConsumer(BaseResultConsumer):
         """Wait for all jobs, and yield those that ended; Celery's TimeoutError at the deadline."""
         self._look_after_fork()
         began = monotonic()
-        wait = Wait(jobs(result), math.inf if timeout is None else began + timeout)
+        deadline = math.inf if timeout is None else began + timeout
+        wait = Wait(jobs(result), deadline, wants_news=on_message is not None)
         interval_at = began + INTERVAL
         self._waits.add(wait)
         try:
@@ -310,9 +314,8 @@ class ResultConsumer(BaseResultConsumer):
             self._leave(wait)
 
     def _read_for(self, wait: Wait) -> None:
-        for _, payload in self._read(wait, wait.deadline):
-            for meta in self.backend.metas(payload):
-                self.on_state_change(meta)
+        for meta in self._read(wait, wait.deadline):
+            self.on_state_change(meta)
 
     def _leave(self, wait: Wait) -> None:
         self._waits.discard(wait)
@@ -320,9 +323,9 @@ class ResultConsumer(BaseResultConsumer):
             if not any(result.on_ready.listeners):  # nobody is called back, either
                 self.backend._remove_pending_result(result)  # noqa: SLF001 - may be asked again
 
-    def _read(self, wait: Wait, deadline: float) -> list[tuple[str, Any]]:
+    def _read(self, wait: Wait, deadline: float) -> list[Any]:
         """Return what is stored of the jobs of a wait, and set when to read again."""
-        job_ids, found = [*wait.open], list[tuple[str, Any]]()
+        job_ids, found = [*wait.open], list[Any]()
         try:
             found = self._stored(job_ids, deadline)
             wait.error = None
@@ -345,12 +348,18 @@ class ResultConsumer(BaseResultConsumer):
         pause, wait.pause = wait.pause, min(2 * wait.pause, SLOW)
         return pause
 
-    def _stored(self, job_ids: list[str], deadline: float) -> list[tuple[str, Any]]:
-        """Return the ids of the jobs of which something is stored, and that."""
+    def _stored(self, job_ids: list[str], deadline: float) -> list[Any]:
+        """Return what is stored of the jobs of which something is; a failure if it is no result."""
         keys = [self.backend.get_key_for_task(job_id) for job_id in job_ids]
         values = self._link.read(keys, deadline - monotonic()) if keys else []
         found = zip(job_ids, values, strict=bool(keys))
-        return [(job_id, value) for job_id, value in found if value is not None]
+        return [self._known(job_id, value) for job_id, value in found if value is not None]
+
+    def _known(self, job_id: str, payload: Any) -> Any:
+        try:
+            return self.backend.meta_of(job_id, payload)
+        except Exception as error:  # noqa: BLE001 - it is what became of the job
+            return _failure(job_id, error)
 
     def _pause(self, wait: Wait) -> None:
         """Listen for all who wait, or be woken by the thread that does."""
@@ -398,7 +407,7 @@ class ResultConsumer(BaseResultConsumer):
     def _announced(self, notice: Any) -> None:
         job_id = self.backend.job_of(notice)
         if job_id is None:
-            self._pass_on([("", notice)])
+            self._pass_on(self.backend.metas(notice))
             return
         self._sent.discard(job_id)  # it will not be announced again to who asks later
         if job_id in self.bulks or self._pending(job_id):
@@ -410,16 +419,10 @@ class ResultConsumer(BaseResultConsumer):
         self._others.open = {job_id: [] for job_id in pending - waited_for}
         self._pass_on(self._read(self._others, deadline))
 
-    def _pass_on(self, payloads: list[tuple[str, Any]]) -> None:
-        for _, payload in payloads:
-            try:
-                metas = self.backend.metas(payload)
-            except Exception:  # noqa: BLE001 - whoever waits for it reads it, and raises
-                self._read_all_now()
-                continue
-            for meta in metas:
-                if not self._tell(meta) and meta["status"] == SUCCESS:  # final, as no other is
-                    self.early.put(meta["task_id"], meta)
+    def _pass_on(self, metas: list[Any]) -> None:
+        for meta in metas:
+            if not self._tell(meta) and meta["status"] == SUCCESS:  # final, as no other is
+                self.early.put(meta["task_id"], meta)
 
     def _read_all_now(self) -> None:
         for wait in [*self._waits]:
