@@ -371,7 +371,7 @@ class Client:
         try:
             job = _first_unfinished(result)
             if _runs(job):
-                return f"{late}: job {job.id} still runs on {job.info['hostname']}"
+                return f"{late}: job {job.id} still runs{_place(job)}"
             if name not in self.app.conf.task_routes[0]:
                 return (
                     f"{late}: nothing is known of job {job.id}, which waits in a queue or for its "
@@ -385,6 +385,12 @@ class Client:
         if not workers:
             return f"{late}: no worker consumes the queue {queue!r}, where job {job.id} stays"
         return f"{late}: job {job.id} waits in the queue {queue!r} of {len(workers)} worker(s)"
+
+
+def _place(job: "AsyncResult[Any]") -> str:
+    """Return where a job runs, if that is stored: a task may say something else of itself."""
+    info: Any = job.info
+    return f" on {info['hostname']}" if isinstance(info, dict) and "hostname" in info else ""
 
 
 def _runs(job: "AsyncResult[Any]") -> bool:

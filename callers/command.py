@@ -5,6 +5,8 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from errno import EPIPE
+from functools import wraps
 from typing import Any
 
 import click
@@ -186,10 +188,13 @@ def run(command: Callable[..., Any]) -> None:
 
     An error is one line on stderr, `error: …`, and never a traceback.
     """
+    command.callback = _guarded(command.callback)  # type: ignore[attr-defined]  # of click
     try:
         command(standalone_mode=False)
         if sys.stdout is not None:  # closed by the shell: >&-
             sys.stdout.flush()
+    except _Failed as failed:
+        _end(_sentence(failed.error), 1)
     except BrokenPipeError:  # whoever reads has seen enough
         _drop_output()
         sys.exit(1)
@@ -197,10 +202,50 @@ def run(command: Callable[..., Any]) -> None:
         _end("stopped", 130)
     except click.UsageError as error:
         _end(f"{error.format_message()} (--help tells more)", error.exit_code)
-    except KeyError as error:  # its text is the bare key: a task or a queue that is not known
-        _end(f"{type(error).__name__}: {error.args[0] if error.args else ''}", 1)
     except Exception as error:  # noqa: BLE001 - a job may raise anything at its worker
-        _end(str(error) or type(error).__name__, 1)
+        _end(_sentence(error), 1)
+
+
+class _Failed(Exception):
+    """An error that click would take for one of its own: some of these end a command well."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _guarded(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command's function, whose errors are those of a job if they look like click's."""
+
+    @wraps(callback)
+    def guarded(*args: Any, **options: Any) -> Any:
+        try:
+            return callback(*args, **options)
+        except click.UsageError:
+            raise
+        except (EOFError, click.ClickException, click.exceptions.Exit, click.Abort) as error:
+            raise _Failed(error) from error
+        except OSError as error:
+            if error.errno != EPIPE or _is_read():
+                raise _Failed(error) from error
+            raise
+
+    return guarded
+
+
+def _is_read() -> bool:
+    """Return True if somebody reads what is printed: a broken pipe is a job's, then."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        return False
+    return True
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, KeyError):  # its text is the bare key: a task or a queue not known
+        return f"{type(error).__name__}: {error.args[0] if error.args else ''}"
+    return str(error) or type(error).__name__
 
 
 def _drop_output() -> None:

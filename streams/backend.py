@@ -15,12 +15,13 @@ from typing import Any
 
 import msgspec
 from celery import _state
-from celery.backends import redis
+from celery.backends import base, redis
 from celery.exceptions import BackendStoreError
 from celery.result import result_from_tuple
 from celery.states import FAILURE, PENDING, SUCCESS
 
 from streams import address, failures, plain, scripts, stored
+from streams.compression import decompress
 from streams.errors import Unreadable
 from streams.plain import MARK
 from streams.queues import Result
@@ -30,12 +31,17 @@ from streams.store import Rule
 from streams.waiting import ResultConsumer
 
 _stock: Any = redis  # its type stubs leave out most of it
+_base: Any = base
 _celery: Any = _state
 
 #: Seconds that a chord's counters stay after each member where no setting says otherwise: a
 #: chord may take far longer than its results are kept.
 CHORD_EXPIRES = 30 * 86_400
 
+#: What a compressed result begins with.
+COMPRESSED: bytes = _base.COMPRESSED_PAYLOAD_MAGIC
+#: Bytes of a result once it is decompressed.
+MAX_BYTES = 256 * 1024 * 1024
 #: Characters of the reason why a result cannot be read: it may quote all of it.
 MAX_REASON = 250
 #: Bits of an integer that JSON encoders write without a question.
@@ -105,7 +111,7 @@ class RedisBackend(redis.RedisBackend):
     ) -> None:
         """Store that a job succeeded, and tell its chord."""
         if store_result and task_id == self._kept_job and not request.ignore_result:
-            self._kept = self._plain_result(task_id, result, request)
+            self._kept = self._textresult(task_id, result, request)
             if self._kept:
                 return
         super().mark_as_done(task_id, result, request, store_result, state)
@@ -134,7 +140,7 @@ class RedisBackend(redis.RedisBackend):
             exc = failures.describe(exc, lambda _: None)
         return failures.rebuild(exc)
 
-    def _plain_result(self, job_id: str, value: Any, request: Any) -> Result | None:
+    def _textresult(self, job_id: str, value: Any, request: Any) -> Result | None:
         """Return what is stored of a common job, all that Celery stores; None of any other."""
         if not (self._stores_plainly and _is_exact(value)) or request.children:
             return None
@@ -311,7 +317,7 @@ class RedisBackend(redis.RedisBackend):
     def decode(self, payload: Any) -> Any:
         """Return what is stored; raises Unreadable for what is not what it says."""
         try:
-            return super().decode(payload)
+            return super().decode(_decompressed(payload))
         except Unreadable:
             raise
         except Exception as error:
@@ -422,6 +428,17 @@ class RedisBackend(redis.RedisBackend):
             if self.client.exists(size):
                 return {"status": PENDING, "result": None}
         return meta
+
+
+def _decompressed(payload: Any) -> Any:
+    """Return a payload, decompressed within a bound: a few bytes can stand for a gigabyte."""
+    if not (isinstance(payload, bytes) and payload.startswith(COMPRESSED)):
+        return payload
+    method, _, body = payload.removeprefix(COMPRESSED).partition(b"\0")
+    text = decompress(body, method.decode(errors="replace"), MAX_BYTES, "of a result")
+    if text.startswith(COMPRESSED):
+        raise Unreadable("a result cannot be read: it is compressed twice")
+    return text
 
 
 def _raised(error: Exception) -> Exception:

@@ -30,7 +30,9 @@ if _zstd is not None:
     _BOUNDED[_zstd.decompress] = _zstd.ZstdDecompressor
 
 
-def decompress(body: bytes | str, method: Any, most: int) -> bytes:
+def decompress(
+    body: bytes | str, method: Any, most: int, bound: str = "max_message_bytes"
+) -> bytes:
     """Return a body of at most `most` bytes, decompressed by a method that kombu knows by name.
 
     Raises Unreadable, in one sentence, for a body that is larger or not compressed so, and for a
@@ -49,7 +51,7 @@ def decompress(body: bytes | str, method: Any, most: int) -> bytes:
     except Exception as error:  # noqa: BLE001 - each library has errors of its own
         raise Unreadable(f"the body cannot be decompressed: {error}"[:200]) from None
     if len(found) > most:
-        raise Unreadable(f"the body has more than {most} bytes (max_message_bytes), decompressed")
+        raise Unreadable(f"the body has more than {most} bytes ({bound}), decompressed")
     if not decompressor.eof:
         raise Unreadable("the body cannot be decompressed: it ends too early")
     return found

@@ -245,6 +245,127 @@ def test_the_large_argument_of_a_chords_body_is_stored_once(client: Client, redi
     eventually("the argument is removed", lambda: not _chunks(redis))
 
 
+#: An argument of three chunks, and their sum.
+NUMBERS = [0.5 + i for i in range(150_000)]
+
+
+def test_no_job_reads_or_removes_an_argument_of_another(client: Client, redis: Any) -> None:
+    later = client.submit(client.signature("add.tasks.tsum", NUMBERS).set(countdown=3600))
+    chunks = _chunks(redis)
+    key, size = chunks[0].rpartition(".")[0], len(json.dumps(NUMBERS, separators=(",", ":")))
+    stolen = Packed("json", {"data": {"key": key, "size": size, "chunk": CHUNK}})
+    part = key.rpartition("-")[2]
+
+    # As itself, as one that is called alike, in a list, by name, in a chain's second job.
+    thieves = [
+        client.signature("add.tasks.tsum", stolen),
+        client.signature("add.tasks.tsum", stolen).set(task_id=f"{later.id}-{part}"),
+        client.signature("add.tasks.tsum", stolen).set(task_id=later.id.rpartition("-")[0]),
+        client.signature("add.tasks.tsum", [1, stolen]),
+        client.signature("add.tasks.tsum", numbers=stolen),
+        client.signature("add.tasks.add", 1, 2) | client.signature("add.tasks.add", stolen),
+    ]
+    for thief in thieves:
+        with pytest.raises(Unreadable, match="refers to an argument of another job"):
+            client.call(thief)
+        assert _chunks(redis) == chunks
+    assert client.call("add.tasks.add", 4, 6) == 10
+    later.revoke()
+    redis.delete(*chunks)
+
+
+def test_a_stored_result_does_not_lead_to_an_argument(client: Client, redis: Any) -> None:
+    later = client.submit(client.signature("add.tasks.tsum", NUMBERS).set(countdown=3600))
+    chunks = _chunks(redis)
+    reference = {"key": chunks[0].rpartition(".")[0], "size": 8, "chunk": CHUNK}
+    result = {"__type__": "int", "__value__": {"data": reference}}
+    meta = {"status": "SUCCESS", "result": result, "task_id": "thief"}
+    redis.set("celery-task-meta-thief", json.dumps(meta))
+
+    job = client.app.AsyncResult("thief")
+    with pytest.raises(Unreadable, match="refers to an argument of another job"):
+        client.get(job)
+    job.forget()
+    assert _chunks(redis) == chunks
+    later.revoke()
+    redis.delete(*chunks)
+
+
+def test_a_result_that_names_anothers_is_read_and_does_not_remove_it(
+    client: Client, redis: Any
+) -> None:
+    job = client.submit(*LARGE)
+    value, chunks = client.get(job), _chunks(redis)
+    meta = json.loads(redis.get(f"celery-task-meta-{job.id}")) | {"task_id": "other"}
+    redis.set("celery-task-meta-other", json.dumps(meta))
+
+    other = client.app.AsyncResult("other")
+    np.testing.assert_array_equal(client.get(other), value)
+    other.forget()
+    assert _chunks(redis) == chunks
+    job.forget()
+    assert _chunks(redis) == []
+
+
+@pytest.mark.parametrize("job_id", ["an id/of words", "x" * 500, "ü", "add:1-2"])
+def test_any_id_may_have_large_values(client: Client, redis: Any, job_id: str) -> None:
+    job = client.submit(client.signature("add.tasks.tsum", NUMBERS).set(task_id=job_id))
+
+    assert client.get(job) == sum(NUMBERS)
+    job.forget()
+    eventually("the argument is removed", lambda: not _chunks(redis))
+
+
+def test_large_arguments_of_all_that_follows_a_job_arrive(client: Client, redis: Any) -> None:
+    def total(numbers: Any) -> Any:
+        return client.signature("add.tasks.tsum", numbers)
+
+    add = client.signature("add.tasks.add", 1, 2)
+    linked = [total(NUMBERS).set(immutable=True), total(NUMBERS).set(immutable=True)]
+    names = [f"linked-{number}" for number in range(len(linked))]
+    for signature, name in zip(linked, names, strict=True):
+        add.link(signature.set(task_id=name))
+    next_ones = [total(NUMBERS).set(immutable=True) for _ in range(2)]
+    job = client.submit(chain(add, *next_ones))
+
+    assert client.get(job) == sum(NUMBERS)
+    for name in names:
+        assert client.get(client.app.AsyncResult(name)) == sum(NUMBERS)
+    eventually("the arguments are removed", lambda: not _chunks(redis))
+
+
+def test_large_arguments_of_a_callback_without_an_id_arrive(client: Client, redis: Any) -> None:
+    add = client.signature("add.tasks.add", 1, 2)
+    for last in (1.0, 2.0):
+        add.link(client.signature("add.tasks.tsum", [*NUMBERS, last]).set(immutable=True))
+    job = client.submit(add)
+
+    assert client.get(job) == 3
+    [called] = job.children
+    assert client.get(called) == [sum(NUMBERS) + last for last in (1.0, 2.0)]
+    eventually("the arguments are removed", lambda: not _chunks(redis))
+
+
+@pytest.mark.parametrize("kind", ["chain", "group", "chord"])
+def test_large_arguments_in_a_chords_body_of_any_kind_arrive(
+    client: Client, redis: Any, kind: str
+) -> None:
+    def total() -> Any:
+        return client.signature("add.tasks.tsum", NUMBERS).set(immutable=True)
+
+    sums = client.signature("add.tasks.tsum")
+    body: Any = {
+        "chain": chain(sums, total()),
+        "group": group(total(), total()),
+        "chord": group(total(), total()) | sums,
+    }[kind]
+    job = client.submit(group(client.signature("add.tasks.add", i, i) for i in range(3)) | body)
+
+    expected = {"chain": sum(NUMBERS), "group": 2 * [sum(NUMBERS)], "chord": 2 * sum(NUMBERS)}
+    assert client.get(job) == expected[kind]
+    eventually("the arguments are removed", lambda: not _chunks(redis))
+
+
 @pytest.mark.parametrize(
     "reference",
     [

@@ -1,5 +1,6 @@
 """The result store alone: what replaces what, and that whoever waits is told, and in time."""
 
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
+from zlib import compress
 
 import pytest
 from celery import Celery
@@ -15,8 +17,10 @@ from celery.result import GroupResult, ResultSet
 from celery.utils import uuid
 from redis.exceptions import AuthenticationError
 
+from streams.errors import Unreadable
 from streams.scripts import LARGE
 from streams.store import Rule
+from streams.waiting import Wait
 from tests.local.store import Proxy, Store, calls, soon
 from tests.waiting import eventually
 
@@ -655,3 +659,152 @@ def test_a_forked_process_waits_by_connections_of_its_own(store: Store, app: Any
     with soon(store.ends, job, 7, "SUCCESS", app.thread_oid):
         assert job.get(timeout=5) == 7
     assert os.waitpid(child, 0)[1] == 0
+
+
+NO_RESULTS: list[bytes] = [
+    b"",
+    b"5",
+    b"{}",
+    b"[]",
+    b"null",
+    b'"text"',
+    b"{not json",
+    b"\xff\xfe",
+    b"[" * 10_000_000,
+    b"[" * 5_000_000 + b"]" * 5_000_000,
+    b'{"a":' * 900 + b"1" + b"}" * 900,
+    b"9" * 5000,
+    b'{"status": "SUCCESS"}',
+    b'{"result": 1}',
+    b'{"status": "SUCCESS", "result": 1}',
+    b'{"status": null, "result": 1, "task_id": "%s"}',
+    b'{"status": ["SUCCESS"], "result": 1, "task_id": "%s"}',
+    b'{"status": "SUCCESS", "task_id": "%s"}',
+    b'{"status": "SUCCESS", "result": 1, "task_id": ["x"]}',
+    b'{"status": "SUCCESS", "result": 1, "task_id": "another"}',
+    b'[{"status": "SUCCESS", "result": 1, "task_id": "%s"}]',
+    b'{"status": "SUCCESS", "result": 1, "task_id": "%s", "children": 5}',
+    b'{"status": "SUCCESS", "result": 1, "task_id": "%s", "children": [[["a", 1], null]]}',
+    b'{"status": "SUCCESS", "result": 1, "task_id": "%s", "children": [[{}, null]]}',
+    b'{"status": "SUCCESS", "result": 1, "task_id": "%s", "children": [["a", "b"]]}',
+    b'{"status": "SUCCESS", "result": 1, "task_id": "%s", "children": ["ab"]}',
+    b'{"status": "SUCCESS", "result": 1, "task_id": "%s", "traceback": {}}',
+    b'{"status": "SUCCESS", "result": 1, "task_id": "%s", "parent_id": ["x"]}',
+    b'{"status": "SUCCESS", "result": 1, "task_id": "%s", "group_id": 5}',
+    b'{"status": "FAILURE", "result": null, "task_id": "%s"}',
+    b'{"status": "FAILURE", "result": 5, "task_id": "%s"}',
+    b'{"status": "FAILURE", "result": {}, "task_id": "%s"}',
+    b'{"status": "FAILURE", "result": {"exc_type": []}, "task_id": "%s"}',
+    b'{"status": "REVOKED", "result": "text", "task_id": "%s"}',
+    b'{"status": "SUCCESS", "result": {"__type__": "no", "__value__": 1}, "task_id": "%s"}',
+    b"\0celery-compressed\0",
+    b"\0celery-compressed\0application/x-bz2\0no bzip2",
+    b"\0celery-compressed\0unheard-of\0" + b"x" * 100,
+    b"\0celery-compressed\0application/x-gzip\0" + compress(b"\0celery-compressed\0a\0b"),
+]
+
+
+@pytest.mark.parametrize("payload", NO_RESULTS, ids=lambda value: ascii(value[:70]))
+def test_what_is_no_result_is_unreadable_for_its_job_and_for_no_other(
+    store: Store, app: Any, payload: bytes
+) -> None:
+    bad, good, member = send(app, 3)
+    payload = payload.replace(b"%s", bad.id.encode())
+    with store.redis() as redis:
+        redis.set(f"celery-task-meta-{bad.id}", payload)
+    for job in (good, member):
+        store.ends(job, 7, sender=app.thread_oid)
+
+    assert good.get(timeout=5) == 7
+    asking: list[Any] = [lambda: bad.get(timeout=5), lambda: app.AsyncResult(bad.id).state]
+    for ask in asking:
+        with pytest.raises(Unreadable) as raised:
+            ask()
+        assert len(str(raised.value).splitlines()) == 1
+        assert len(str(raised.value)) < 400
+    with pytest.raises(Unreadable):
+        GroupResult(uuid(), [member, app.AsyncResult(bad.id)]).get(timeout=5)
+    bad.forget()
+
+
+@pytest.mark.parametrize("payload", NO_RESULTS, ids=lambda value: ascii(value[:70]))
+def test_a_notice_that_is_no_result_is_ignored(store: Store, app: Any, payload: bytes) -> None:
+    listen(store, app)
+    (job,) = send(app)
+    payload = payload.replace(b"%s", uuid().encode())
+
+    sender = app.thread_oid
+    channel = app.backend.channel_of(sender)
+
+    def announce() -> None:
+        with store.redis() as redis:
+            assert redis.publish(channel, payload) == 1
+            for notice in (b"celery-task-meta-", b"celery-task-meta-\xff", b"celery-task-meta-x"):
+                redis.publish(channel, notice)
+        store.ends(job, 7, sender=sender)
+
+    with soon(announce):
+        assert job.get(timeout=10) == 7
+
+
+def test_good_results_in_a_notice_with_bad_ones_are_taken(store: Store, app: Any) -> None:
+    listen(store, app)
+    (job,) = send(app)
+    good = json.dumps({"status": "SUCCESS", "result": 7, "task_id": job.id}).encode()
+    notice = b"[" + b",".join([b"5", b"{}", good, b"null", b'{"status": 5}']) + b"]"
+
+    channel = app.backend.channel_of(app.thread_oid)
+
+    def announce() -> None:
+        with store.redis() as redis:
+            redis.publish(channel, notice)
+
+    with soon(announce):
+        assert job.get(timeout=10) == 7
+
+
+def test_a_compressed_result_is_bounded(store: Store, app: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("streams.backend.MAX_BYTES", 2**20)
+    job, small = send(app, 2)
+    for each, size in ((job, 2**21), (small, 2**19)):
+        meta = {"status": "SUCCESS", "result": "x" * size, "task_id": each.id}
+        payload = compress(json.dumps(meta).encode())
+        with store.redis() as redis:
+            prefix = b"\0celery-compressed\0application/x-gzip\0"
+            redis.set(f"celery-task-meta-{each.id}", prefix + payload)
+
+    assert len(small.get(timeout=5)) == 2**19
+    with pytest.raises(Unreadable, match="more than 1048576 bytes"):
+        job.get(timeout=5)
+
+
+def test_states_that_nobody_asked_to_be_told_of_are_not_kept(app: Any) -> None:
+    consumer = app.backend.result_consumer
+    (job,) = send(app)
+    wait = Wait([job])
+    consumer._waits.add(wait)
+    for number in range(1000):
+        meta = {"status": "PROGRESS", "result": number, "task_id": job.id}
+        consumer.on_state_change(meta)
+        consumer._pass_on([{**meta, "task_id": uuid()}])
+    consumer.leave(wait)
+
+    assert not wait.news
+    assert not wait._told
+    assert consumer._sent == {job.id}
+
+
+def test_a_stored_group_that_is_none_is_unreadable(store: Store, app: Any) -> None:
+    group_id, members = uuid(), send(app, 2)
+    group: Any = GroupResult(group_id, members, app=app)
+    stored = app.backend.encode({"result": group.as_tuple()})
+
+    def restored(payload: Any) -> Any:
+        with store.redis() as redis:
+            redis.set(f"celery-taskset-meta-{group_id}", payload)
+        return GroupResult.restore(group_id, app.backend, app)
+
+    assert restored(stored) == group
+    for payload in (b"5", b"{}", b'{"result": 5}', b'{"result": [[{}, 1], []]}', b"[" * 10_000):
+        with pytest.raises(Unreadable):
+            restored(payload)

@@ -1,5 +1,6 @@
 """What cannot be written as plain JSON arrives as it was sent."""
 
+import base64
 import json
 import re
 import subprocess
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import dumps, loads, object_hook
 
 from cluster.codec import DECIMAL_BITS, Packed, pack, pack_whole, references, unpack
 from cluster.errors import OutOfMemory, Unreadable
@@ -136,6 +137,111 @@ def test_a_value_that_lies_is_refused(kind: str, changes: dict[str, Any], words:
 
     with pytest.raises(Unreadable, match=re.escape(words)):
         unpack(loads(text), lambda _, into: None)
+
+
+LONG = {"__type__": "int", "__value__": {"data": base64.b64encode(b"\1" * 5000).decode()}}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dtype", "f8," * 300_000),
+        ("dtype", "(((" * 100_000 + "f8"),
+        ("dtype", "<f8" + " " * 10**6),
+        ("dtype", "<f3"),
+        ("dtype", "<U10"),
+        ("dtype", "V8"),
+        ("dtype", ["<f8"] * 1000),
+        ("dtype", {"names": ["a"], "formats": ["f8"]}),
+        ("dtype", LONG),
+        ("shape", [10**4000] * 10_000),
+        ("shape", [2] * 65),
+        ("shape", [LONG]),
+        ("shape", [[2]]),
+        ("shape", [2.0]),
+        ("shape", {"0": 2}),
+        ("shape", 2),
+        ("order", "C" * 10**6),
+        ("order", ["C"]),
+        ("order", None),
+        ("data", []),
+        ("data", None),
+    ],
+)
+def test_an_array_is_checked_by_its_form_before_numpy_sees_it(
+    name: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {"dtype": "<f8", "shape": [0], "order": "C", "data": "", name: value}
+    text = json.dumps({"__type__": "ndarray", "__value__": fields})
+    monkeypatch.setattr(np, "dtype", lambda _: pytest.fail("numpy sees it"))
+
+    with pytest.raises(Unreadable, match="what says it is 'ndarray' is none") as raised:
+        loads(text)
+    assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [1],
+        [1, 2, 3],
+        ["1", "2"],
+        "12",
+        {"a": 1, "b": 2},
+        5,
+        None,
+        [True, 1],
+        [10**400, 0],
+        [[1], 2],
+        [LONG, 1],
+    ],
+)
+def test_what_is_no_complex_number_is_unreadable(parts: Any) -> None:
+    with pytest.raises(Unreadable, match="what says it is 'complex' is none"):
+        loads(json.dumps({"__type__": "complex", "__value__": parts}))
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        b"{not json",
+        b"\xff",
+        b"9" * 5000,
+        b"[" * 100_000,
+        b'{"__type__": "decimal", "__value__": "x"}',
+        b'{"__type__": "uuid", "__value__": {"hex": 5}}',
+        b'{"__type__": "datetime", "__value__": []}',
+        b'{"__type__": [], "__value__": []}',
+        b'{"__type__": "ndarray", "__value__": {}}',
+    ],
+)
+def test_json_inside_a_value_is_unreadable_if_it_is_none(inner: bytes) -> None:
+    fields = {"data": base64.b64encode(inner).decode()}
+
+    with pytest.raises(Unreadable):
+        loads(json.dumps({"__type__": "json", "__value__": fields}))
+
+
+def test_marked_dicts_in_each_other_are_looked_at_once() -> None:
+    looked_at = 0
+
+    class Counted(list[Any]):
+        """A list that counts how often it is read."""
+
+        def __iter__(self) -> Any:
+            nonlocal looked_at
+            looked_at += 1
+            return super().__iter__()
+
+    value: Any = Counted([1, 2, 3])
+    for _ in range(100):
+        items = [["__type__", "dict"], ["__value__", value]]
+        value = object_hook({"__type__": "dict", "__value__": {"items": items}})
+
+    assert looked_at == 0
+    for _ in range(100):
+        value = value["__value__"]
+    assert value == [1, 2, 3]
 
 
 @pytest.mark.parametrize("fields", [7, None, [], "text"])
