@@ -1,0 +1,86 @@
+"""Errors of any class reach their caller with their name and their text."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import chord, group
+
+from tests.streams.test_pools import worker
+from tests.waiting import eventually
+
+#: Errors by their kind: what they are called, and what they say.
+ERRORS = {
+    "KeywordOnly": ("KeywordOnly", "code 7"),
+    "Derived": ("Derived", "derived 7"),
+    "Speechless": ("Speechless", "Speechless('words')"),
+    "Unreducible": ("Unreducible", "words"),
+    "Local": ("Local", "words"),
+    "Unpicklable": ("ValueError", "words"),
+    "Marked": ("ValueError", "words"),
+    "ExceptionGroup": ("ExceptionGroup", "words (2 sub-exceptions)"),
+    "KeyError": ("KeyError", "'words'"),
+}
+
+
+@pytest.fixture(scope="module")
+def program(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The module of a program whose worker runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PLAIN_URL", server_url)
+        for name in ("plain", "failing"):
+            sys.modules.pop(f"tests.streams.{name}", None)
+        from tests.streams import failing
+
+        with worker(failing, tmp_path_factory.mktemp("failing") / "log", "prefork"):
+            yield failing
+        backend: Any = failing.app.backend
+        backend.result_consumer.stop()
+        failing.app.close()
+
+
+def raised(result: Any) -> Exception:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the test looks at it
+        result.get(timeout=30)
+    return caught.value
+
+
+@pytest.mark.parametrize("task", ["fail", "fail_inline"])
+@pytest.mark.parametrize("kind", ERRORS)
+def test_an_error_reaches_its_caller(program: Any, task: str, kind: str) -> None:
+    name, text = ERRORS[kind]
+    job = getattr(program, task).delay(kind)
+
+    error = raised(job)
+    assert type(error).__name__ == name
+    assert text in str(error)
+    again = program.app.AsyncResult(job.id)
+    assert str(again.result) == str(error)
+    assert again.traceback
+
+
+@pytest.mark.parametrize("kind", ["KeywordOnly", "Derived", "Unreducible"])
+def test_an_error_whose_class_the_caller_has_is_caught_by_it(program: Any, kind: str) -> None:
+    error = raised(program.fail.delay(kind))
+
+    assert isinstance(error, getattr(program, kind))
+
+
+@pytest.mark.parametrize("task", ["fail", "fail_inline"])
+@pytest.mark.parametrize("kind", ["KeywordOnly", "Derived", "Local", "ExceptionGroup"])
+def test_an_error_reaches_who_waits_for_a_chord_a_group_or_a_callback(
+    program: Any, task: str, kind: str
+) -> None:
+    name, text = ERRORS[kind]
+    fail = getattr(program, task)
+
+    chords = raised(chord([fail.s(kind), fail.s(kind)], program.told.si())())
+    assert name in str(chords)
+    assert text in str(chords)
+    assert type(raised(group(fail.s(kind), fail.s(kind))())).__name__ == name
+    job = fail.apply_async((kind,), link_error=program.told.s())
+    raised(job)
+    client = program.app.backend.client
+    told = eventually("the callback is told", lambda: client.get(f"told {job.id}"))
+    assert told.decode().startswith(f"{name}: ")
