@@ -120,7 +120,7 @@ replay: $(RUN) ## Run dead letters again under their ids: ID=add:1700000000000-0
 
 # Development -------------------------------------------------------------------
 
-.PHONY: install test test_files test_docker test_faults lint \
+.PHONY: install test test_files test_docker test_faults fuzz lint \
 	bench bench_curve bench_guard bench_docker bench_data bench_startup
 install: $(DEV) ## Install everything into .venv
 
@@ -135,6 +135,9 @@ test_docker: $(DEV) ## Run the tests of the compose stack alone
 
 test_faults: $(DEV) ## Break everything under a load of 2,000 jobs; ARGS='--stock --report' are its options
 	REQUIRE_DOCKER=1 $(VENV)/bin/pytest tests/faults --stack $(ARGS)
+
+fuzz: $(DEV) ## Fuzz all that is read from outside; ARGS='--runs 1000000 --target envelope' are its options
+	@$(VENV)/bin/python -m tests.fuzz $(ARGS)
 
 lint: $(DEV) ## Check code, types, Dockerfiles, shell, YAML and the compose file
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/lint

@@ -1,0 +1,1 @@
+"""Fuzzers of all that a program of this project reads: `python -m tests.fuzz`."""
