@@ -1,5 +1,16 @@
 # Every way to run, try and test the cluster. Settings: .env, explained in .env.example.
 .DEFAULT_GOAL := help
+
+# Read as Compose reads it: Make's own include takes quotes and comments for part of a value.
+ifneq (,$(wildcard .env))
+define _newline
+
+
+endef
+_settings := $(shell $(or $(PYTHON),python3) local/dotenv.py .env)
+$(eval $(subst @@newline@@,$(_newline),$(or $(_settings),$$(error cannot read .env: set PYTHON to Python 3.11 or later))))
+endif
+
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/.run-installed
@@ -7,11 +18,6 @@ DEV := $(VENV)/.dev-installed
 REQUIREMENTS := constraints.txt $(wildcard */requirements.txt)
 INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 LOCAL := $(VENV)/bin/python -m local
-
-ifneq (,$(wildcard .env))
-include .env
-export
-endif
 
 # The broker on Docker; RabbitMQ's overlay goes over the compose file for every command.
 BROKER ?= redis

@@ -1,0 +1,34 @@
+"""Compose's own reading of `.env`, which make follows; it needs no engine, but its command."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.spellings import REFUSED, SPELLINGS
+
+COMPOSE = """
+name: spellings
+services:
+  a: {image: a, environment: {A: "${A-}"}}
+"""
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("text", [text for text in SPELLINGS if SPELLINGS[text] is not REFUSED])
+def test_compose_has_the_value_that_make_exports(tmp_path: Path, text: str) -> None:
+    (tmp_path / "docker-compose.yml").write_text(COMPOSE)
+    (tmp_path / ".env").write_bytes(text.encode())
+    done = subprocess.run(
+        ["docker", "compose", "config", "--format", "json"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "B": "9"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    value: str = json.loads(done.stdout)["services"]["a"]["environment"]["A"]
+
+    assert value.replace("$$", "$") == SPELLINGS[text]
