@@ -79,8 +79,8 @@ local_start_server: $(RUN) ## Run its Redis alone: start workers in other termin
 local_stop: $(RUN) ## Stop the cluster that local_start runs elsewhere
 	@$(LOCAL) stop
 
-local_clean: local_stop ## Stop it and remove its stored jobs and results
-	rm -rf .local
+local_clean: $(RUN) ## Stop it and remove its stored jobs and results
+	@$(LOCAL) clean
 
 kill_workers: $(RUN) ## Stop all local workers; celery_start_add_worker starts one again
 	@$(LOCAL) kill-workers
@@ -133,8 +133,8 @@ install: $(DEV) ## Install everything into .venv
 test: $(DEV) ## Run all tests; those of the compose stack need a Docker engine
 	tests/run $(VENV)/bin/pytest
 
-test_files: $(DEV) ## Check in seconds that the files agree, and the tasks as plain functions
-	$(VENV)/bin/pytest tests/repo tests/unit
+test_files: $(DEV) ## Check in seconds that the files agree: what a new family or setting lacks
+	$(VENV)/bin/pytest --quiet tests/repo
 
 test_docker: $(DEV) ## Run the tests of the compose stack alone
 	REQUIRE_DOCKER=1 $(VENV)/bin/pytest tests/cluster

@@ -87,6 +87,7 @@ def serve(app: App) -> None:
     state = Path(os.environ.get("BEAT_STATE") or STATE)
     if state.exists() and not state.is_file():  # Celery would remove it, be it /dev/null
         raise ClusterError(f"BEAT_STATE must name a file, not {state}")
+    os.umask(0o077)  # it holds arguments
     state.parent.mkdir(parents=True, exist_ok=True)
     try:
         app.Beat(

@@ -69,7 +69,9 @@ class Cluster:
 
     def start_server(self) -> None:
         """Start the server and wait until it answers."""
-        self._server = server.start(self.port, self.password_file, self.state.data)
+        self._server = server.start(
+            self.port, self.password_file, self.state.data, lambda: self.stop_requested
+        )
         self.state.add("server", self._server.pid)
 
     def start_workers(self, replicas: Mapping[str, int]) -> None:

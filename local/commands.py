@@ -27,6 +27,8 @@ JOBS = (
 @click.group()
 def local() -> None:
     """Run the cluster on this machine, without Docker."""
+    # What the server and the workers write holds arguments and results.
+    os.umask(0o077)
 
 
 @local.command()
@@ -72,6 +74,7 @@ def start(server_only: bool) -> None:
         raise click.ClickException(
             "there is no server to start: CELERY_BROKER_URL and CELERY_RESULT_BACKEND name others"
         )
+    state.make_private()
     state.forget_stops()
     state.add("supervisor", os.getpid())
     try:
@@ -100,7 +103,21 @@ def _start(cluster: Cluster, server_only: bool) -> int:
 @local.command("stop")
 def stop_() -> None:
     """Stop the cluster that `start` runs elsewhere, and whatever is left of it."""
+    _stop_all(_state())
+
+
+@local.command()
+def clean() -> None:
+    """Stop it, and remove its stored jobs and results: the folder .local, or LOCAL_STATE's."""
     state = _state()
+    _stop_all(state)
+    left = list(state.running())
+    if left:
+        raise click.ClickException(f"{left[0].role} (process {left[0].pid}) does not end")
+    state.delete()
+
+
+def _stop_all(state: State) -> None:
     processes = list(state.running())
     supervisors = [process for process in processes if process.role == "supervisor"]
     if not processes:
@@ -134,6 +151,7 @@ def _stop(state: State, processes: list[Running], seconds: float = STOP_TIMEOUT)
 def worker(family: str) -> None:
     """Run one worker of FAMILY in this terminal, against the local cluster's server."""
     state, pid = _state(), os.getpid()
+    state.make_private()
     state.add(family, pid)
     # Celery warns a root of what its tasks could do; here they are the user's own.
     os.environ["PYTHONWARNINGS"] = "ignore:You're running the worker with superuser privileges"

@@ -83,7 +83,7 @@ def _plain(variable: str, text: str, known: Mapping[str, str]) -> str:
 def _expanded(text: str, known: Mapping[str, str]) -> str:
     def value(match: "re.Match[str]") -> str:
         if match["wrong"]:
-            raise Wrong("a ${ must be ${NAME} or ${NAME:-default}")
+            raise Wrong("a ${ must be ${name} or ${name:-default}")
         name = match["plain"] or match["name"]
         if not name:
             return match["escaped"] or "$"

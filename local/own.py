@@ -23,7 +23,7 @@ def on_a_cluster_of_its_own(job: Callable[[Cluster], int], **variables: str) -> 
         password_file = folder / "password"
         password_file.write_text(os.urandom(20).hex())
         password_file.chmod(0o600)
-        cluster = Cluster(State(folder), server.free_port(), password_file, **variables)
+        cluster = Cluster(State(folder / "state"), server.free_port(), password_file, **variables)
         status = running(cluster, job)
     finally:
         shutil.rmtree(folder)

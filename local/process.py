@@ -61,9 +61,12 @@ class Process:
             pass  # it ended already: its exit status tells
 
     def _show_output(self) -> None:
-        for line in self._popen.stdout or ():
-            self.lines.append(line.rstrip("\n"))
-            show(self.name, self.lines[-1])
+        if self._popen.stdout is None:
+            return
+        with self._popen.stdout as output:
+            for line in output:
+                self.lines.append(line.rstrip("\n"))
+                show(self.name, self.lines[-1])
 
     @property
     def pid(self) -> int:

@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -14,11 +17,13 @@ from redis.retry import Retry
 
 from cluster import limits, password
 from cluster.errors import ClusterError
-from local.process import Process
+from local.process import Process, show
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Seconds a server may take until it answers; it reads its append-only file first.
+#: Seconds a server may take until it answers; while it loads its data, without loading any more.
 START_TIMEOUT = 30.0
+#: Seconds between two lines on how far it is.
+LOADING_INTERVAL = 5.0
 
 
 class ServerError(ClusterError):
@@ -67,9 +72,12 @@ def free_port() -> int:
         return port
 
 
-def start(port: int, password_path: Path, data: Path) -> Process:
+def start(
+    port: int, password_path: Path, data: Path, is_stopping: Callable[[], bool] = lambda: False
+) -> Process:
     """Start a server on 127.0.0.1 with its data in a folder; return when it answers.
 
+    It may load its data for as long as that takes, but to stop is not to wait for it.
     Its configuration goes in by stdin: the password stands in no file of ours and on no
     command line. Raises ServerError if the port is taken or the server does not answer.
     """
@@ -83,7 +91,7 @@ def start(port: int, password_path: Path, data: Path) -> Process:
                 f"set REDIS_PORT to another, or end what listens there "
                 f"(a cluster on Docker: make docker_compose_stop)"
             ) from None
-    data.mkdir(parents=True, exist_ok=True)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
     secret = password_path.read_text().strip()
     if not secret.isprintable() or not secret:
         raise ServerError(f"the password file {password_path} must hold one line of text")
@@ -98,7 +106,13 @@ loglevel warning
 appendfsync {fsync}
 """
     server = Process("redis", [binary(), "-"], dict(os.environ), config)
-    _wait_until_it_answers(server, port, secret)
+    try:
+        _wait_until_it_answers(server, port, secret, is_stopping)
+    except BaseException:
+        if server.exit_status is None:
+            server.signal(signal.SIGKILL)
+            server.wait(1)
+        raise
     return server
 
 
@@ -107,15 +121,53 @@ def _quoted(value: object) -> str:
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _wait_until_it_answers(server: Process, port: int, secret: str) -> None:
-    deadline = monotonic() + START_TIMEOUT
+def _wait_until_it_answers(
+    server: Process, port: int, secret: str, is_stopping: Callable[[], bool]
+) -> None:
+    deadline, loading = monotonic() + START_TIMEOUT, _Loading()
     with redis.Redis(port=port, password=secret, retry=Retry(NoBackoff(), 0)) as client:
         while server.exit_status is None and monotonic() < deadline:
+            if is_stopping():
+                raise ServerError("stopped while the Redis server loads its data")
             try:
                 client.ping()
+            except redis.exceptions.BusyLoadingError:
+                if loading.goes_on(client):
+                    deadline = monotonic() + START_TIMEOUT
+                sleep(0.1)
             except redis.exceptions.ConnectionError:
                 sleep(0.02)
             else:
                 return
     server.wait(1)
-    raise ServerError(f"the Redis server did not start: {' '.join(server.lines[-3:])}")
+    what = f"loads its data no further: {loading}" if loading.is_under_way else "did not start"
+    raise ServerError(" ".join([f"the Redis server {what}:", *server.lines[-3:]]).rstrip(" :"))
+
+
+class _Loading:
+    """How far a server is that loads its data, as INFO tells it."""
+
+    def __init__(self) -> None:
+        self.is_under_way = False
+        self._bytes = -1
+        self._text = ""
+        self._shown_at = monotonic()
+
+    def __str__(self) -> str:
+        return self._text
+
+    def goes_on(self, client: Any) -> bool:
+        """Return True if more is loaded than the last time; show it, once in a while."""
+        self.is_under_way = True
+        try:
+            told = client.info("persistence")
+        except redis.exceptions.ConnectionError:  # too busy to tell
+            return False
+        loaded = int(told.get("loading_loaded_bytes", 0))
+        seconds = told.get("loading_eta_seconds", "?")
+        self._text = f"{told.get('loading_loaded_perc', '?')} % done, {seconds} s to go"
+        if monotonic() - self._shown_at > LOADING_INTERVAL:
+            self._shown_at = monotonic()
+            show("redis", f"loads its data: {self}")
+        goes_on, self._bytes = loaded > self._bytes, max(loaded, self._bytes)
+        return goes_on

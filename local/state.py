@@ -10,8 +10,24 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import NamedTuple
 
+from cluster.errors import ClusterError
+
 #: The folder of the cluster that `local start` starts: data, process ids, heartbeats.
 DEFAULT = Path(__file__).resolve().parent.parent / ".local"
+
+
+#: The file by which the folder of a local cluster is known.
+MARK = "task-cluster"
+
+
+class NotOurs(ClusterError):
+    """A folder holds something else than the state of a local cluster."""
+
+
+def _is_known(name: str) -> bool:
+    """Return True for what an older version, which left no mark, kept in its folder."""
+    known = {"redis", "processes", "stopped"}
+    return name in known or name.startswith("beat-schedule") or name.endswith(".heartbeat")
 
 
 class Running(NamedTuple):
@@ -27,13 +43,45 @@ class Running(NamedTuple):
 
 
 class State:
-    """The record of what runs, in a folder."""
+    """The record of what runs, in a folder of its own that its owner alone can read.
+
+    Raises NotOurs for a folder that holds something else.
+    """
 
     def __init__(self, folder: Path = DEFAULT) -> None:
         self.folder = folder
         self.data = folder / "redis"
         self._processes = folder / "processes"
         self._stopped = folder / "stopped"
+        self._check()
+
+    def _check(self) -> None:
+        """Raise NotOurs unless the folder is one of a local cluster, or may become one."""
+        if not self.folder.exists():
+            return
+        if not self.folder.is_dir():
+            raise NotOurs(f"LOCAL_STATE must name a folder, not {self.folder}")
+        names = {path.name for path in self.folder.iterdir()}
+        if MARK not in names and not all(map(_is_known, names)):
+            raise NotOurs(
+                f"{self.folder} holds something else than a local cluster: "
+                "name a folder of its own in LOCAL_STATE"
+            )
+
+    def make_private(self) -> None:
+        """Make the folder, mark it, and take it and what it holds, from before, from all others."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self.folder / MARK).touch(0o600)
+        for path in (self.folder, *self.folder.rglob("*")):
+            with suppress(FileNotFoundError):  # gone meanwhile
+                if not path.is_symlink():
+                    path.chmod(0o700 if path.is_dir() else 0o600)
+
+    def delete(self) -> None:
+        """Remove the folder with all it holds, if it is there and one of a local cluster."""
+        self._check()
+        if self.folder.exists() and any(self.folder.iterdir()):
+            shutil.rmtree(self.folder.resolve())
 
     def add(self, role: str, pid: int) -> None:
         """Note a process that was started, by its id and when that was."""

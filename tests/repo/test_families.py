@@ -30,25 +30,52 @@ def test_a_family_has_its_five_files(family: str) -> None:
         assert (ROOT / family / file).is_file()
 
 
-def test_one_name_everywhere() -> None:
-    families = set(FAMILIES)
+def test_the_families_are_those_that_have_workers_queues_and_services() -> None:
     services = compose()["services"]
     workers = {name for name in services if "profiles" not in services[name]}
+    named = {
+        "the tests (tests/families.py)": set(FAMILIES),
+        "folders with a worker.py": {file.parent.name for file in ROOT.glob("*/worker.py")}
+        - {"cluster"},
+        "queues (celeryconfig.py)": set(task_queues),
+        "services (docker-compose.yml)": workers - {"redis"},
+        "services (deploy/workers.yml)": set(compose("deploy/workers.yml")["services"]) - {"redis"},
+        "services (deploy/rabbitmq.yml)": set(compose("deploy/rabbitmq.yml")["services"])
+        & (workers - {"redis"}),
+    }
+    assert {where: sorted(names) for where, names in named.items()} == {
+        where: sorted(FAMILIES) for where in named
+    }
+    assert set(family_concurrency) <= set(FAMILIES)
 
-    assert {file.parent.name for file in ROOT.glob("*/worker.py")} - {"cluster"} == families
-    assert set(task_queues) == families >= set(family_concurrency)
-    assert workers - {"redis"} == families
-    assert {file.stem for file in ROOT.glob("callers/*.py")} >= families
-    for family in families:
-        service = services[family]
-        assert service["image"] == f"${{IMAGE_PREFIX:-task-cluster}}/{family}"
-        assert service["build"]["dockerfile"] == f"{family}/Dockerfile"
-        assert f"call-{family}" in services
-        for what in ("REPLICAS", "CONCURRENCY"):
-            assert f"#{family.upper()}_{what}=" in read(".env.example")
-        assert f"celery_start_{family}_worker" in make_targets()
-        assert f"test_{family}_task" in make_targets()
-        assert f"| [`{family}`]({family}/tasks.py) |" in read("README.md")
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_name_everywhere(family: str) -> None:
+    services, example = compose()["services"], read(".env.example")
+    service = services.get(family, {})
+    missing = [
+        what
+        for what, is_there in {
+            f"callers/{family}.py": (ROOT / "callers" / f"{family}.py").is_file(),
+            f"image of {family} in docker-compose.yml": service.get("image")
+            == f"${{IMAGE_PREFIX:-task-cluster}}/{family}",
+            f"build of {family} in docker-compose.yml": service.get("build", {}).get("dockerfile")
+            == f"{family}/Dockerfile",
+            f"call-{family} in docker-compose.yml": f"call-{family}" in services,
+            f"!{family}/ in .dockerignore": f"!{family}/" in read(".dockerignore").splitlines(),
+            f"{family.upper()}_REPLICAS in .env.example": f"#{family.upper()}_REPLICAS=" in example,
+            f"{family.upper()}_CONCURRENCY in .env.example": f"#{family.upper()}_CONCURRENCY="
+            in example,
+            f"celery_start_{family}_worker in Makefile": f"celery_start_{family}_worker"
+            in make_targets(),
+            f"test_{family}_task in Makefile": f"test_{family}_task" in make_targets(),
+            f"row of {family} in README.md": f"| [`{family}`]({family}/tasks.py) |"
+            in read("README.md"),
+        }.items()
+        if not is_there
+    ]
+
+    assert missing == []
 
 
 def test_the_demo_asks_for_what_the_caller_services_ask_for() -> None:

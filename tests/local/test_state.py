@@ -1,0 +1,216 @@
+"""The folder of a local cluster: private, loaded however long that takes, removed whole."""
+
+import os
+import stat
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+import pytest
+import redis
+
+from local import server
+from local.server import ServerError
+from local.state import MARK, NotOurs, State
+from tests.local.local import Local
+from tests.repo.repo import ROOT
+
+
+def open_to_others(folder: Path) -> list[str]:
+    """Return what others than its owner may do something with."""
+    found = [folder, *folder.rglob("*")]
+    return [str(path) for path in found if stat.S_IMODE(path.lstat().st_mode) & 0o077]
+
+
+@pytest.fixture
+def easy_umask() -> Iterator[None]:
+    """A user whose new files all can read."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("easy_umask")
+def test_nobody_else_reads_arguments_and_results_from_before_too(tmp_path: Path) -> None:
+    old = tmp_path / "state" / "redis" / "appendonlydir"
+    old.mkdir(parents=True)
+    (tmp_path / "state" / "processes").mkdir()
+    (old.parent / "left").write_text("over")
+    assert open_to_others(tmp_path / "state")
+
+    local = Local(tmp_path)
+    try:
+        local.wait_until_ready()
+        assert local.command("callers.add", "4", "6").stdout == "10\n"
+        with local.own_worker("local", "worker", "add"):
+            assert len(local.running("add")) >= 1
+            files = [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
+            assert [path for path in files if "appendonly" in path.name]
+            assert open_to_others(tmp_path / "state") == []
+    finally:
+        local.stop()
+    assert open_to_others(tmp_path / "state") == []
+
+
+@pytest.mark.usefixtures("easy_umask")
+def test_beat_keeps_its_schedule_to_itself(server_only: Local, tmp_path: Path) -> None:
+    state = tmp_path / "beat" / "schedule"
+    log = tmp_path / "beat.log"
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            [ROOT / ".venv/bin/python", "-m", "callers.beat"],
+            cwd=ROOT,
+            env={**server_only.env, "BEAT_STATE": str(state)},
+            stdout=file,
+            stderr=file,
+        ) as beat,
+    ):
+        while beat.poll() is None and not list(state.parent.glob("schedule*")):
+            sleep(0.05)
+        beat.terminate()
+    assert list(state.parent.iterdir()), log.read_text()
+    assert open_to_others(state.parent) == []
+
+
+# Removing -------------------------------------------------------------------------
+
+
+def clean(folder: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["make", "-s", "local_clean"],
+        cwd=ROOT,
+        env={**os.environ, "LOCAL_STATE": folder, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", ["state", "with a blank", "$HOME", "é"])
+def test_clean_removes_what_it_ran_on(tmp_path: Path, name: str) -> None:
+    beside = tmp_path / "beside"
+    beside.write_text("kept")
+    state = State(tmp_path / name)
+    state.make_private()
+    state.data.mkdir()
+    done = clean(str(state.folder))
+
+    assert (done.returncode, done.stdout) == (0, "no local cluster runs\n"), done.stderr
+    assert [*tmp_path.iterdir()] == [beside]
+    assert clean(str(state.folder)).returncode == 0  # once more
+
+
+def test_clean_removes_what_an_older_version_left(tmp_path: Path) -> None:
+    (tmp_path / "old" / "redis").mkdir(parents=True)
+    (tmp_path / "old" / "beat-schedule.db").touch()
+
+    assert clean(str(tmp_path / "old")).returncode == 0
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("folder", ["/", "{home}", "{file}", "{parent}", str(ROOT)])
+def test_clean_leaves_what_is_not_its_own(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "state" / "redis").mkdir(parents=True)
+    done = clean(folder.format(home=Path.home(), file=tmp_path / "file", parent=tmp_path))
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert [line for line in done.stderr.splitlines() if "make: ***" not in line] == [
+        done.stderr.splitlines()[0]
+    ]
+    assert (tmp_path / "file").read_text() == "kept"
+    assert (tmp_path / "state" / "redis").exists()
+    assert (ROOT / "Makefile").exists()
+
+
+def test_a_folder_of_something_else_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+
+    with pytest.raises(NotOurs, match="name a folder of its own in LOCAL_STATE"):
+        State(tmp_path)
+
+
+def test_an_empty_folder_may_be_named(tmp_path: Path) -> None:
+    State(tmp_path).make_private()
+
+    assert [path.name for path in tmp_path.iterdir()] == [MARK]
+    State(tmp_path)
+
+
+# Loading --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Path:
+    """The data of a server: many keys, in an append-only file."""
+    (tmp_path / "password").write_text("s3cr3t")
+    port = server.free_port()
+    process = server.start(port, tmp_path / "password", tmp_path / "data")
+    client: Any = redis.Redis.from_url(f"redis://:s3cr3t@127.0.0.1:{port}")
+    with client, client.pipeline(transaction=False) as pipe:
+        client.config_set("appendfsync", "no")
+        for number in range(40_000):
+            pipe.set(f"key {number}", "x" * 100)
+        pipe.execute()
+        client.shutdown(save=False)
+    assert process.wait(20)
+    return tmp_path
+
+
+@pytest.fixture
+def slow_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A server that takes a while for each key that it loads."""
+    slow = tmp_path / "slow-server"
+    slow.write_text(f'#!/bin/sh\nexec "{server.binary()}" "$@" --key-load-delay 100\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("REDIS_SERVER", str(slow))
+    return slow
+
+
+@pytest.mark.usefixtures("slow_server")
+def test_a_server_may_load_for_longer_than_it_may_take_to_start(
+    loaded: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(server, "START_TIMEOUT", 1.0)
+    monkeypatch.setattr(server, "LOADING_INTERVAL", 0.5)
+    port = server.free_port()
+    process = server.start(port, loaded / "password", loaded / "data")
+    with redis.Redis.from_url(f"redis://:s3cr3t@127.0.0.1:{port}") as client:
+        assert client.dbsize() == 40_000
+        client.shutdown(nosave=True)
+    assert process.wait(20)
+    told = [line for line in capfd.readouterr().out.splitlines() if "loads its data: " in line]
+
+    assert len(told) > 1
+    assert all("% done, " in line and line.endswith(" s to go") for line in told)
+
+
+@pytest.mark.usefixtures("slow_server")
+def test_a_stop_does_not_wait_for_what_is_loaded(loaded: Path) -> None:
+    is_stopping = threading.Event()
+    timer = threading.Timer(0.5, is_stopping.set)
+    timer.start()
+    with pytest.raises(ServerError, match="stopped while the Redis server loads its data"):
+        server.start(server.free_port(), loaded / "password", loaded / "data", is_stopping.is_set)
+    timer.join()
+
+
+@pytest.mark.usefixtures("slow_server")
+def test_a_server_that_loads_no_further_is_given_up(
+    loaded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "START_TIMEOUT", 0.5)
+    monkeypatch.setattr("local.server._Loading.goes_on", stuck)
+    with pytest.raises(ServerError, match=r"the Redis server loads its data no further: 7 % done"):
+        server.start(server.free_port(), loaded / "password", loaded / "data")
+
+
+def stuck(loading: Any, client: Any) -> bool:
+    loading.is_under_way, loading._text = True, "7 % done"
+    return False
