@@ -22,6 +22,8 @@ from local.process import Process, show
 ROOT = Path(__file__).resolve().parent.parent
 #: Seconds a server may take until it answers; while it loads its data, without loading any more.
 START_TIMEOUT = 30.0
+#: What redis-py raises of a server that does not answer.
+_SILENT = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 #: Seconds between two lines on how far it is.
 LOADING_INTERVAL = 5.0
 
@@ -135,7 +137,7 @@ def _wait_until_it_answers(
                 if loading.goes_on(client):
                     deadline = monotonic() + START_TIMEOUT
                 sleep(0.1)
-            except redis.exceptions.ConnectionError:
+            except _SILENT:
                 sleep(0.02)
             else:
                 return
@@ -161,7 +163,7 @@ class _Loading:
         self.is_under_way = True
         try:
             told = client.info("persistence")
-        except redis.exceptions.ConnectionError:  # too busy to tell
+        except _SILENT:  # too busy to tell
             return False
         loaded = int(told.get("loading_loaded_bytes", 0))
         seconds = told.get("loading_eta_seconds", "?")

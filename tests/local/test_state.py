@@ -155,7 +155,7 @@ def loaded(tmp_path: Path) -> Path:
     client: Any = redis.Redis.from_url(f"redis://:s3cr3t@127.0.0.1:{port}")
     with client, client.pipeline(transaction=False) as pipe:
         client.config_set("appendfsync", "no")
-        for number in range(40_000):
+        for number in range(60_000):
             pipe.set(f"key {number}", "x" * 100)
         pipe.execute()
         client.shutdown(save=False)
@@ -177,12 +177,12 @@ def slow_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_server_may_load_for_longer_than_it_may_take_to_start(
     loaded: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(server, "START_TIMEOUT", 1.0)
-    monkeypatch.setattr(server, "LOADING_INTERVAL", 0.5)
+    monkeypatch.setattr(server, "START_TIMEOUT", 4.0)
+    monkeypatch.setattr(server, "LOADING_INTERVAL", 0.1)
     port = server.free_port()
     process = server.start(port, loaded / "password", loaded / "data")
     with redis.Redis.from_url(f"redis://:s3cr3t@127.0.0.1:{port}") as client:
-        assert client.dbsize() == 40_000
+        assert client.dbsize() == 60_000
         client.shutdown(nosave=True)
     assert process.wait(20)
     told = [line for line in capfd.readouterr().out.splitlines() if "loads its data: " in line]
