@@ -20,7 +20,7 @@ from redis import Redis
 from streams import envelope, keys, scripts
 from streams.compression import decompress
 from streams.envelope import Malformed
-from streams.errors import ClusterError
+from streams.errors import ClusterError, Unreadable
 
 #: Kombu's priority steps, where the transport's options name no others.
 PRIORITY_STEPS = (0, 3, 6, 9)
@@ -203,13 +203,21 @@ def _stored_failure(results: Any, job_id: str | None) -> tuple[str, bytes]:
         return "", b""
     key = _text(results.get_key_for_task(job_id))
     stored: bytes = results.client.get(key) or b""
-    is_failure = stored and results.decode(stored).get("status") == FAILURE
-    return key, stored if is_failure else b""
+    return key, stored if stored and _state(results, stored) == FAILURE else b""
+
+
+def _state(results: Any, stored: bytes) -> Any:
+    """Return the state that is stored of a job, None for what is no result."""
+    try:
+        known = results.decode(stored)
+    except Exception:  # noqa: BLE001 - anybody may have stored it
+        return None
+    return known.get("status") if isinstance(known, dict) else None
 
 
 def _forget_failure(results: Any, job_id: str | None) -> None:
     """Forget a job's failure before it runs again: after that, it might be the new run's."""
-    with suppress(NotImplementedError):  # results are stored nowhere
+    with suppress(NotImplementedError, Unreadable):  # results are stored nowhere; it is none
         if job_id and results.get_state(job_id) == FAILURE:
             results.forget(job_id)
 
