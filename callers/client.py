@@ -1,7 +1,7 @@
 """The one place where callers talk to Celery: submit jobs by name, wait for results."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from types import TracebackType
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from celery.canvas import Signature, maybe_signature
 from celery.exceptions import TimeoutError as CeleryTimeout
-from celery.result import AsyncResult, ResultBase, ResultSet
+from celery.result import AsyncResult, ResultBase, ResultSet, allow_join_result
 from celery.states import PENDING, PROPAGATE_STATES, STARTED, SUCCESS
 
 from callers.bulk import WINDOW, Bulk, Way
@@ -19,6 +19,7 @@ from cluster.backend import Meta, RedisBackend
 from cluster.blobs import Progress
 from cluster.codec import Packed
 from cluster.errors import ClusterError, JobTimeout
+from cluster.limits import brief
 from cluster.submission import Template, new_id
 
 #: Seconds a job may take, waiting in its queue included, where the caller names no time.
@@ -119,6 +120,8 @@ class Client:
         the password; ValueError or TypeError for options that are out of range.
         """
         options = {"task_id": new_id()}
+        if not isinstance(task, str):
+            _checked(task)
         if isinstance(task, str) and self.app.submission.send(task, args, kwargs, options):
             return self.app.AsyncResult(options["task_id"])
         broker.connect(self.app, CONNECT_TIMEOUT)
@@ -133,7 +136,7 @@ class Client:
         A group's value is the list of its members'. Raises what `submit` and `get` raise.
         """
         deadline = monotonic() + check_timeout(timeout)
-        name = task if isinstance(task, str) else task["task"]
+        name = task if isinstance(task, str) else _checked(task)["task"]
         result, options = None, {"task_id": new_id()}
         template = self.app.submission.template(task, {}) if isinstance(task, str) else None
         if template:
@@ -182,11 +185,11 @@ class Client:
 
     def get(
         self,
-        result: ResultBase,
+        result: ResultBase | str,
         timeout: float = TIMEOUT,
         on_ready: Callable[[object], object] | None = None,
     ) -> Any:
-        """Wait up to `timeout` seconds for what was submitted, and return its value.
+        """Wait up to `timeout` seconds for what was submitted, or a job's id, and return its value.
 
         `on_ready` is called for each job of a group as it ends, in any order. Raises what
         the job raised, or JobTimeout, which says what became of the job: it stays submitted,
@@ -194,6 +197,10 @@ class Client:
         ANSWER_TIMEOUT later.
         """
         deadline = monotonic() + check_timeout(timeout)
+        if isinstance(result, str) and result.strip():
+            result = self.app.AsyncResult(result)
+        if not isinstance(result, ResultBase):
+            raise TypeError(f"get takes what submit returned, or a job's id, not {brief(result)}")
         if on_ready:
             for job in _jobs(result):
                 job.then(on_ready, on_error=on_ready)
@@ -291,11 +298,12 @@ class Client:
         # A map or chunks made without an app would go to Celery's current one, not to ours.
         signature: Any = maybe_signature(task, app=self.app)
         try:
-            return signature.apply_async(tuple(args), kwargs)
-        except RecursionError:
-            raise
+            result = signature.apply_async(tuple(args), kwargs)
         except broker.AWAY as error:
             raise broker.unreachable(self.app, error) from None
+        if result is None:
+            raise ValueError("the canvas is empty: it has no job whose value could be waited for")
+        return result
 
     def _send(
         self, task: str, args: Sequence[Any], kwargs: dict[str, Any], timeout: float, **options: Any
@@ -304,8 +312,6 @@ class Client:
         policy = {"max_retries": max(1, int(timeout / 3))}
         try:
             return self.app.send_task(task, args, kwargs, retry_policy=policy, **options)
-        except RecursionError:
-            raise  # a RuntimeError, too: the arguments hold themselves
         except broker.AWAY as error:
             raise broker.unreachable(self.app, error) from None
 
@@ -320,8 +326,10 @@ class Client:
         if isinstance(result, ResultSet):
             members = result.results or ()
             return [self._value(member, name, deadline, timeout, before) for member in members]
-        self._wait(result, name, deadline, timeout, before)
-        value = result.get()
+        # Inside a task, too: there is a deadline, which Celery's own `get` may lack.
+        with allow_join_result():
+            self._wait(result, name, deadline, timeout, before)
+            value = result.get()
         if isinstance(value, Packed):
             raise ClusterError(f"the value is an array ({value!r}): install numpy here")
         return value
@@ -439,6 +447,13 @@ def _first_unfinished(result: "AsyncResult[Any]") -> "AsyncResult[Any]":
         result = next(job for job in _jobs(parent) if not job.ready())
         parent = result.parent
     return result
+
+
+def _checked(task: Any) -> "Signature[Any]":
+    """Return a signature; raises TypeError for what is none."""
+    if isinstance(task, Mapping) and isinstance(task.get("task"), str):
+        return task  # type: ignore[return-value]  # as JSON, too
+    raise TypeError(f"a job is a task's name or a signature, not {brief(task)}")
 
 
 def _names(queues: Sequence[Any]) -> set[str]:

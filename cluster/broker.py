@@ -11,10 +11,9 @@ from redis.exceptions import AuthenticationError, RedisError
 from cluster import rabbitmq
 from cluster.errors import Unreachable
 
-#: What Celery, kombu and the servers' clients raise while a server is away. RuntimeError is
-#: the result backend's, out of retries to subscribe; it works again when Redis does.
+#: What Celery, kombu and the servers' clients raise while a server is away.
 AWAY = (
-    *(OperationalError, BatchPublishError, RuntimeError, ConnectionError),
+    *(OperationalError, BatchPublishError, ConnectionError),
     *(RedisError, AMQPError, MessageNacked),
 )
 #: What they raise where the password, or the user, is not the right one.
@@ -52,7 +51,7 @@ def unreachable(app: "Celery[Any]", error: BaseException) -> Unreachable:
         return error
     connection = app.connection_for_write()
     server = f"broker at {connection.as_uri()}"
-    if isinstance(error, RedisError | RuntimeError) and rabbitmq.is_url(connection.as_uri()):
+    if isinstance(error, RedisError) and rabbitmq.is_url(connection.as_uri()):
         server = f"result store at {app.backend.as_uri(include_password=False)}"
     if isinstance(error, REFUSED):
         return Unreachable(f"the {server} refuses the password: {error}")

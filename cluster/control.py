@@ -32,6 +32,16 @@ class Control(control.Control):
             answers += super().revoke(some, destination, terminate, signal, **options) or []
         return answers or None
 
+    def purge(self, connection: Any = None) -> int:
+        """Remove all waiting jobs, tell their callers, and return how many there were."""
+        with self.app.connection_or_acquire(connection) as acquired:
+            channel = acquired.default_channel
+            if isinstance(channel, Channel):
+                channel.app = self.app
+            return int(self.app.amqp.TaskConsumer(channel).purge())
+
+    discard_all = purge
+
     def _record(self, ids: list[str]) -> None:
         with self.app.connection_or_acquire() as connection:
             channel = connection.default_channel

@@ -3,9 +3,19 @@
 import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import cache
+from inspect import signature
 from typing import Any
 
+from amqp.basic_message import Message
+from celery import Celery
+from celery.app import amqp
+from celery.app.task import Task
+from kombu import Producer
+from kombu.transport.virtual import Channel as VirtualChannel
+
 from cluster import limits
+from cluster.routes import nearest
 from streams import envelope
 
 #: The priorities by name. What number each is depends on the broker: kombu's Redis transport
@@ -32,6 +42,9 @@ def check(options: Mapping[str, Any], now: datetime, most: int) -> None:
 
     Raises ValueError or TypeError, in one sentence, for one that no worker can honour.
     """
+    for name in options.keys() - _known():
+        if name not in (options.get("stamped_headers") or ()):
+            raise TypeError(_unknown(name))
     check_priority(options.get("priority"))
     check_time(options.get("countdown"), options.get("eta"), now, most)
     for name in ("time_limit", "soft_time_limit"):
@@ -49,6 +62,33 @@ def check(options: Mapping[str, Any], now: datetime, most: int) -> None:
     for name in _NAMES:
         if options.get(name) is not None:
             _check_name(name, options[name])
+
+
+@cache
+def _known() -> frozenset[str]:
+    """Return the names of all options that Celery and kombu take."""
+    functions: tuple[Any, ...] = (
+        *(Task.apply_async, Celery.send_task, amqp.AMQP.as_task_v2, Producer.publish),
+        VirtualChannel.prepare_message,
+    )
+    named = {name for each in functions for name in signature(each).parameters}
+    return frozenset(named | {name for name, _ in Message.PROPERTIES} | _OTHERS) - {"self"}
+
+
+#: Options that those functions take without naming them.
+_OTHERS = frozenset(
+    {
+        *("link", "link_error", "chain", "chord", "group_id", "task_id", "queue", "producer"),
+        *("result_cls", "add_to_parent", "stamped_headers", "exchange_type", "delivery_mode"),
+        *("time_limit", "soft_time_limit", "publisher", "countdown", "eta", "interval"),
+    }
+)
+
+
+def _unknown(name: Any) -> str:
+    near = nearest(str(name), _known())
+    hint = f"did you mean {near!r}?" if near else "Celery's documentation of apply_async lists them"
+    return f"a job has no option {limits.brief(name)}; {hint}"
 
 
 def check_priority(value: Any) -> None:

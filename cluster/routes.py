@@ -4,7 +4,12 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from cluster import limits
 from cluster.errors import UnknownTask
+
+#: Characters of a name that is compared with others, and how alike a misprint is.
+MAX_MISPRINT = 200
+MISPRINT = 0.75
 
 Router = Callable[..., Mapping[str, Any] | None]
 
@@ -46,8 +51,16 @@ def refuse_all_but(routes: Mapping[str, Any]) -> Router:
     return refuse
 
 
-def unknown_task(name: str, known: Iterable[str]) -> UnknownTask:
+def unknown_task(name: Any, known: Iterable[str]) -> UnknownTask:
     """Return the error for a name that leads to no worker, with the nearest one that does."""
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known))}"
-    return UnknownTask(f"no task is called {name!r}; {hint}")
+    near = nearest(name, known) if isinstance(name, str) else None
+    hint = f"did you mean {near!r}?" if near else f"there are {', '.join(sorted(known))}"
+    return UnknownTask(f"no task is called {limits.brief(name)}; {hint}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the name among those known that another one may be a misprint of."""
+    if len(name) > MAX_MISPRINT:
+        return None
+    close = difflib.get_close_matches(name, known, n=1, cutoff=MISPRINT)
+    return close[0] if close else None

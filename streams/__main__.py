@@ -18,6 +18,7 @@ from kombu.utils.url import sanitize_url
 from redis.exceptions import RedisError, ResponseError
 
 from streams import dead as dead_letters
+from streams import keys
 from streams.channel import Channel
 from streams.dead import Letter
 from streams.errors import ClusterError
@@ -45,6 +46,8 @@ class Cluster(NamedTuple):
     steps: tuple[int, ...]
     #: What all keys begin with; the names of queues here, too.
     prefix: str = ""
+    #: The queues that are configured.
+    queues: frozenset[str] = frozenset()
 
     def queue(self, name: str) -> str:
         """Return a queue's name with the prefix, which a person may leave out."""
@@ -101,6 +104,8 @@ def _on_cluster(command: Callable[..., Any]) -> Callable[..., Any]:
 def list_(queue: str | None, **where: str | None) -> None:
     """Show the dead letters, of one QUEUE or of all: one line each, the oldest of a queue first."""
     with _cluster(**where) as cluster:
+        if queue:
+            _check_queue(cluster, queue)
         found = dead_letters.letters(cluster.redis, queue and cluster.queue(queue))
         widths = [len(title) for title in TITLES]
         is_first = True
@@ -183,9 +188,22 @@ def _chosen(cluster: Cluster, which: tuple[str, ...], *, is_all: bool) -> Iterat
         with suppress(ValueError):
             dead_letters.split(name)
             raise click.UsageError(f"With --all, name queues; {name} is one dead letter.")
+    for name in which:
+        _check_queue(cluster, name)
     for queue in map(cluster.queue, which) if which else (None,):
         for letter in dead_letters.letters(cluster.redis, queue):
             yield letter.id
+
+
+def _check_queue(cluster: Cluster, name: str) -> None:
+    """Raise UsageError for a queue that is not configured, and of which Redis has nothing."""
+    queue = cluster.queue(name)
+    if name in cluster.queues or queue.removeprefix(cluster.prefix) in cluster.queues:
+        return
+    streams = [keys.stream(queue, step) for step in cluster.steps]
+    if not cluster.redis.exists(queue, keys.dead(queue), keys.delayed(queue), *streams):
+        known = ", ".join(sorted(cluster.queues)) or "none is configured"
+        raise click.UsageError(f"There is no queue {_printable(name)[:80]}; there are: {known}.")
 
 
 def _do(done: str, act: Callable[[Letter], None], redis: Any, ids: Iterable[str]) -> None:
@@ -239,11 +257,16 @@ def _cluster(
             # Kombu's own would add the prefix to some of the keys, in some of the commands.
             redis = channel._plain if isinstance(channel, Channel) else channel.client  # noqa: SLF001 - ours
             prefix = getattr(channel, "global_keyprefix", "")
-            yield Cluster(redis, celery.backend, steps, prefix)
+            yield Cluster(redis, celery.backend, steps, prefix, _queues(celery))
         except ResponseError as error:
             raise ClusterError(f"the Redis of {broker} refuses: {error}") from None
         except (OSError, RedisError, OperationalError) as error:
             raise ClusterError(f"cannot reach the Redis of {broker}: {error}") from None
+
+
+def _queues(app: Any) -> frozenset[str]:
+    """Return the names of an app's queues; without settings of theirs, there is the default one."""
+    return frozenset(app.amqp.queues)
 
 
 def _app(name: str | None) -> Any:

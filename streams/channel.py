@@ -21,7 +21,7 @@ from kombu.utils.json import dumps
 from redis import ConnectionPool, Redis
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from streams import address, jobs, keys, queues, scripts, times
+from streams import address, jobs, keys, purged, queues, scripts, times
 from streams.compression import decompress
 from streams.envelope import MAX_BYTES, Malformed, check, check_parsed, sender, too_large
 from streams.errors import MessageTooLarge, Unreadable
@@ -112,6 +112,8 @@ class Channel(address.NamedUser, redis.Channel):
     on_dead_letter: Callable[[Dead], Callable[[], object] | None] | None = None
     #: Runs jobs where they are fetched.
     inline: Any = None
+    #: The app whose callers are told of jobs that are purged; None for Celery's current one.
+    app: Any = None
     #: What the worker has read of the revoked jobs.
     revoked: Revoked | None = None
 
@@ -671,7 +673,13 @@ class Channel(address.NamedUser, redis.Channel):
         return self._queues.size(queue)
 
     def _purge(self, queue: str) -> int:
-        return self._queues.purge(queue) + int(super()._purge(queue))
+        if self._is_listed(queue):
+            return int(super()._purge(queue))
+        count = 0
+        for messages in self._queues.purge(queue):
+            count += len(messages)
+            purged.answer(messages, self.app)
+        return count
 
     def queue_delete(self, queue: str, *args: Any, **options: Any) -> None:
         """Delete a queue with all it holds, dead letters excepted."""

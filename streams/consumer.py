@@ -129,6 +129,8 @@ class Consumer(consumer.Consumer):
         def on_message(message: Any) -> None:
             try:
                 _check(message)
+                task = self.app.tasks.get(_task(message).get("task"))
+                message.acks_early = task is not None and not task.acks_late
                 handle(message)
             except MemoryError:
                 raise
@@ -172,7 +174,7 @@ class Consumer(consumer.Consumer):
         request = Context(id=dead.job_id, delivery_info={})
         _, request.reply_to = envelope.sender(dead.envelope)
         failure = _dead_letter(dead.reason, dead.queue)
-        self._fail(request, failure)
+        self.fail(request, failure)
         if not dead.envelope.get("body"):
             return None
         return partial(self._fail_successors, dead, failure)
@@ -184,7 +186,7 @@ class Consumer(consumer.Consumer):
             message = channel.Message(dead.envelope, channel)
             message.accept = self.task_consumer.accept
             if not message.errors:
-                self._fail(_request(message, dead.job_id), failure)
+                self.fail(_request(message, dead.job_id), failure)
 
     def _is_the_brokers(self, error: Exception) -> bool:
         """Tell whether the broker is at fault, and not the message."""
@@ -209,13 +211,13 @@ class Consumer(consumer.Consumer):
         queue = _queue(message)
         logger.error("Job %s is a dead letter: %s", job_id or "unknown", reason)
         if job_id:
-            self._fail(_request(message, job_id), failure or _dead_letter(reason, queue))
+            self.fail(_request(message, job_id), failure or _dead_letter(reason, queue))
         if not message.acknowledged:
             _lay_down(message, reason)
         if failure is None:  # for an unknown task, Celery has a signal of its own
             signals.task_rejected.send(sender=self, message=message, exc=error)
 
-    def _fail(self, request: Context, failure: Exception) -> None:
+    def fail(self, request: Context, failure: Exception) -> None:
         """Store a job's failure, and tell the chord, the chain and the errbacks that it is in."""
         try:
             self.app.backend.mark_as_failure(request.id, failure, request=request)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 from celery import signals
 from celery.app import trace
+from celery.app.task import Context
 from celery.states import REJECTED
 from celery.utils.log import get_logger
 from celery.worker import state, strategy
@@ -177,14 +178,16 @@ class Inline:
             logger.critical("job %s would have ended its process: %r", job_id, error)
             self._channel.give_back(entry, requeue=True)
         else:
-            self._end(entry, traced.info)
+            self._end(entry, request, traced.info)
         finally:
             self._limits.end()
         return True
 
-    def _end(self, entry: Entry, info: Any) -> None:
+    def _end(self, entry: Entry, request: dict[str, Any], info: Any) -> None:
         result = self._backend.kept()
         if info is not None and info.state == REJECTED:
+            if not info.retval.requeue:  # it never runs again: its caller is told, as by a pool
+                self._consumer.fail(Context(request), info.retval)
             self._channel.give_back(entry, requeue=info.retval.requeue)
         else:
             self._channel.qos.ended.append(Ended(entry.tag, result))
@@ -227,9 +230,12 @@ class Inline:
 
 
 def _is_inline(task: Any) -> bool:
-    """Tell whether a task is inline; one that is acknowledged early is not, nor one that is not."""
+    """Return True for an inline task; one that is acknowledged early or not at all is none."""
     return bool(
-        getattr(task, "inline", False) and task.acks_late and task.acks_on_failure_or_timeout
+        getattr(task, "inline", False)
+        and task.acks_late
+        and task.acks_on_failure
+        and task.acks_on_timeout
     )
 
 

@@ -131,10 +131,12 @@ class QoS(redis.QoS):
         if not keys.is_tag(delivery_tag):
             super().ack(delivery_tag)
             return
+        # Before its job begins: one that ends the worker must not run again.
+        is_early = getattr(self._delivered.get(delivery_tag), "acks_early", False)
         self.ended.append(Ended(delivery_tag))
         self._kept.pop(delivery_tag, None)
         virtual.QoS.ack(self, delivery_tag)
-        if not self._is_closed and not self.channel.fetches_soon():
+        if not self._is_closed and (is_early or not self.channel.fetches_soon()):
             self.channel.acknowledge()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT002 - kombu's

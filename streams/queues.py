@@ -3,7 +3,7 @@
 Knows neither kombu nor Celery. Every function raises redis-py's errors.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -212,13 +212,12 @@ class Queues:
         names = [self._delayed(queue), *self.streams(queue), *self._lists(queue)]
         return int(scripts.SIZE(self._client(), names, keys.GROUP))
 
-    def purge(self, queue: str) -> int:
-        """Remove the messages that wait in streams or for later; return how many there were."""
-        names = [self._delayed(queue), *self.streams(queue)]
-        gone = 0
-        while batch := scripts.PURGE(self._client(), names, keys.GROUP, 10 * BATCH):
-            gone += int(batch)
-        return gone
+    def purge(self, queue: str) -> Iterator[list[bytes]]:
+        """Remove the messages that wait, in streams, in lists or for later; yield them."""
+        lists = self._lists(queue)
+        names = [self._delayed(queue), *self.streams(queue), *lists]
+        while messages := scripts.PURGE(self._client(), names, keys.GROUP, BATCH, len(lists)):
+            yield messages
 
     def delete(self, queue: str) -> None:
         """Delete a queue's streams, but for the dead letters."""

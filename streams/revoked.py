@@ -43,21 +43,21 @@ def record(client: Any, ids: Iterable[str], prefix: str = "") -> list[str]:
     return added
 
 
-def store(backend: Any, ids: Sequence[str]) -> None:
+def store(backend: Any, ids: Sequence[str], reason: str = "revoked") -> None:
     """Store that jobs are revoked, but for those that run or ended; raises redis-py's errors."""
     if not isinstance(backend, RedisBackend):
         for job_id in ids:
             if backend.get_state(job_id) in _NOT_BEGUN:
-                backend.mark_as_revoked(job_id, reason="revoked", store_result=True)
+                backend.mark_as_revoked(job_id, reason=reason, store_result=True)
         return
     rule = Rule(REVOKED, only=_NOT_BEGUN)
-    error: Any = TaskRevokedError("revoked")
-    reason = backend.prepare_exception(error, backend.serializer)
+    error: Any = TaskRevokedError(reason)
+    encoded = backend.prepare_exception(error, backend.serializer)
     backend.client.script_load(STORE.source)
     for start in range(0, len(ids), BATCH):
         with backend.client.pipeline(transaction=False) as pipeline:
             for job_id in ids[start : start + BATCH]:
-                payload = backend.payload(job_id, reason, REVOKED)
+                payload = backend.payload(job_id, encoded, REVOKED)
                 arguments = (payload, int(backend.expires or 0), "", *rule.arguments())
                 STORE(pipeline, [backend.get_key_for_task(job_id)], *arguments)
             pipeline.execute()

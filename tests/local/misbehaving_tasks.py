@@ -3,10 +3,12 @@
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
-from celery import shared_task
+from celery import chain, group, shared_task
 
+from callers.client import Client
 from cluster.task import Request, Task
 
 
@@ -97,3 +99,27 @@ def too_slow() -> None:
 def too_slow_softly() -> None:
     """Run for longer than the configuration's soft limit allows."""
     time.sleep(60)
+
+
+@shared_task
+def ask_inside(way: str) -> Any:
+    """Ask for another job from within this one, by a client of its own."""
+    name = f"{__name__}.recurse"
+    with Client() as client:
+        one = client.app.signature(name, (0,)).set(queue="add")
+        if way == "call":
+            return client.call(one, timeout=30)
+        if way == "submit":
+            return client.get(client.submit(one), timeout=30)
+        if way == "map":
+            return client.call(group([one]), timeout=30)[0]
+        then = client.app.signature(name, (0,), immutable=True).set(queue="add")
+        return client.call(chain(one, then), timeout=30)
+
+
+@shared_task(acks_late=False, reject_on_worker_lost=False)
+def kill_once_begun(trace: str) -> None:
+    """End this process, each time that this begins."""
+    with Path(trace).open("a") as file:
+        file.write("began\n")
+    os.kill(os.getpid(), signal.SIGKILL)

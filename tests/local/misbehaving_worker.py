@@ -1,5 +1,6 @@
 """`python -m tests.local.misbehaving_worker`: an add worker with tasks that misbehave."""
 
+import os
 from time import sleep
 from typing import Any
 
@@ -14,6 +15,8 @@ app.conf.task_annotations = {
     "tests.local.misbehaving_tasks.too_slow": {"time_limit": 1},
     "tests.local.misbehaving_tasks.too_slow_softly": {"soft_time_limit": 1},
 }
+if os.environ.get("TEST_POOL"):
+    app.conf.worker_pool = os.environ["TEST_POOL"]
 
 
 def hang(state: Any) -> None:

@@ -233,6 +233,12 @@ def test_a_rejected_job_and_one_that_ends_its_process_become_dead_letters(
 ) -> None:
     with start() as (twins, worker):
         rejected = signature(twins, "inline", "reject").delay()
+        # Told at once, and what a pool tells.
+        told = [signature(twins, "stock", "reject").delay(), rejected]
+        errors = [job.get(timeout=30, propagate=False) for job in told]
+        assert [type(error).__name__ for error in errors] == ["Reject", "Reject"]
+        store.delete("celery:dead")
+        rejected = signature(twins, "inline", "reject").delay()
         eventually("it is a dead letter", lambda: store.xlen("celery:dead") == 1)
         assert rejected.id in json.dumps(store.xrange("celery:dead"))
         leaves = signature(twins, "inline", "leave").delay()
@@ -332,3 +338,18 @@ def test_slow_jobs_among_quick_ones_are_left_to_other_workers(
         # Two workers of two processes each: all four at once, and not two after the other two.
         ends = [job.date_done for job in slow]
         assert max(ends) - min(ends) < timedelta(seconds=1), ends
+
+
+@pytest.mark.parametrize(
+    "setting", ["task_acks_on_failure", "task_acks_on_timeout", "task_acks_on_failure_or_timeout"]
+)
+def test_a_task_that_is_not_acknowledged_when_it_fails_is_the_pools(
+    start: Callable[..., Any], store: Any, setting: str
+) -> None:
+    with start(TWINS_CONF=repr({setting: False})) as (twins, _):
+        jobs = [signature(twins, kind, "fail", "no").delay() for kind in ("stock", "inline")]
+        for job in jobs:
+            with pytest.raises(ValueError, match="no"):
+                job.get(timeout=30)
+        rejects = setting != "task_acks_on_timeout"
+        eventually("they are kept", lambda: store.xlen("celery:dead") == (2 if rejects else 0))

@@ -127,6 +127,8 @@ def test_what_ends_while_the_server_refuses_reaches_its_caller_once(
                 lambda: log.read_text().count("refuses, trying again") > before,
             )
         values = [each.get(timeout=60, propagate=False) for each in jobs]
+        # Sooner than a lost reply is noticed, after 46 s.
+        assert signature(twins, kind, "echo", 9).apply_async().get(timeout=30) == 9
 
     if kind == "stock":
         assert values[:2] == [1, 2]

@@ -67,9 +67,10 @@ def worker(failed: list[tuple[str, Any, Any]]) -> Consumer:
     """A consumer without a worker around it."""
     worker = object.__new__(Consumer)
     worker.app = SimpleNamespace(
+        tasks={},
         backend=SimpleNamespace(
             mark_as_failure=lambda job_id, error, request: failed.append((job_id, error, request))
-        )
+        ),
     )
     worker.connection_errors = (Away, KeyError)  # as kombu's transport for Redis has it
     worker.channel_errors = (Refused,)

@@ -109,3 +109,47 @@ def test_an_option_that_no_worker_can_honour_is_one_line(
 
 def test_options_that_are_right_pass() -> None:
     options.check({"time_limit": 1, "soft_time_limit": 0.5, "expires": NOW}, NOW, DAY)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"prioritty": "high"}, "no option 'prioritty'; did you mean 'priority'?"),
+        ({"count_down": 5}, "no option 'count_down'; did you mean 'countdown'?"),
+        ({"timelimit": 5}, "did you mean 'time_limit'?"),
+        ({"zzzzzzzz": 5}, "Celery's documentation of apply_async lists them"),
+        ({"x" * 10**6: 5}, "a job has no option a str"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_an_option_that_does_not_exist_is_named(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        options.check(wrong, NOW, DAY)
+
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+def test_options_of_celery_and_kombu_and_stamps_of_any_name_pass() -> None:
+    options.check(
+        {
+            "link": None,
+            "link_error": [],
+            "serializer": "json",
+            "compression": "gzip",
+            "headers": {"x": 1},
+            "expiration": 5,
+            "mandatory": True,
+            "ignore_result": True,
+            "add_to_parent": False,
+            "correlation_id": "x",
+            "stamped_headers": ["mine"],
+            "mine": 7,
+            "shadow": "x",
+            "retry_policy": {},
+            "router": None,
+            "connection": None,
+        },
+        NOW,
+        DAY,
+    )

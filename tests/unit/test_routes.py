@@ -9,6 +9,7 @@ from celery.exceptions import QueueNotFound
 
 from callers.client import Client
 from cluster.errors import UnknownTask
+from cluster.routes import unknown_task
 
 
 @pytest.fixture
@@ -116,3 +117,23 @@ def test_a_map_goes_where_its_task_does(client: Client, name: str) -> None:
     route = client.app.amqp.router.route({}, name, kwargs={"task": inner, "it": []})
 
     assert route["queue"].name == "mat_mul"
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("add.tasks.ad", "add.tasks.add"),
+        ("add.task.add", "add.tasks.add"),
+        ("factorial.tasks.factoral", "factorial.tasks.factorial"),
+        ("foo.tasks.bar", None),
+        ("", None),
+        ("x" * 1_000_000, None),
+        (7, None),
+    ],
+)
+def test_an_unknown_name_is_short_and_a_near_one_is_told(name: Any, near: str | None) -> None:
+    told = str(unknown_task(name, ["add.tasks.add", "factorial.tasks.factorial"]))
+
+    assert len(told) < 250
+    assert ("did you mean" in told) == (near is not None)
+    assert near is None or f"did you mean {near!r}?" in told

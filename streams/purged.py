@@ -1,0 +1,46 @@
+"""Jobs that are purged: their callers, and the chords that they are part of, are told at once."""
+
+import logging
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from celery import _state
+from celery.app.task import Context
+from celery.exceptions import TaskRevokedError
+from celery.states import REVOKED
+from redis.exceptions import RedisError
+
+from streams import envelope, revoked
+from streams.backend import RedisBackend
+from streams.dead import Letter
+from streams.envelope import Malformed
+
+logger = logging.getLogger(__name__)
+_celery: Any = _state
+
+
+def answer(messages: Iterable[bytes], app: Any = None) -> None:
+    """Store that the jobs of messages were purged, by the result backend of an app."""
+    backend = (app or _celery.get_current_app()).backend
+    if not isinstance(backend, RedisBackend):
+        return
+    letters = [Letter("", "", message, "purged", "", "") for message in messages]
+    try:
+        revoked.store(backend, [each.job_id for each in letters if each.job_id], "purged")
+        for letter in letters:
+            _tell_chord(backend, letter)
+    except (OSError, RedisError) as error:
+        logger.error("callers of purged jobs were not told: %s", error)  # noqa: TRY400
+
+
+def _tell_chord(backend: RedisBackend, letter: Letter) -> None:
+    headers = letter.envelope.get("headers")
+    if not isinstance(headers, dict) or not headers.get("group"):
+        return
+    with suppress(Malformed):
+        envelope.check_call(letter.body, headers)
+        request: Any = Context(headers, **(letter.body[2] or {}))
+        if request.chord:
+            error: Any = TaskRevokedError("purged")
+            backend.on_chord_part_return(request, REVOKED, error)

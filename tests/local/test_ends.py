@@ -1,0 +1,127 @@
+"""Every end of a job reaches its caller, and what is no job is said in one sentence at once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery, chain, chord, group
+from celery.exceptions import TaskRevokedError
+from redis import Redis
+
+from callers.client import Client
+from tests.local.local import Local
+from tests.waiting import eventually
+
+MODULE = "tests.local.misbehaving_tasks"
+
+
+Chain: Any = chain  # the stubs want a task in it
+
+
+@pytest.mark.parametrize("empty", [Chain([]), Chain(), Chain(Chain([]))])
+def test_an_empty_chain_is_one_sentence(client: Client, empty: Any) -> None:
+    with pytest.raises(ValueError, match="the canvas is empty"):
+        client.call(empty)
+
+
+def test_empty_groups_have_a_value(client: Client) -> None:
+    total = client.signature("add.tasks.tsum")
+
+    assert client.call(group([])) == []
+    assert client.call(chord([], total)) == 0
+    assert client.map("add.tasks.add", []) == []
+
+
+@pytest.mark.parametrize("task", [None, 7, ["add.tasks.add"], {"args": []}, b"add.tasks.add"])
+def test_what_is_no_job_is_one_sentence(client: Client, task: Any) -> None:
+    for way in (client.call, client.submit):
+        with pytest.raises(TypeError, match="a job is a task's name or a signature, not"):
+            way(task, 4, 6)
+
+
+def test_a_value_is_had_by_the_jobs_id(client: Client) -> None:
+    assert client.get(client.submit("add.tasks.add", 4, 6).id) == 10
+
+
+@pytest.mark.parametrize("what", [None, 7, "", "  ", {"id": "x"}])
+def test_what_is_no_result_is_one_sentence(client: Client, what: Any) -> None:
+    with pytest.raises(TypeError, match="get takes what submit returned, or a job's id, not"):
+        client.get(what)
+
+
+def test_a_misspelt_option_is_named(client: Client) -> None:
+    wrong = client.signature("add.tasks.add", 4, 6).set(prioritty="high")
+    right = client.signature("add.tasks.add", 4, 6)
+
+    for canvas in (wrong, chain(right, wrong), group([right, wrong]), chord([right], wrong)):
+        with pytest.raises(TypeError, match="no option 'prioritty'; did you mean 'priority'"):
+            client.call(canvas)
+
+
+def test_a_client_inside_a_task_gets_its_value(server_only: Local) -> None:
+    with (
+        server_only.client() as client,
+        server_only.own_worker("tests.local.misbehaving_worker", ADD_CONCURRENCY="2"),
+    ):
+        for way in ("call", "submit", "map", "chain"):
+            job = client.app.send_task(f"{MODULE}.ask_inside", (way,), queue="add")
+            assert job.get(timeout=60) == 1, way
+
+
+@pytest.mark.parametrize("how", ["control", "stock"])
+def test_callers_of_purged_jobs_are_told_at_once(server_only: Local, how: str) -> None:
+    with server_only.client() as client:
+        add = client.signature("add.tasks.add", 4, 6)
+        jobs = [client.submit("add.tasks.add", i, i) for i in range(30)]
+        jobs += [client.submit(add.set(countdown=600)), client.submit(add.set(priority="low"))]
+        of_chord = client.submit(chord([add, add], client.signature("add.tasks.tsum")))
+        if how == "control":
+            purged = client.app.control.purge()
+        else:
+            told = server_only.command("celery", "-A", "add.worker", "purge", "-f")
+            assert told.returncode == 0, told.stderr
+            purged = int(told.stdout.split("Purged ")[1].split()[0])
+        assert purged == 34
+        for job in [*jobs, of_chord]:
+            with pytest.raises(TaskRevokedError, match="purged"):
+                client.get(job, timeout=20)
+
+
+@pytest.mark.parametrize("pool", ["solo", "prefork", "threads"])
+def test_a_job_that_is_acknowledged_early_runs_once(
+    server_only: Local, tmp_path: Path, pool: str
+) -> None:
+    trace = tmp_path / "trace"
+    with server_only.client() as client:
+        job = client.app.send_task(f"{MODULE}.kill_once_begun", (str(trace),), queue="add")
+        options = {"ADD_CONCURRENCY": "1", "TEST_POOL": pool}
+        with server_only.own_worker("tests.local.misbehaving_worker", **options) as worker:
+            eventually("it began", lambda: trace.exists() and trace.read_text())
+            if pool != "prefork":
+                worker.wait(30)
+        later = client.app.send_task(f"{MODULE}.recurse", (0,), queue="add")
+        with server_only.own_worker("tests.local.misbehaving_worker"):
+            assert later.get(timeout=60) == 1
+            store: Any = client.app.backend
+            with Redis(connection_pool=store.client.connection_pool) as redis:
+                assert not redis.xlen("add:returned")
+        assert trace.read_text() == "began\n"
+        assert job.id
+
+
+def test_a_queue_that_does_not_exist_is_wrong_usage(local: Local) -> None:
+    for command in (("list", "nosuch"), ("replay", "--all", "nosuch"), ("drop", "--all", "no\x1b")):
+        told = local.command("streams", "dead", *command)
+        assert told.returncode == 2
+        assert "There is no queue no" in told.stderr
+        assert "\x1b" not in told.stderr
+        assert told.stderr.count("\n") == 1
+    assert local.command("streams", "dead", "list", "add").returncode == 0
+
+
+def test_stock_programs_may_purge_what_they_do_not_know(server_only: Local) -> None:
+    with server_only.client() as client:
+        jobs = [client.submit("add.tasks.add", i, i) for i in range(3)]
+        stranger: Any = Celery(set_as_current=False)
+        assert stranger.backend is not None
+        assert client.app.control.purge() == len(jobs)
