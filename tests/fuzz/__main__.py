@@ -79,26 +79,13 @@ def _stat(output: str, name: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _merge(target: str, folder: Path) -> None:
-    """Add the inputs to the corpus that reach what it does not."""
-    with TemporaryDirectory() as temporary:
-        merged = Path(temporary)
-        for path in (CORPUS / target).iterdir():
-            (merged / path.name).write_bytes(path.read_bytes())
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "tests.fuzz.child", target, "-merge=1"),
-                *(f"-max_len={MAX_FILE}", str(merged), str(folder)),
-            ],
-            cwd=ROOT,
-            check=True,
-            stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        room = MAX_FILES - len([*(CORPUS / target).iterdir()])
-        new = [each for each in merged.iterdir() if each.stat().st_size <= MAX_FILE]
-        for each in sorted(new, key=lambda path: path.stat().st_size)[: max(room, 0)]:
-            keep(target, each.read_bytes())
+def _keep(target: str, folder: Path) -> None:
+    """Add inputs to the corpus that reached new code, as far as there is room."""
+    known = {each.read_bytes() for each in (CORPUS / target).iterdir()}
+    found = [each.read_bytes() for each in sorted(folder.iterdir())]  # by their digests
+    new = [data for data in found if len(data) <= MAX_FILE and data not in known]
+    for data in new[: max(MAX_FILES - len(known), 0)]:
+        keep(target, data)
 
 
 def _report(runs: list[Run], seed: int) -> None:
@@ -151,7 +138,7 @@ def main(targets: tuple[str, ...], runs: int, seed: int, keeps: bool, report: bo
             if run.finding:
                 click.echo(run.finding)
             elif keeps:
-                _merge(target, Path(folder))
+                _keep(target, Path(folder))
     if report:
         _report(done, seed)
     sys.exit(any(run.finding for run in done))
