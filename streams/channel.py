@@ -33,9 +33,13 @@ from streams.revoked import Revoked, record
 
 logger = logging.getLogger(__name__)
 
-#: Seconds ahead of its time that a message is delivered: its worker waits for the exact moment.
+#: Seconds ahead of its time up to which a message is published to its stream: whoever fetches it
+#: puts it off, and knows its moment before the next round.
 AHEAD = 2.0
-#: Seconds between two rounds of what has to be done once in a while.
+#: Seconds ahead of its time that a message is delivered at most: for as long, its worker waits. The
+#: server's clock is not known more exactly.
+EARLY = 0.1
+#: Seconds between two rounds of maintenance.
 ROUND = 1.0
 #: Most messages of one fetch where no limit is set, and most that it acknowledges: Lua passes
 #: no more than some thousand arguments.
@@ -159,6 +163,8 @@ class Channel(address.NamedUser, redis.Channel):
         #: When leases are looked at: after those who are alive had time to renew theirs.
         self._takes_over_at = math.inf
         self._next_round = 0.0
+        #: When something is due, or was left to promote.
+        self._next_promotion = math.inf
         self._pause_until = 0.0
         self._complaints: dict[str, float] = {}
         #: What the server's clock is ahead of ours, in seconds.
@@ -432,12 +438,12 @@ class Channel(address.NamedUser, redis.Channel):
             self._answer(Dead(queue, error.job_id, str(error), {}), entry.tag)
             return None
         due = times.due(message)
-        if due and due > time() + self._server_ahead + AHEAD + ROUND:
-            # Of a stock producer; our own have put it there themselves.
+        if due and self._seconds_until(due) > EARLY:
             self._tried(self._queues.put_off, entry.tag, self._step(message), due)
+            self._promote_at(due)
             return None
         headers = message["headers"]
-        if abs(self._server_ahead) > AHEAD:
+        if abs(self._server_ahead) > EARLY:
             times.shift(headers, self._server_ahead)
         # The name that RabbitMQ's quorum queues have for it.
         headers.pop("x-delivery-count", None)
@@ -484,7 +490,8 @@ class Channel(address.NamedUser, redis.Channel):
         self._mine.update(streams)
         self.acknowledge()
         try:
-            self._round(queue)
+            self._promote(queue)
+            self._reclaim(queue)
             fetched = self._queues.fetch(self.consumer, streams, 1)
         except ResponseError as error:
             if not queues.is_without_group(error):
@@ -588,16 +595,39 @@ class Channel(address.NamedUser, redis.Channel):
 
     # Once in a while -----------------------------------------------------------------
 
-    def tend(self) -> None:
-        """Do what has to be done once a second for each queue, by somebody."""
+    @property
+    def next_maintenance(self) -> float:
+        """When there is something to maintain, by the monotonic clock."""
+        return max(min(self._next_round, self._next_promotion), self._pause_until)
+
+    def maintain(self) -> None:
+        """Promote what is due; once a second, do all that has to be done for each queue."""
         now = monotonic()
-        if now < max(self._next_round, self._pause_until):
+        if now < self.next_maintenance:
+            return
+        self._next_promotion = math.inf
+        for queue in self._durable_queues:
+            self._tried(self._promote, queue)
+        if now < self._next_round:
             return
         self._next_round = now + ROUND
         for queue in self._durable_queues:
-            self._tried(self._round, queue)
+            self._tried(self._reclaim, queue)
         if self.revoked:
             self._tried(self.revoked.read, self._plain)
+
+    def _seconds_until(self, due: float) -> float:
+        """Return for how long a moment lies ahead by the server's clock."""
+        return due - time() - self._server_ahead
+
+    def is_due(self, eta: Any) -> bool:
+        """Return True if the time that a header names has come."""
+        due = times.moment(eta)
+        return due is not None and self._seconds_until(due.timestamp()) <= 0
+
+    def _promote_at(self, due: float) -> None:
+        moment = monotonic() + self._seconds_until(due)
+        self._next_promotion = min(self._next_promotion, moment)
 
     def watch_revoked(self, on_revoked: Callable[[list[str]], object]) -> None:
         """Pass on the ids of revoked jobs: all of them now, others within a second."""
@@ -608,13 +638,18 @@ class Channel(address.NamedUser, redis.Channel):
         """Keep the ids of revoked jobs; return those that were not kept yet."""
         return record(self._plain, ids, self.global_keyprefix)
 
-    def _round(self, queue: str) -> None:
+    def _promote(self, queue: str) -> None:
+        promoted = self._queues.promote(queue)
+        self._server_ahead = promoted.now - time()
+        # The others are to come in between.
+        self._promote_at(promoted.now if promoted.is_more else promoted.next_due)
+
+    def _reclaim(self, queue: str) -> None:
         lease = self.lease if monotonic() > self._takes_over_at else 0
         forgotten = max(FORGOTTEN, 4 * self.lease)
-        now, too_often = self._queues.tend(
-            self.consumer, queue, AHEAD, lease, self.max_deliveries, forgotten
+        too_often = self._queues.reclaim(
+            self.consumer, queue, lease, self.max_deliveries, forgotten
         )
-        self._server_ahead = now - time()
         for entry in too_often:
             try:
                 envelope = check(entry.message, self.max_message_bytes)

@@ -200,6 +200,8 @@ class Inline:
             task = self._tasks.get(headers["task"])
             if task is None or not _is_covered(headers, properties):
                 return None
+            if (eta := headers.get("eta")) is not None and not self._channel.is_due(eta):
+                return None
             body = a2b_base64(envelope.body)
             if MARK in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
                 return None
@@ -245,7 +247,6 @@ def _is_covered(headers: dict[str, Any], properties: dict[str, Any]) -> bool:
         type(job_id) is str
         and 0 < len(job_id) <= MAX_NAME
         and job_id.isascii()
-        and get("eta") is None
         and get("expires") is None
         and not get("compression")
         and get("timelimit") in _NO_LIMITS

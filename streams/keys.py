@@ -1,9 +1,9 @@
 """The names of what a queue is made of in Redis.
 
-    <queue>:stream:<step>   a stream for each priority step; 0 is the most urgent
-    <queue>:returned        a stream of what was handed back, or taken from a dead consumer
-    <queue>:delayed         a sorted set of messages whose time lies ahead, by that time
-    <queue>:dead            a stream of dead letters
+    <queue>:stream:<step>     a stream for each priority step; 0 is the most urgent
+    <queue>:returned:<step>   a stream of released and reclaimed messages of the step
+    <queue>:delayed           a sorted set of messages whose time lies ahead, by that time
+    <queue>:dead              a stream of dead letters
 
 Beside them is kombu's own list, `<queue>`, which programs without this transport write to.
 
@@ -22,8 +22,19 @@ def stream(queue: str, step: int) -> str:
     return f"{queue}:stream:{step}"
 
 
-def returned(queue: str) -> str:
-    """Return the stream of a queue's messages that were delivered before."""
+def returned(queue: str, step: int) -> str:
+    """Return the stream of a queue's messages of one step that were delivered before."""
+    return f"{queue}:returned:{step}"
+
+
+def returned_from(stream: str) -> str:
+    """Return the stream for messages that are released from a stream: of the same step."""
+    queue, _, step = stream.rsplit(":", 2)
+    return f"{queue}:returned:{step}"
+
+
+def former_returned(queue: str) -> str:
+    """Return the stream in which earlier versions kept released messages of all steps."""
     return f"{queue}:returned"
 
 
@@ -39,7 +50,8 @@ def dead(queue: str) -> str:
 
 def queue_of(key: str) -> str:
     """Return the queue that a stream of messages belongs to."""
-    return key.rsplit(":stream:", 1)[0].removesuffix(":returned")
+    queue, _, _ = key.rsplit(":", 2)
+    return queue
 
 
 def tag(stream: str, entry_id: str) -> str:

@@ -168,7 +168,7 @@ class QoS(redis.QoS):
         self._delivered.clear()
 
     def restore_visible(self, *args: Any, **options: Any) -> None:
-        """Give back what dead consumers took from kombu's lists; `Channel.tend` does all else."""
+        """Give back what was taken from kombu's lists; `Channel.maintain` does all else."""
         if self.channel.has_lists:
             super().restore_visible(*args, **options)
 

@@ -5,6 +5,7 @@ Knows neither kombu nor Celery. Every function raises redis-py's errors.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
@@ -47,6 +48,17 @@ class Ended(NamedTuple):
     result: Result | None = None
 
 
+class Promoted(NamedTuple):
+    """What a round of promotion found."""
+
+    #: The server's time, in seconds since 1970.
+    now: float
+    #: When the next delayed message is due, in the same; infinity if there is none.
+    next_due: float
+    #: Whether there may be more to move at once.
+    is_more: bool
+
+
 class Queues:
     """The queues of one server."""
 
@@ -70,8 +82,11 @@ class Queues:
         """Return the streams of a queue in the order that they are fetched from."""
         known = self._streams.get(queue)
         if known is None:
-            names = [keys.returned(queue), *(keys.stream(queue, step) for step in self._steps)]
-            known = self._streams[queue] = tuple(self._prefix + name for name in names)
+            prefixed = self._prefix + queue
+            pairs = (
+                (keys.returned(prefixed, step), keys.stream(prefixed, step)) for step in self._steps
+            )
+            known = self._streams[queue] = tuple(chain.from_iterable(pairs))
         return known
 
     def queue_of(self, tag: str) -> str:
@@ -81,6 +96,9 @@ class Queues:
 
     def _delayed(self, queue: str) -> str:
         return self._prefix + keys.delayed(queue)
+
+    def _former_returned(self, queue: str) -> str:
+        return self._prefix + keys.former_returned(queue)
 
     def _lists(self, queue: str) -> list[str]:
         return [self._prefix + self._list_of(queue, step) for step in self._steps]
@@ -142,16 +160,16 @@ class Queues:
     # Give back ---------------------------------------------------------------------------
 
     def hand_back(self, tags: Iterable[str], deliveries: int = 0) -> None:
-        """Hand messages back, to be fetched before all others, with so many more deliveries."""
+        """Release messages, to be fetched first of their priority; add to their deliveries."""
         for stream, ids in keys.by_stream(tags).items():
-            pair = [keys.returned(keys.queue_of(stream)), stream]
+            pair = [keys.returned_from(stream), stream]
             scripts.HAND_BACK(self._client(), pair, keys.GROUP, deliveries, *ids)
 
     def hand_back_all(self, consumer: str, streams: Iterable[str], kept: Iterable[str]) -> None:
         """Hand back all that a consumer holds, but for what is kept."""
         kept_ids = keys.by_stream(kept)
-        for stream in streams:
-            pair = [keys.returned(keys.queue_of(stream)), stream]
+        for stream in sorted(streams):  # what was returned before stays in front
+            pair = [keys.returned_from(stream), stream]
             argv = (keys.GROUP, consumer, *kept_ids.get(stream, ()))
             scripts.HAND_BACK_ALL(self._client(), pair, *argv)
 
@@ -170,32 +188,28 @@ class Queues:
             scripts.BURY(self._client(), pair, keys.GROUP, entry_id, now, reason, MOST_DEAD)
         )
 
-    def tend(
-        self,
-        consumer: str,
-        queue: str,
-        ahead: float,
-        lease: float,
-        most_deliveries: int,
-        forgotten: float,
-    ) -> tuple[float, list[Entry]]:
-        """Do what has to be done once in a while for a queue, by somebody.
+    def promote(self, queue: str) -> Promoted:
+        """Move what is due, and what was pushed to kombu's lists, into the streams."""
+        names = [self._delayed(queue)]
+        for step, its_list in zip(self._steps, self._lists(queue), strict=True):
+            names += [self._prefix + keys.stream(queue, step), its_list]
+        now, next_due, moved = scripts.PROMOTE(self._client(), names, BATCH, *self._steps)
+        return Promoted(float(now), float(next_due or "inf"), moved >= BATCH)
 
-        What is due within `ahead` seconds, and what kombu's own transport pushed to its lists, is
-        moved into the streams. What a consumer holds whose lease of so many seconds is over is
-        handed back; 0 is for none. Consumers that hold nothing, and gave no sign of life for
-        `forgotten` seconds, are removed. Returns the server's time, in seconds since 1970, and
-        what was delivered too often, which this consumer holds, for `bury`.
+    def reclaim(
+        self, consumer: str, queue: str, lease: float, most_deliveries: int, forgotten: float
+    ) -> list[Entry]:
+        """Release what consumers hold whose lease of so many seconds is over.
+
+        Consumers that hold nothing, and gave no sign of life for `forgotten` seconds, are removed.
+        Returns what was delivered too often, which this consumer holds, for `bury`.
         """
-        names = [self._delayed(queue), self._prefix + keys.returned(queue)]
-        for stream, its_list in zip(self.streams(queue)[1:], self._lists(queue), strict=True):
-            names += [stream, its_list]
-        times = (ahead, int(1000 * lease), most_deliveries, int(1000 * forgotten))
-        steps = (str(step) for step in self._steps)
-        now, *too_often = scripts.TEND(
-            self._client(), names, keys.GROUP, *times, BATCH, consumer, *steps
+        names = [self._former_returned(queue), *self.streams(queue)]
+        times = (int(1000 * lease), most_deliveries, int(1000 * forgotten))
+        too_often = scripts.RECLAIM(
+            self._client(), names, keys.GROUP, consumer, *times, BATCH, *self._steps
         )
-        return float(now), [
+        return [
             Entry(keys.tag(_text(stream), _text(entry_id)), message, most_deliveries)
             for stream, entry_id, message in too_often
         ]
@@ -209,19 +223,22 @@ class Queues:
 
     def size(self, queue: str) -> int:
         """Return the number of messages that wait, those for later among them."""
-        names = [self._delayed(queue), *self.streams(queue), *self._lists(queue)]
+        former = self._former_returned(queue)
+        names = [self._delayed(queue), former, *self.streams(queue), *self._lists(queue)]
         return int(scripts.SIZE(self._client(), names, keys.GROUP))
 
     def purge(self, queue: str) -> Iterator[list[bytes]]:
         """Remove the messages that wait, in streams, in lists or for later; yield them."""
         lists = self._lists(queue)
-        names = [self._delayed(queue), *self.streams(queue), *lists]
+        former = self._former_returned(queue)
+        names = [self._delayed(queue), former, *self.streams(queue), *lists]
         while messages := scripts.PURGE(self._client(), names, keys.GROUP, BATCH, len(lists)):
             yield messages
 
     def delete(self, queue: str) -> None:
         """Delete a queue's streams, but for the dead letters."""
-        self._client().unlink(self._delayed(queue), *self.streams(queue))
+        former = self._former_returned(queue)
+        self._client().unlink(self._delayed(queue), former, *self.streams(queue))
 
     def exists(self, queue: str) -> bool:
         """Tell whether a queue has a stream."""

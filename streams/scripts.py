@@ -179,7 +179,7 @@ local function drop(stream, group, id)
 end
 """
 
-#: Hand messages back, in front of all others.
+#: Release messages, to be fetched first of their priority.
 #: KEYS: returned, stream. ARGV: group, what to add to the number of deliveries, id, ...
 #: Returns how many there were.
 HAND_BACK = Script(f"""{_TAKE}
@@ -251,63 +251,105 @@ redis.call('XADD', KEYS[2], '*', 'message', ARGV[2])
 return 1
 """)
 
-#: What has to be done once in a while for a queue, by whichever consumer comes first: move what
-#: is due, and what was pushed to kombu's lists, into the streams; return what a dead
-#: consumer held; forget dead consumers.
-#: KEYS: delayed, returned, then for each priority step its stream and its list.
-#: ARGV: group, seconds ahead of its time that a message is due, milliseconds of the lease (0:
-#: leave all where it is), greatest number of deliveries, milliseconds after which an idle consumer
-#: is forgotten, most messages to move, the consumer, then the priority steps.
-#: Returns the server's time in seconds, as text, and `stream, id, message` of each that was
-#: delivered too often, which stay where they are.
-TEND = Script(f"""{_TAKE}
-local group, ahead, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local limit, idle, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+#: Move what is due, and what was pushed to kombu's lists, into the streams.
+#: KEYS: delayed, then for each priority step its stream and its list.
+#: ARGV: most messages to move from each place, then the priority steps.
+#: Returns the server's time in seconds, as text; when the next delayed message is due, as text, or
+#: nothing; the greatest number that was moved from one place.
+PROMOTE = Script("""
+local most = tonumber(ARGV[1])
 local clock = redis.call('TIME')
-local now = clock[1] + clock[2] / 1000000
-local step_of = {{}}
-for i = 8, #ARGV do step_of[ARGV[i]] = KEYS[2 * (i - 8) + 3] end
+local now = string.format('%d.%06d', clock[1], clock[2])
+local stream_of = {}
+for i = 2, #ARGV do stream_of[ARGV[i]] = KEYS[2 * i - 2] end
 
-for _, due in ipairs(redis.call(
-    'ZRANGE', KEYS[1], '-inf', now + ahead, 'BYSCORE', 'LIMIT', 0, most)) do
-  local step, message = due:match('^(%d+):(.*)$')
-  redis.call('XADD', step_of[step] or KEYS[3], '*', 'message', message or due)
-  redis.call('ZREM', KEYS[1], due)
+local due = redis.call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE', 'LIMIT', 0, most)
+for _, each in ipairs(due) do
+  local step, message = each:match('^(%d+):(.*)$')
+  redis.call('XADD', stream_of[step] or KEYS[2], '*', 'message', message or each)
+  redis.call('ZREM', KEYS[1], each)
+end
+local moved = #due
+local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+
+for k = 3, #KEYS, 2 do
+  local messages = redis.call('LRANGE', KEYS[k], -most, -1)
+  for i = #messages, 1, -1 do
+    redis.call('XADD', KEYS[k - 1], '*', 'message', messages[i])
+    redis.call('RPOP', KEYS[k])
+  end
+  moved = math.max(moved, #messages)
+end
+return {now, first[2] or '', moved}
+""")
+
+#: Return what dead consumers held, and forget dead consumers; move what an earlier version released
+#: into the stream of its step.
+#: KEYS: the earlier version's stream, then for each priority step its stream of returned
+#: messages and its stream. ARGV: group, the consumer, milliseconds of the lease (0: reclaim
+#: nothing), greatest number of deliveries, milliseconds after which an idle consumer is forgotten,
+#: most messages to move from each stream, then the priority steps.
+#: Returns `stream, id, message` of each that was delivered too often, which stay where they are.
+RECLAIM = Script(f"""{_TAKE}
+local group, consumer, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local limit, idle, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local too_often = {{}}
+
+-- The stream of returned messages of the priority that a message names.
+local function returned_of(message)
+  local found = KEYS[2]
+  local _, parsed = pcall(cjson.decode, message)
+  local properties = type(parsed) == 'table' and parsed['properties']
+  local priority = type(properties) == 'table' and tonumber(properties['priority'])
+  for i = 7, #ARGV do
+    if priority and priority >= tonumber(ARGV[i]) then found = KEYS[2 * (i - 7) + 2] end
+  end
+  return found
 end
 
-for k = 4, #KEYS, 2 do
-  for _ = 1, most do
-    local message = redis.call('LINDEX', KEYS[k], -1)
-    if not message then break end
-    redis.call('XADD', KEYS[k - 1], '*', 'message', message)
-    redis.call('RPOP', KEYS[k])
+-- Of the earlier version: what is not pending is moved; what is, as its lease is over.
+local first = 2
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  local last = '-'
+  for _, each in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    local about = {{}}
+    for i = 1, #each, 2 do about[each[i]] = each[i + 1] end
+    if about['name'] == group then first, last = 1, '(' .. about['last-delivered-id'] end
+  end
+  for _, entry in ipairs(redis.call('XRANGE', KEYS[1], last, '+', 'COUNT', most)) do
+    local fields = {{}}
+    for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+    redis.call('XADD', returned_of(fields['message'] or ''), '*', unpack(entry[2]))
+    redis.call('XDEL', KEYS[1], entry[1])
+  end
+  if redis.call('XLEN', KEYS[1]) == 0 then
+    redis.call('UNLINK', KEYS[1])
+    first = 2
   end
 end
 
-local too_often = {{string.format('%.6f', now)}}
 if lease == 0 then return too_often end
-for k = 2, #KEYS do
-  if k == 2 or k % 2 == 1 then
-    local stream = KEYS[k]
-    for _, each in ipairs(redis.call('XPENDING', stream, group, 'IDLE', lease, '-', '+', most)) do
-      local message, deliveries = take(stream, group, each[1])
-      if message and deliveries + 1 >= limit then
-        -- Its time begins anew: no other consumer is told of it meanwhile.
-        redis.call('XCLAIM', stream, group, ARGV[7], 0, each[1], 'JUSTID')
-        too_often[#too_often + 1] = {{stream, each[1], message}}
-      else
-        if message then
-          redis.call('XADD', KEYS[2], '*', 'message', message, 'deliveries', deliveries + 1)
-        end
-        drop(stream, group, each[1])
+for k = first, #KEYS do
+  local stream = KEYS[k]
+  for _, each in ipairs(redis.call('XPENDING', stream, group, 'IDLE', lease, '-', '+', most)) do
+    local message, deliveries = take(stream, group, each[1])
+    if message and deliveries + 1 >= limit then
+      -- Its time begins anew: no other consumer is told of it meanwhile.
+      redis.call('XCLAIM', stream, group, consumer, 0, each[1], 'JUSTID')
+      too_often[#too_often + 1] = {{stream, each[1], message}}
+    else
+      if message then
+        local returned = k == 1 and returned_of(message) or KEYS[k - k % 2]
+        redis.call('XADD', returned, '*', 'message', message, 'deliveries', deliveries + 1)
       end
+      drop(stream, group, each[1])
     end
-    for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
-      local about = {{}}
-      for i = 1, #consumer, 2 do about[consumer[i]] = consumer[i + 1] end
-      if about['pending'] == 0 and about['idle'] > idle then
-        redis.call('XGROUP', 'DELCONSUMER', stream, group, about['name'])
-      end
+  end
+  for _, each in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
+    local about = {{}}
+    for i = 1, #each, 2 do about[each[i]] = each[i + 1] end
+    if about['pending'] == 0 and about['idle'] > idle then
+      redis.call('XGROUP', 'DELCONSUMER', stream, group, about['name'])
     end
   end
 end

@@ -7,24 +7,24 @@ from typing import Any
 
 def due(message: Mapping[str, Any]) -> float:
     """Return when a message is due, in seconds since 1970; 0 for at once."""
-    moment = _moment(message["headers"].get("eta")) if message.get("headers") else None
-    return moment.timestamp() if moment else 0
+    eta = moment(message["headers"].get("eta")) if message.get("headers") else None
+    return eta.timestamp() if eta else 0
 
 
 def shift(headers: dict[str, Any], ahead: float) -> None:
     """Turn a message's times into those of this machine's clock, which others are ahead of."""
     for name in ("eta", "expires"):
-        moment = _moment(headers.get(name))
-        if moment:
-            headers[name] = (moment - timedelta(seconds=ahead)).isoformat()
+        named = moment(headers.get(name))
+        if named:
+            headers[name] = (named - timedelta(seconds=ahead)).isoformat()
 
 
-def _moment(value: Any) -> datetime | None:
+def moment(value: Any) -> datetime | None:
     """Return the moment that a header names, in UTC if it says nothing else; None for no time."""
     if not isinstance(value, str):
         return None
     try:
-        moment = datetime.fromisoformat(value)
+        named = datetime.fromisoformat(value)
     except ValueError:
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return named if named.tzinfo else named.replace(tzinfo=UTC)

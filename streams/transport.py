@@ -13,8 +13,10 @@ What kombu's own transport does for fanout exchanges, bindings and queues that a
     envelope, times, jobs   what a message says, and what a Celery worker does with it
 """
 
+import math
 import re
 import threading
+from time import monotonic
 from typing import Any
 
 import kombu
@@ -47,21 +49,52 @@ class ListChannel(address.NamedUser, redis.Channel):
 
 
 class Poller(redis.MultiChannelPoller):
-    """Kombu's, which sends the fetches of all channels; and sees to what else is due."""
+    """Kombu's, which sends the fetches of all channels; and maintains their queues."""
 
     _channels: set[Channel]
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: The event loop that polls, if there is one.
+        self.loop: Any = None
+        self._timer: Any = None
+        self._fires_at = math.inf
 
     def on_poll_start(self) -> None:
         """Send what is to be sent before the loop waits for replies."""
         super().on_poll_start()
-        for channel in tuple(self._channels):
-            if channel.active_queues:
-                channel.acknowledge()
-                channel.tend()
+        self._maintain()
+
+    def _maintain(self) -> None:
+        for channel in self._consuming():
+            channel.acknowledge()
+            channel.maintain()
+        if self.loop:
+            self._wake_loop_at(self._next_maintenance())
+
+    def _consuming(self) -> list[Channel]:
+        return [channel for channel in self._channels if channel.active_queues]
+
+    def _next_maintenance(self) -> float:
+        return min((each.next_maintenance for each in self._consuming()), default=math.inf)
+
+    def _wake_loop_at(self, moment: float) -> None:
+        """Have the loop maintain at a moment: what it waits for may come later."""
+        if moment >= self._fires_at:
+            return
+        if self._timer:
+            self._timer.cancel()
+        self._fires_at = moment
+        self._timer = self.loop.call_later(max(moment - monotonic(), 0), self._wake)
+
+    def _wake(self) -> None:
+        self._timer, self._fires_at = None, math.inf
+        self._maintain()
 
     def get(self, callback: Any, timeout: float | None = None) -> Any:
-        """Wait for a reply, but no longer than until the next round: no fetch may be under way."""
-        return super().get(callback, ROUND if timeout is None else min(timeout, ROUND))
+        """Wait for a reply, but no longer than until the next maintenance is due."""
+        longest = min(max(self._next_maintenance() - monotonic(), 0), ROUND)
+        return super().get(callback, longest if timeout is None else min(timeout, longest))
 
 
 class ListTransport(redis.Transport):
@@ -102,6 +135,8 @@ class Transport(ListTransport):
 
     Channel = Channel
 
+    cycle: Any
+
     # A message that lacks a key is not a lost connection, as kombu has it.
     connection_errors = tuple(
         error for error in redis.Transport.connection_errors if error is not KeyError
@@ -119,6 +154,7 @@ class Transport(ListTransport):
         """Fetch from a worker's event loop."""
         super().register_with_event_loop(connection, loop)
         self.loop_thread = threading.get_ident()
+        self.cycle.loop = loop
 
     @staticmethod
     def check_server(client: Any) -> float:

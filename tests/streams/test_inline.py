@@ -165,7 +165,6 @@ def test_a_task_knows_as_much_of_its_job(start: Callable[..., Any]) -> None:
 #: Options that make a job more than a plain one; where a job follows, which.
 MORE_THAN_PLAIN: list[dict[str, Any]] = [
     {"countdown": 0.01},
-    {"eta": datetime(2020, 1, 1, tzinfo=UTC)},
     {"expires": 60},
     {"time_limit": 30},
     {"soft_time_limit": 30},
@@ -186,6 +185,20 @@ def test_what_is_not_covered_takes_celerys_way(start: Callable[..., Any]) -> Non
         for name in ("limited", "early"):
             for job in pair(twins, name):
                 assert job.get(timeout=20) != worker, name
+
+
+@pytest.mark.parametrize(
+    "when", [{"eta": datetime(2020, 1, 1, tzinfo=UTC)}, {"countdown": 0.7}, {"countdown": 3}]
+)
+def test_a_job_whose_time_has_come_runs_inline_and_knows_its_time(
+    start: Callable[..., Any], when: dict[str, Any]
+) -> None:
+    with start() as (twins, worker):
+        assert process_of(twins, "inline", **when) == worker
+        for job in pair(twins, "request", **when):
+            eta = datetime.fromisoformat(job.get(timeout=20)["eta"].strip("'"))
+            assert eta == when.get("eta", eta)
+            assert job.date_done.replace(tzinfo=UTC) >= eta
 
 
 def test_chains_and_chords_run_to_their_ends(start: Callable[..., Any]) -> None:
@@ -276,8 +289,8 @@ def test_a_job_that_came_before_is_not_run_again(start: Callable[..., Any], stor
         assert job.get(timeout=20) == 1
         noted = notes(store, job)
         message = next(iter(_messages(store, twins, job.id)))
-        store.xadd("celery:returned", {"message": message, "deliveries": 1})
-        eventually("it is acknowledged", lambda: store.xlen("celery:returned") == 0)
+        store.xadd("celery:returned:0", {"message": message, "deliveries": 1})
+        eventually("it is acknowledged", lambda: store.xlen("celery:returned:0") == 0)
         assert notes(store, job) == noted
 
 

@@ -16,7 +16,7 @@ from redis import Redis
 from redis.exceptions import NoPermissionError
 
 from streams import jobs, keys, qos
-from streams.channel import Dead
+from streams.channel import EARLY, Dead
 from streams.envelope import Malformed
 from streams.errors import MessageTooLarge, QueueFull, ServerTooOld
 from tests.streams.conftest import LEASE, Connect
@@ -141,6 +141,70 @@ def test_what_is_handed_back_comes_first_and_is_marked(connect: Connect) -> None
     assert second.messages[0].headers["redelivered"] is True
     assert second.messages[0].headers["x-delivery-count"] == 1
     assert "redelivered" not in second.messages[1].headers
+
+
+def test_what_is_released_comes_first_of_its_priority(connect: Connect, store: Any) -> None:
+    connection = connect()
+    for priority in (9, 6, 3):
+        publish(connection, f"released {priority}", priority=priority)
+    first = Worker(connect(), prefetch=3)
+    first.wait_for(3)
+    for message in first.messages:
+        message.reject(requeue=True)
+    for priority in (0, 3, 6, 9):
+        publish(connection, f"new {priority}", priority=priority)
+
+    names = ["new 0"]
+    names += [f"{kind} {priority}" for priority in (3, 6, 9) for kind in ("released", "new")]
+    second = Worker(connect())
+    assert second.wait_for(7) == names
+    counts = [message.headers.get("x-delivery-count") for message in second.messages]
+    assert counts == [None, 1, None, 1, None, 1, None]
+    # However often.
+    second.channel.close()
+    assert Worker(connect()).wait_for(7) == names
+
+
+def test_what_a_dead_consumer_held_keeps_its_priority(
+    connect: Connect, store: Any, holder: "Hold"
+) -> None:
+    connection = connect()
+    publish(connection, "low", priority=9)
+    holder(1).kill()
+    publish(connection, "high", priority=0)
+    publish(connection, "new low", priority=9)
+    worker = Worker(connect(), prefetch=1)
+    eventually("it is reclaimed", lambda: worker.drain(0.1) and store.xlen(f"{QUEUE}:returned:9"))
+    for count in (1, 2):
+        worker.wait_for(count)[-1]
+        worker.messages[-1].ack()
+
+    assert worker.wait_for(3) == ["high", "low", "new low"]
+
+
+def test_what_an_earlier_version_released_gets_a_priority(
+    connect: Connect, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = keys.former_returned(QUEUE)
+    for priority in (6, 0, 3):
+        publish(connect(), priority, priority=priority)
+        ((entry, fields),) = store.xrange(keys.stream(QUEUE, priority))
+        store.xadd(former, {**fields, "deliveries": 1})
+        store.xdel(keys.stream(QUEUE, priority), entry)
+    store.xadd(former, {"message": "no message", "deliveries": 0})
+    # A worker of that version holds two, and never ends; its lease does.
+    store.xgroup_create(former, keys.GROUP, id="0")
+    store.xreadgroup(keys.GROUP, "another", {former: ">"}, count=2)
+    monkeypatch.setattr("streams.channel.FORGOTTEN", 1.0)
+    channel: Any = connect().channel()
+    assert channel.queue_declare(QUEUE, passive=True).message_count == 2
+    worker = Worker(connect())
+
+    assert worker.wait_for(3) == [3, 0, 6]
+    counts = [message.headers["x-delivery-count"] for message in worker.messages]
+    assert counts == [1, 2, 2]
+    assert store.xlen(keys.dead(QUEUE)) == 1
+    eventually("it is gone", lambda: not (worker.drain(0.1) and store.exists(former)))
 
 
 def test_a_channel_that_closes_hands_back_at_once_without_counting(connect: Connect) -> None:
@@ -323,8 +387,63 @@ def test_a_message_waits_for_its_time_and_no_consumer_holds_it(
     assert worker.drain(0.2) == []
 
     assert worker.wait_for(1) == [1]
-    # Up to two seconds early: Celery's workers wait for the exact moment.
-    assert timedelta(0) < moment - datetime.now(UTC) <= timedelta(seconds=2)
+    assert moment - datetime.now(UTC) <= timedelta(seconds=EARLY)
+
+
+def test_a_message_that_is_due_soon_waits_in_redis_too(connect: Connect, store: Any) -> None:
+    worker = Worker(connect())
+    worker.drain(0.1)
+    moment = datetime.now(UTC) + timedelta(seconds=1.5)
+    publish(connect(), "soon", headers={"eta": moment.isoformat()})
+    publish(connect(), "at once")
+    assert worker.wait_for(1) == ["at once"]
+    assert store.zcard(keys.delayed(QUEUE)) == 1
+
+    assert worker.wait_for(2) == ["at once", "soon"]
+    assert moment - datetime.now(UTC) <= timedelta(seconds=EARLY)
+
+
+def test_thousands_that_are_due_at_once_are_promoted_at_once(connect: Connect, store: Any) -> None:
+    moment = datetime.now(UTC) + timedelta(seconds=5)
+    message = serialized(connect(), store, "later", headers={"eta": moment.isoformat()})
+    store.zadd(
+        keys.delayed(QUEUE),
+        {f"0:{message}{' ' * spaces}": moment.timestamp() for spaces in range(5000)},
+    )
+    worker = Worker(connect(), prefetch=1)
+    worker.wait_for(1)
+    rounds = 0
+    while store.zcard(keys.delayed(QUEUE)):
+        rounds += 1
+        worker.drain(0)
+
+    # Each is a command for a thousand: none waits for a second.
+    assert rounds <= 10
+    assert left(store) == 5000
+
+
+def test_thousands_of_a_stock_program_are_moved_at_once(connect: Connect, store: Any) -> None:
+    message = serialized(connect(), store, "stock")
+    store.lpush(QUEUE, *[message] * 5000)
+    worker = Worker(connect(), prefetch=1)
+    worker.wait_for(1)
+    rounds = 0
+    while store.llen(QUEUE):
+        rounds += 1
+        worker.drain(0)
+
+    assert rounds <= 10
+    assert left(store) == 5000
+
+
+def serialized(connection: Connection, store: Any, body: Any, **options: Any) -> str:
+    """Return a message as it is stored, which no queue holds."""
+    publish(connection, body, name="another", **options)
+    for _, fields in store.xrange(keys.stream("another", 0)):
+        message = fields["message"]
+    for member in store.zrange(keys.delayed("another"), 0, -1):
+        _, _, message = member.partition(":")
+    return str(message)
 
 
 def test_what_kombu_s_own_transport_pushes_is_served(
