@@ -80,8 +80,12 @@ class State:
     def delete(self) -> None:
         """Remove the folder with all it holds, if it is there and one of a local cluster."""
         self._check()
-        if self.folder.exists() and any(self.folder.iterdir()):
-            shutil.rmtree(self.folder.resolve())
+        folder = self.folder.resolve()
+        # Whatever it holds: no mistake elsewhere may ever reach these.
+        if folder in {Path.home(), *Path.home().parents, *Path(__file__).resolve().parents}:
+            raise NotOurs(f"{folder} is not removed: name a folder of its own in LOCAL_STATE")
+        if folder.exists() and any(folder.iterdir()):
+            shutil.rmtree(folder)
 
     def add(self, role: str, pid: int) -> None:
         """Note a process that was started, by its id and when that was."""

@@ -113,11 +113,13 @@ def test_clean_removes_what_an_older_version_left(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == []
 
 
-@pytest.mark.parametrize("folder", ["/", "{home}", "{file}", "{parent}", str(ROOT)])
+# Only folders of the test's own are ever given to what deletes: were its check broken, it would
+# delete them.
+@pytest.mark.parametrize("folder", ["{file}", "{parent}"])
 def test_clean_leaves_what_is_not_its_own(tmp_path: Path, folder: str) -> None:
     (tmp_path / "file").write_text("kept")
     (tmp_path / "state" / "redis").mkdir(parents=True)
-    done = clean(folder.format(home=Path.home(), file=tmp_path / "file", parent=tmp_path))
+    done = clean(folder.format(file=tmp_path / "file", parent=tmp_path))
 
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
@@ -126,7 +128,6 @@ def test_clean_leaves_what_is_not_its_own(tmp_path: Path, folder: str) -> None:
     ]
     assert (tmp_path / "file").read_text() == "kept"
     assert (tmp_path / "state" / "redis").exists()
-    assert (ROOT / "Makefile").exists()
 
 
 def test_a_folder_of_something_else_is_not_used(tmp_path: Path) -> None:
