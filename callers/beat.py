@@ -3,11 +3,15 @@
 One beat a cluster: two of them would submit each job twice.
 """
 
+import logging
 import os
+import pickle
 import signal
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from time import sleep
+from typing import Any, Self
 
 import click
 from celery import beat
@@ -15,7 +19,7 @@ from celery.schedules import maybe_schedule
 from kombu.utils.json import dumps
 
 from callers.command import run
-from cluster import limits
+from cluster import broker, limits
 from cluster.app import App, create
 from cluster.codec import pack
 from cluster.errors import ClusterError
@@ -26,18 +30,86 @@ STATE = Path(".local/beat-schedule")
 HEARTBEAT_VARIABLE = "BEAT_HEARTBEAT_FILE"
 #: Seconds between two passes, at most: a heartbeat must not grow old.
 INTERVAL = 5
+#: Seconds between two tries to submit a job while the broker is away.
+RETRY_INTERVAL = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class StateFile(dict[str, Any]):
+    """What beat notes, in a file that is replaced as a whole.
+
+    It stands in for `shelve`, which keeps on some systems what it was told until it is closed: a
+    beat that was killed would submit again.
+    """
+
+    _path: Path
+
+    @classmethod
+    def open(cls, name: str, writeback: bool = True) -> Self:  # noqa: FBT002 - shelve's
+        """Return what the file says, nothing if it is not there; raises pickle's errors."""
+        state = cls()
+        state._path = Path(name)
+        with suppress(FileNotFoundError):
+            state.update(pickle.loads(state._path.read_bytes()))  # noqa: S301 - beat's own file
+        return state
+
+    def sync(self) -> None:
+        """Write all to the disk."""
+        new = self._path.with_name(f".{self._path.name}.part")
+        with new.open("wb") as file:
+            file.write(pickle.dumps(dict(self)))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._path)
+
+    close = sync
 
 
 class Scheduler(beat.PersistentScheduler):
-    """Celery's scheduler, with a heartbeat file."""
+    """Celery's scheduler, with a heartbeat file, which drops no job for a broker that is away."""
+
+    persistence: Any = StateFile
 
     def tick(self, *args: Any, **options: Any) -> Any:
         """Submit what is due and return the seconds until the next job is."""
         seconds = super().tick(*args, **options)
-        heartbeat = os.environ.get(HEARTBEAT_VARIABLE)
-        if heartbeat:
-            Path(heartbeat).touch()
+        _beat()
         return seconds
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        """Submit a job that is due; where the broker is away, when it is back, and once."""
+        logger.info("submitting %s (%s)", entry.name, entry.task)
+        is_away = False
+        while True:
+            try:
+                self.apply_async(entry, producer=self.producer, advance=False)
+            except Exception as error:  # noqa: BLE001 - Celery wraps what it meets
+                cause = error.__context__ or error
+                if not isinstance(cause, (OSError, *broker.AWAY)):
+                    logger.error("cannot submit %s: %s", entry.name, error)  # noqa: TRY400
+                    return
+                if not is_away:
+                    logger.error("cannot submit %s, trying again: %s", entry.name, cause)  # noqa: TRY400
+                is_away = True
+            else:
+                return
+            self._drop_connection()
+            _beat()
+            sleep(RETRY_INTERVAL)
+
+    def _drop_connection(self) -> None:
+        vars(self).pop("producer", None)
+        connection = vars(self).pop("connection", None)
+        if connection is not None:
+            with suppress(OSError, *broker.AWAY):
+                connection.release()
+
+
+def _beat() -> None:
+    heartbeat = os.environ.get(HEARTBEAT_VARIABLE)
+    if heartbeat:
+        Path(heartbeat).touch()
 
 
 def check(schedule: dict[str, dict[str, Any]], app: App) -> None:

@@ -19,6 +19,7 @@ from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]
 from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
 from redis import ConnectionPool, Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from streams import address, jobs, keys, purged, queues, scripts, times
@@ -178,6 +179,8 @@ class Channel(address.NamedUser, redis.Channel):
 
     def _is_listed(self, queue: str) -> bool:
         """Tell whether a queue is not durable, and thus a list of kombu's."""
+        if self.connection is None:
+            raise RedisConnectionError("the channel is closed")
         return queue in self.connection.transient_queues
 
     @property

@@ -30,17 +30,17 @@ class Store:
             f'port {self.port}\nbind 127.0.0.1\ndir "{folder}"\n'
             f"requirepass {SECRET}\nappendonly yes\n"
         )
-        self._process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | None = None
         self._worker: Celery[Any] | None = None
         self.start()
 
     def start(self) -> None:
         """Start the server; what it held is there again."""
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [server.binary(), "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
         )
-        assert self._process.stdin
-        with self._process.stdin as pipe:
+        assert self.process.stdin
+        with self.process.stdin as pipe:
             pipe.write(self._config)
         eventually("the server answers", self._answers)
 
@@ -51,9 +51,9 @@ class Store:
 
     def stop(self) -> None:
         """Stop the server."""
-        assert self._process
-        self._process.terminate()
-        self._process.wait(20)
+        assert self.process
+        self.process.terminate()
+        self.process.wait(20)
 
     def url(self, port: int | None = None) -> str:
         """Return the server's address, or that of a proxy in front of it."""
