@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
@@ -49,6 +50,10 @@ BATCH = 1000
 FORGOTTEN = 60.0
 #: Seconds of a fetch where a channel takes turns between streams and lists.
 TURN = 0.1
+#: Seconds after which the reply to a fetch that has ended is given up, with its connection.
+LATE = 2.0
+#: Seconds that a fetch waits at least.
+SHORTEST_WAIT = 0.001
 #: Seconds before the same complaint of the server is logged again.
 COMPLAINT_INTERVAL = 60.0
 #: Seconds after which whoever waits for a job is told of it, whatever else a fetch brought.
@@ -161,6 +166,10 @@ class Channel(address.NamedUser, redis.Channel):
         self._most = 0
         self._ending: list[Ended] = []
         self._lists_turn = False
+        #: Fetched, and to be delivered by the next calls, where a program takes one at a time.
+        self._kept: deque[Entry] = deque()
+        #: Until when the fetch under way waits.
+        self._waits_until = 0.0
         #: When leases are looked at: after those who are alive had time to renew theirs.
         self._takes_over_at = math.inf
         self._next_round = 0.0
@@ -279,12 +288,19 @@ class Channel(address.NamedUser, redis.Channel):
 
     def _basic_cancel(self, consumer_tag: str) -> None:
         super()._basic_cancel(consumer_tag)  # type: ignore[misc]
+        if self._kept:
+            self._keep(())  # for consumers that are left
         if self._qos and not self._consumers and jobs.is_stopping():
             self._finish_fetch()
             with suppress(OSError, RedisError):
                 self.acknowledge()
                 self._qos.hand_back_waiting()
             self._qos.tell_the_last()
+
+    @property
+    def _takes_one(self) -> bool:
+        """Return True if a program calls for each message, and no event loop or worker does."""
+        return self.inline is None and self.connection.loop_thread is None
 
     def fetches_soon(self) -> bool:
         """Tell whether an event loop fetches soon, and takes what is acknowledged along."""
@@ -297,7 +313,7 @@ class Channel(address.NamedUser, redis.Channel):
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Send a fetch; kombu's name for it."""
-        if monotonic() < self._pause_until:
+        if self._kept or monotonic() < self._pause_until:
             return
         active = self._queue_cycle.consume(len(self.active_queues))
         listed = [queue for queue in active if self._is_listed(queue)]
@@ -307,6 +323,8 @@ class Channel(address.NamedUser, redis.Channel):
         seconds = timeout or self.brpop_timeout
         if listed and durable:
             seconds, self._lists_turn = TURN, not self._lists_turn
+        if self._takes_one:  # and waits no longer than it was told to; 0 is for ever
+            seconds = max(min(seconds, self.connection.cycle.seconds), SHORTEST_WAIT)
         if listed and (self._lists_turn or not durable):
             self._fetch_from_lists(listed, seconds)
         else:
@@ -316,6 +334,7 @@ class Channel(address.NamedUser, redis.Channel):
         self._asked = ()
         names = [self._q_for_pri(queue, step) for step in self.priority_steps for queue in listed]
         self._send(pack("BRPOP", *(self.global_keyprefix + name for name in names), seconds))
+        self._waits_until = monotonic() + seconds
 
     def _fetch_from_streams(self, durable: list[str], seconds: float) -> None:
         # The most urgent of each queue first.
@@ -323,7 +342,9 @@ class Channel(address.NamedUser, redis.Channel):
         self._asked = tuple(chain.from_iterable(steps))
         most = self.qos.can_consume_max_estimate()
         self._most = BATCH if most is None else min(most, BATCH)
-        if self.inline:
+        if self._takes_one:
+            self._most = 1
+        elif self.inline:
             self._most = max(self._most, self.inline.most)
         self._ending = self._some_ended()
         if not self._waits:
@@ -332,6 +353,7 @@ class Channel(address.NamedUser, redis.Channel):
         waiting = _waiting(self.consumer, self._asked, self._most, int(1000 * seconds))
         # Both in one go: each one alone costs both sides more than what it does.
         self._send(*([self._fetch((), 0)] if self._ending else []), waiting)
+        self._waits_until = monotonic() + seconds
 
     def _fetch(self, streams: Sequence[str], most: int) -> bytes:
         """Return the command that acknowledges what has ended, and fetches up to so many."""
@@ -363,6 +385,11 @@ class Channel(address.NamedUser, redis.Channel):
         entries = queues.entries(reply)
         self._waits = not entries
         if not entries:
+            raise Empty
+        if self._takes_one:
+            self._keep(entries)
+            if self.deliver_kept():
+                return True
             raise Empty
         self.qos.expect([entry.tag for entry in entries])
         left_over = self._deliver_all(entries)
@@ -423,15 +450,41 @@ class Channel(address.NamedUser, redis.Channel):
             self._waits = len(entries) < self._most and not left_over
         return left_over
 
-    def _deliver_entry(self, entry: Entry, queue: str) -> None:
-        """Hand a message to the queue's consumer, if it can be read."""
+    def _keep(self, entries: Iterable[Entry]) -> None:
+        """Keep messages for the next calls, and release those whose consumers are gone."""
+        kept = [*self._kept, *entries]
+        consumed = self.connection._callbacks  # noqa: SLF001 - kombu has no other name
+        self._kept = deque(each for each in kept if self._queues.queue_of(each.tag) in consumed)
+        self.qos.expect(entry.tag for entry in self._kept)
+        if gone := [each.tag for each in kept if each not in self._kept]:
+            self.hand_back(gone)
+
+    def deliver_kept(self) -> bool:
+        """Deliver the next message that is kept; return False if there is nothing to deliver."""
+        while self._kept and self.qos.can_consume():
+            entry = self._kept.popleft()
+            self.qos.expect(each.tag for each in self._kept)
+            if self._deliver_entry(entry, self._queues.queue_of(entry.tag)):
+                return True
+        return False
+
+    def end_fetch(self) -> None:
+        """End a fetch from streams, and keep what it brought: no call may follow for long."""
+        if self._in_poll and self._asked and self._takes_one:
+            self._keep(self._finish_fetch())
+
+    def _deliver_entry(self, entry: Entry, queue: str) -> bool:
+        """Hand a message to the queue's consumer; return False if it is not to be delivered."""
         message = self._checked(entry, queue)
         if message is None:
-            return
+            return False
         self._queue_cycle.rotate(queue)
-        self.connection._deliver(message, queue)  # noqa: SLF001 - kombu's
-        if queue in self._no_ack:
+        if queue in self._no_ack:  # whatever its consumer makes of it
             self.qos.ended.append(Ended(entry.tag))
+            if not self.fetches_soon():
+                self.acknowledge()
+        self.connection._deliver(message, queue)  # noqa: SLF001 - kombu's
+        return True
 
     def _checked(self, entry: Entry, queue: str) -> Any:
         """Return a message as kombu takes it; None if it is not to be delivered (yet)."""
@@ -489,23 +542,32 @@ class Channel(address.NamedUser, redis.Channel):
         """Return one message; raises Empty if there is none."""
         if self._is_listed(queue):
             return super()._get(queue)
-        streams = self._queues.streams(queue)
-        self._mine.update(streams)
+        self._mine.update(self._queues.streams(queue))
         self.acknowledge()
         try:
             self._promote(queue)
             self._reclaim(queue)
-            fetched = self._queues.fetch(self.consumer, streams, 1)
+            return self._get_one(queue)
         except ResponseError as error:
             if not queues.is_without_group(error):
                 raise
             self._queues.create(queue)
-            fetched = self._queues.fetch(self.consumer, streams, 1)
-        for entry in fetched:
+            return self._get_one(queue)
+
+    def _get_one(self, queue: str) -> Any:
+        while entry := self._next_entry(queue):
             message = self._checked(entry, queue)
             if message is not None:
                 return message
         raise Empty
+
+    def _next_entry(self, queue: str) -> Entry | None:
+        for entry in self._kept:
+            if self._queues.queue_of(entry.tag) == queue:
+                self._kept.remove(entry)
+                return entry
+        fetched = self._queues.fetch(self.consumer, self._queues.streams(queue), 1)
+        return fetched[0] if fetched else None
 
     def basic_get(self, queue: str, no_ack: bool = False, **options: Any) -> Any:  # noqa: FBT002 - kombu's
         """Return one message, or None."""
@@ -733,12 +795,13 @@ class Channel(address.NamedUser, redis.Channel):
     def close(self) -> None:
         """Close, and hand back what is held, if Redis answers."""
         self._finish_fetch()
+        self._kept.clear()
         if self._qos:  # before its connections are closed
             self._qos.restore_unacked_once()
         super().close()
 
-    def _finish_fetch(self) -> None:
-        """End the fetch under way; what it brought is handed back with all the rest."""
+    def _finish_fetch(self) -> list[Entry]:
+        """End the fetch under way, and return what it brought from streams."""
         connection, self._in_poll = self._in_poll, None
         if connection:
             self._undo_acknowledging()  # twice does no harm
@@ -750,13 +813,17 @@ class Channel(address.NamedUser, redis.Channel):
                 # any other is waited for, a second at most.
                 known = connection.handshake_metadata or {}
                 number = known.get(b"id") or known.get("id")
-                if number:
+                left = self._waits_until - monotonic()
+                if number and left > 0:
                     self._plain.client_unblock(number)
-                reply = connection.read_response()
-                if reply and not self._asked:  # of a list: it is nowhere else
+                reply = connection.read_response(timeout=max(left, 0) + LATE)
+                if self._asked:
+                    return queues.entries(reply)
+                if reply:  # of a list: it is nowhere else
                     self._plain.rpush(*reply)
             except (OSError, RedisError):
                 connection.disconnect()
+        return []
 
 
 @lru_cache(maxsize=64)

@@ -16,6 +16,8 @@ What kombu's own transport does for fanout exchanges, bindings and queues that a
 import math
 import re
 import threading
+from contextlib import suppress
+from queue import Empty
 from time import monotonic
 from typing import Any
 
@@ -57,6 +59,8 @@ class Poller(redis.MultiChannelPoller):
         super().__init__()
         #: The event loop that polls, if there is one.
         self.loop: Any = None
+        #: Seconds that a program waits for a message.
+        self.seconds = ROUND
         self._timer: Any = None
         self._fires_at = math.inf
 
@@ -93,8 +97,16 @@ class Poller(redis.MultiChannelPoller):
 
     def get(self, callback: Any, timeout: float | None = None) -> Any:
         """Wait for a reply, but no longer than until the next maintenance is due."""
+        if any(channel.deliver_kept() for channel in tuple(self._channels)):
+            return None
         longest = min(max(self._next_maintenance() - monotonic(), 0), ROUND)
-        return super().get(callback, longest if timeout is None else min(timeout, longest))
+        self.seconds = longest if timeout is None else min(timeout, longest)
+        return super().get(callback, self.seconds)
+
+    def end_fetches(self) -> None:
+        """End the fetches under way: no call may follow for long."""
+        for channel in tuple(self._channels):
+            channel.end_fetch()
 
 
 class ListTransport(redis.Transport):
@@ -155,6 +167,27 @@ class Transport(ListTransport):
         super().register_with_event_loop(connection, loop)
         self.loop_thread = threading.get_ident()
         self.cycle.loop = loop
+
+    def on_readable(self, fileno: int) -> None:  # type: ignore[override]
+        """Read a reply for an event loop: one that brought nothing is not to be told of."""
+        with suppress(Empty):
+            super().on_readable(fileno)
+
+    def drain_events(self, connection: Any, timeout: float | None = None) -> None:  # type: ignore[override]
+        """Deliver one message, or what an event loop fetches at once; raises TimeoutError."""
+        deadline = math.inf if timeout is None else monotonic() + timeout
+        try:
+            while True:
+                left = max(deadline - monotonic(), 0)
+                try:
+                    self.cycle.get(self._deliver, left)
+                except Empty:
+                    if monotonic() >= deadline:
+                        raise TimeoutError from None
+                else:
+                    return
+        finally:
+            self.cycle.end_fetches()
 
     @staticmethod
     def check_server(client: Any) -> float:

@@ -1,0 +1,249 @@
+"""Programs that consume through kombu, without Celery: as on kombu's own transport."""
+
+import socket
+from collections.abc import Callable
+from queue import Empty
+from typing import Any
+
+import pytest
+from kombu import Connection, Consumer
+from kombu.asynchronous import Hub
+from kombu.common import eventloop, itermessages
+from kombu.mixins import ConsumerMixin
+
+from streams import keys
+from tests.streams.conftest import Connect
+from tests.streams.test_transport import QUEUE, STOCK, held, left, publish, queue
+from tests.waiting import eventually
+
+Program = Callable[[Connection], list[Any]]
+
+
+class Mixin(ConsumerMixin):
+    """A program as kombu's guide has it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection: Any = connection
+        self.bodies: list[Any] = []
+
+    def get_consumers(self, Consumer: Any, channel: Any) -> list[Any]:  # noqa: N803 - kombu's
+        """Return its consumer."""
+        return [Consumer([queue()], on_message=self.on_message)]
+
+    def on_message(self, message: Any) -> None:
+        """Note a message, and acknowledge it."""
+        self.bodies.append(message.payload)
+        message.ack()
+
+
+def by_itermessages(connection: Connection) -> list[Any]:
+    found = itermessages(connection, connection.channel(), queue(), limit=3, timeout=1)
+    return [take(message) for _, message in found]
+
+
+def by_mixin(connection: Connection) -> list[Any]:
+    mixin: Any = Mixin(connection)
+    assert len([*mixin.consume(limit=3, timeout=5)]) == 3
+    return list(mixin.bodies)
+
+
+def by_eventloop(connection: Connection) -> list[Any]:
+    bodies: list[Any] = []
+    with Consumer(connection, [queue()], on_message=lambda each: bodies.append(take(each))):
+        assert len([*eventloop(connection, limit=3, timeout=5)]) == 3
+    return bodies
+
+
+def by_draining(connection: Connection) -> list[Any]:
+    bodies: list[Any] = []
+    with Consumer(connection, [queue()], on_message=lambda each: bodies.append(take(each))):
+        for count in (1, 2, 3):
+            connection.drain_events(timeout=5)
+            assert len(bodies) == count
+    return bodies
+
+
+def by_draining_without_acknowledgement(connection: Connection) -> list[Any]:
+    bodies: list[Any] = []
+    consumer = Consumer(
+        connection, [queue()], no_ack=True, on_message=lambda each: bodies.append(each.payload)
+    )
+    with consumer:
+        for _ in range(3):
+            connection.drain_events(timeout=5)
+    return bodies
+
+
+def by_simple_queue(connection: Connection) -> list[Any]:
+    simple = connection.SimpleQueue(QUEUE)
+    return [take(simple.get(**how)) for how in ({"timeout": 5}, {"block": False}, {"block": True})]
+
+
+def by_asking(connection: Connection) -> list[Any]:
+    channel: Any = connection.channel()
+    return [take(channel.basic_get(QUEUE)) for _ in range(3)]
+
+
+def take(message: Any) -> Any:
+    """Acknowledge a message, and return its body."""
+    message.ack()
+    return message.payload
+
+
+@pytest.mark.parametrize("is_stock", [False, True])
+@pytest.mark.parametrize(
+    "program",
+    [
+        by_itermessages,
+        by_mixin,
+        by_eventloop,
+        by_draining,
+        by_draining_without_acknowledgement,
+        by_simple_queue,
+        by_asking,
+    ],
+)
+def test_a_program_gets_as_many_as_it_asks_for(
+    connect: Connect, url: str, store: Any, program: Program, *, is_stock: bool
+) -> None:
+    def connection() -> Connection:
+        return Connection(url, transport=STOCK) if is_stock else connect()
+
+    with connection() as producer, connection() as consumer:
+        publish(producer, *range(10))
+        assert program(consumer) == [0, 1, 2]
+        if not is_stock:
+            assert left(store) == 7
+            assert held(store) == 0
+    with connection() as another:
+        found: list[Any] = []
+        with Consumer(another, [queue()], on_message=found.append):
+            for _ in range(7):
+                another.drain_events(timeout=5)
+        assert [message.payload for message in found] == [*range(3, 10)]
+        # Nobody has seen them.
+        assert not any("redelivered" in message.headers for message in found)
+
+
+def test_nothing_comes_in_time_or_an_error(connect: Connect) -> None:
+    connection = connect()
+    with pytest.raises(Empty):
+        connection.SimpleQueue(QUEUE).get(block=False)
+    with pytest.raises(Empty):
+        connection.SimpleQueue(QUEUE).get(timeout=0.2)
+    for seconds in (0, 0.01, 0.3):
+        with pytest.raises(socket.timeout):
+            connection.drain_events(timeout=seconds)
+
+
+def test_no_fetch_goes_on_when_a_call_has_ended(connect: Connect, store: Any) -> None:
+    connection = connect()
+    found: list[Any] = []
+    consumer = Consumer(connection, [queue()], on_message=found.append)
+    consumer.consume()
+    for _ in range(3):
+        with pytest.raises(socket.timeout):
+            connection.drain_events(timeout=0.1)
+        # Whoever calls again in an hour has taken it from nobody.
+        publish(connect(), 1)
+        assert held(store) == 0
+        connection.drain_events(timeout=5)
+        found.pop().ack()
+    consumer.cancel()
+    publish(connect(), 2)
+
+    assert left(store) == 1
+    assert held(store) == 0
+
+
+def test_channels_of_a_connection_take_turns(connect: Connect, store: Any) -> None:
+    connection = connect()
+    found: list[Any] = []
+    for name in ("one", "two", "three"):
+        publish(connect(), *[name] * 4, name=name)
+        consumer = Consumer(
+            connection.channel(),
+            [queue(name), queue(f"{name} more")],
+            on_message=lambda message: found.append(take(message)),
+        )
+        consumer.consume()
+    for count in range(1, 13):
+        connection.drain_events(timeout=5)
+        assert len(found) == count
+
+    assert all(found.count(name) == 4 for name in ("one", "two", "three"))
+    for start in (0, 3, 6, 9):
+        assert len({*found[start : start + 3]}) >= 2, found
+    with pytest.raises(socket.timeout):
+        connection.drain_events(timeout=0.1)
+
+
+def test_what_is_kept_is_given_back_uncounted(connect: Connect, store: Any) -> None:
+    connection = connect()
+    names = ("one", "two", "three")
+    found: list[Any] = []
+    consumers = [
+        Consumer(connection.channel(), [queue(name)], on_message=found.append) for name in names
+    ]
+    for consumer in consumers:
+        consumer.consume()
+    with pytest.raises(socket.timeout):
+        connection.drain_events(timeout=0.05)
+    for name in names:
+        publish(connect(), name, name=name)
+    connection.drain_events(timeout=5)
+
+    def pending() -> int:
+        return sum(
+            store.xpending(key, keys.GROUP)["pending"]
+            for name in names
+            for key in store.scan_iter(f"{name}:*", _type="stream")
+        )
+
+    # One is delivered; what was fetched with it is under its lease, or was not fetched.
+    assert pending() >= 1
+    for consumer in consumers:
+        consumer.cancel()
+    assert pending() == 1
+    connection.close()
+    assert pending() == 0
+    with connect() as another:
+        channel: Any = another.channel()
+        for name in names:
+            message = channel.basic_get(name)
+            assert message.headers.get("x-delivery-count", 0) == 0
+            assert message.payload == name
+    assert len(found) == 1
+
+
+def test_a_consumer_that_raises_has_taken_one(connect: Connect, store: Any) -> None:
+    def fail(message: Any) -> None:
+        raise ValueError(message.payload)
+
+    publish(connect(), 1, 2, 3)
+    connection = connect()
+    with Consumer(connection, [queue()], no_ack=True, on_message=fail):
+        for body in (1, 2):
+            with pytest.raises(ValueError, match=str(body)):
+                connection.drain_events(timeout=5)
+            # Acknowledged when it was delivered.
+            assert left(store) == 3 - body
+
+
+def test_an_event_loop_of_kombu_is_served(connect: Connect, store: Any) -> None:
+    connection = connect()
+    found: list[Any] = []
+    hub = Hub()
+    try:
+        with Consumer(connection, [queue()], on_message=lambda each: found.append(take(each))):
+            connection.register_with_event_loop(hub)
+            publish(connect(), *range(50))
+
+            def all_came() -> bool:
+                hub.run_once()
+                return len(found) == 50
+
+            eventually("all come", all_came)
+    finally:
+        hub.close()
+    assert found == [*range(50)]
