@@ -56,7 +56,7 @@ docker_compose_beat: ## Start beat, which submits jobs by the clock: beat_schedu
 docker_compose_join: ## Run workers alone, for the Redis of another machine: CELERY_BROKER_URL names it
 	docker compose -f docker-compose.yml -f deploy/workers.yml up --build --detach --wait
 
-monitoring: ## Start Flower on Docker: a page that shows workers and jobs, behind a password
+monitoring: ## Start Flower on Docker: a page that shows workers, queues and jobs, behind a password
 	@deploy/make_secrets
 	docker compose --profile monitoring up --detach --wait --build flower
 	@printf 'Flower: http://127.0.0.1:%s, user flower, password in secrets/flower_password\n' "$${FLOWER_PORT:-5555}"

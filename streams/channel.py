@@ -29,7 +29,7 @@ from streams.envelope import MAX_BYTES, Malformed, check, check_parsed, sender, 
 from streams.errors import MessageTooLarge, Unreadable
 from streams.protocol import pack
 from streams.qos import QoS
-from streams.queues import Ended, Entry, Queues
+from streams.queues import Ended, Entry, Lengths, Queues
 from streams.refusals import patiently
 from streams.revoked import Revoked, record
 
@@ -768,6 +768,10 @@ class Channel(address.NamedUser, redis.Channel):
         return [each for queue in self._durable_queues for each in self._queues.later(queue, most)]
 
     # Whole queues --------------------------------------------------------------------
+
+    def lengths(self, queue: str) -> Lengths:
+        """Return how many jobs of a queue wait, are delayed, run, and are dead letters."""
+        return self._queues.lengths(queue)
 
     def _size(self, queue: str) -> int:
         return self._queues.size(queue)

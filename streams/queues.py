@@ -59,6 +59,19 @@ class Promoted(NamedTuple):
     is_more: bool
 
 
+class Lengths(NamedTuple):
+    """How many messages a queue has, by what becomes of them next."""
+
+    #: For the next worker that is free.
+    waiting: int
+    #: For later: their ETA lies ahead.
+    delayed: int
+    #: Given to a worker, and not acknowledged: they run, or are about to.
+    running: int
+    #: Dead letters.
+    dead: int
+
+
 class Queues:
     """The queues of one server."""
 
@@ -221,11 +234,18 @@ class Queues:
 
     # Whole queues ------------------------------------------------------------------------
 
+    def lengths(self, queue: str) -> Lengths:
+        """Return how many messages of a queue wait, are for later, are held, and are dead."""
+        names = [
+            *(self._delayed(queue), self._prefix + keys.dead(queue)),
+            *(self._former_returned(queue), *self.streams(queue), *self._lists(queue)),
+        ]
+        return Lengths(*map(int, scripts.LENGTHS(self._client(), names, keys.GROUP)))
+
     def size(self, queue: str) -> int:
         """Return the number of messages that wait, those for later among them."""
-        former = self._former_returned(queue)
-        names = [self._delayed(queue), former, *self.streams(queue), *self._lists(queue)]
-        return int(scripts.SIZE(self._client(), names, keys.GROUP))
+        lengths = self.lengths(queue)
+        return lengths.waiting + lengths.delayed
 
     def purge(self, queue: str) -> Iterator[list[bytes]]:
         """Remove the messages that wait, in streams, in lists or for later; yield them."""

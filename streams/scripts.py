@@ -373,21 +373,20 @@ redis.call('EXPIRE', KEYS[1], ARGV[1])
 return added
 """)
 
-#: The number of messages of a queue that no consumer has been given yet. A key of a wrong type
-#: counts as empty: who fetches from it complains.
-#: KEYS: delayed, then streams and kombu's lists in any order. ARGV: group
-SIZE = Script("""
+#: Count a queue's messages: those that wait, that are for later, that consumers hold, and the dead
+#: letters. KEYS: delayed, dead, then streams and kombu's lists. ARGV: group
+LENGTHS = Script("""
 local function number(...)
   local reply = redis.pcall(...)
   return type(reply) == 'number' and reply or 0
 end
-local size = number('ZCARD', KEYS[1])
-for k = 2, #KEYS do
-  size = size + number('LLEN', KEYS[k]) + number('XLEN', KEYS[k])
+local waiting, held = 0, 0
+for k = 3, #KEYS do
+  waiting = waiting + number('LLEN', KEYS[k]) + number('XLEN', KEYS[k])
   local pending = redis.pcall('XPENDING', KEYS[k], ARGV[1])
-  if not pending.err then size = size - pending[1] end
+  if not pending.err then held = held + pending[1] end
 end
-return size
+return {waiting - held, number('ZCARD', KEYS[1]), held, number('XLEN', KEYS[2])}
 """)
 
 #: Remove messages that no consumer has been given yet, at most a number of each key; return them.

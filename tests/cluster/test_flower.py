@@ -75,6 +75,43 @@ def test_a_browser_sees_the_workers_the_queues_and_a_jobs_success(page: Page, jo
     expect(page.locator("#task-page")).to_contain_text("(4, 6)")
 
 
+def test_the_lengths_of_the_queues_are_true(page: Page, flower: Flower, client: Client) -> None:
+    later = client.signature("add.tasks.add", 4, 6).set(countdown=3600)
+    for _ in range(3):
+        client.submit(later)
+
+    queues = {queue["name"]: queue for queue in flower.json("/api/queues/length")["active_queues"]}
+    assert queues["add"]["delayed"] == 3
+    assert queues.keys() == set(FAMILIES)
+    _, metrics = flower.ask("/metrics", None)
+    assert 'flower_queue_jobs{queue="add",state="delayed"} 3.0' in metrics
+    page.goto("/broker")
+    expect(page.locator("tr#add td")).to_have_text(["add", "0", "3", "0", "0"])
+    client.app.control.purge()
+
+
+def test_what_a_job_is_called_is_shown_as_text(page: Page, flower: Flower, client: Client) -> None:
+    script = "<img src=x onerror=document.title='ran'>"
+    named = client.signature("add.tasks.longtime_add", 4, 6, 0).set(
+        argsrepr=script, kwargsrepr=script
+    )
+
+    def is_seen() -> str:
+        job = client.submit(named)
+        job.get(timeout=30)
+        try:
+            eventually("the job is shown", lambda: flower.state(job.id) == "SUCCESS", 2)
+        except AssertionError:
+            return ""
+        return str(job.id)
+
+    job_id = eventually("Flower shows a job", is_seen)
+    for path in ("/tasks", f"/task/{job_id}"):
+        page.goto(path)
+        expect(page.locator("body")).to_contain_text(script)
+        assert page.title() != "ran"
+
+
 @pytest.mark.parametrize("password", [None, "", "wrong"])
 @pytest.mark.parametrize(
     "path",
