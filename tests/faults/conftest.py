@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import seed
+from tests.faults import requirements
 from tests.faults.report import Report
 
 #: The faults that show best what stock kombu does: all of them would take long.
@@ -31,9 +32,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the transport before any of its settings is read."""
+    """Choose the transport before any of its settings is read, and find what is missing."""
     if config.getoption("--stock", default=False):
         os.environ["REDIS_TRANSPORT"] = "lists"
+    if config.getoption("--stack", default=False):
+        missing = [*requirements.missing()]
+        if missing:
+            raise pytest.UsageError(
+                f"the faults of the compose stack need {', '.join(missing)}: "
+                ".ci/engine and .ci/fault-tools install what Debian has"
+            )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

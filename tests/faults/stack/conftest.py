@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,6 +16,7 @@ from callers.client import Client
 from local.server import free_port
 from tests.cluster.conftest import LOGS, engine
 from tests.cluster.stack import Stack
+from tests.faults import requirements
 from tests.faults.jobs import Job
 from tests.faults.load import Load
 from tests.faults.report import Report
@@ -61,7 +61,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def started(
     engine: None,
     faketime: str,
-    network_tools: None,
     folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stack]:
@@ -155,16 +154,7 @@ def is_stock(pytestconfig: pytest.Config) -> bool:
 
 @pytest.fixture(scope="session")
 def faketime() -> str:
-    """The library that shifts a process's clock, of Debian's package faketime."""
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-    if not found:
-        pytest.fail("this test needs Debian's package faketime", pytrace=False)
-    return str(found[0])
-
-
-@pytest.fixture(scope="session")
-def network_tools() -> None:
-    """The commands that drop packets in a container's network."""
-    missing = [tool for tool in ("nsenter", "iptables") if not shutil.which(tool)]
-    if missing or os.geteuid():
-        pytest.fail(f"root and {', '.join(missing) or 'its rights'} are needed", pytrace=False)
+    """The library that shifts a process's clock."""
+    library = requirements.faketime()
+    assert library
+    return str(library)
