@@ -14,6 +14,7 @@ from rich.table import Table
 from bench.conversation import Conversation
 from bench.figures import Measured, brief
 from bench.peers.protocol import TIMEOUT
+from bench.progress import Progress
 from bench.servers import OwnServer
 from bench.systems import OURS, System
 from bench.turn import WARM_UP, started
@@ -45,16 +46,33 @@ class Curve(NamedTuple):
         return min(map(len, self.workers.values()))
 
 
-def measure(server: OwnServer, rounds: int, jobs: int, most: int) -> Curve:
-    """Return the curve of this cluster: up to `most` jobs in the queue."""
+def measure(server: OwnServer, rounds: int, jobs: int, most: int, progress: Progress) -> Curve:
+    """Return the curve of this cluster: up to `most` jobs in the queue.
+
+    If it is stopped, it prints what was measured until then.
+    """
     workers: dict[str, list[float]] = {str(count): [] for count in WORKERS}
     depth: dict[str, list[float]] = {str(count): [] for count in depths(most)}
-    for _ in range(rounds):
-        for count in WORKERS:
-            workers[str(count)].append(_with_workers(server, count, jobs))
-        for count in depths(most):
-            depth[str(count)].append(_drained(server, count))
-    return Curve(workers, depth)
+    measured = Curve(workers, depth)
+    try:
+        for number in range(rounds):
+            for count in WORKERS:
+                what = f"round {number + 1} of {rounds}, {count} worker(s)"
+                progress.say(what)
+                rate = _with_workers(server, count, jobs)
+                workers[str(count)].append(rate)
+                progress.keep(f"{what}: {rate:.0f} jobs/s", workers=count, rate=rate)
+            for count in depths(most):
+                what = f"round {number + 1} of {rounds}, {count:,} jobs in the queue"
+                progress.say(what)
+                rate = _drained(server, count)
+                depth[str(count)].append(rate)
+                progress.keep(f"{what}: {rate:.0f} jobs/s", depth=count, rate=rate)
+    except BaseException:
+        if any(workers.values()):
+            Console().print(table(measured))
+        raise
+    return measured
 
 
 def depths(most: int) -> Iterator[int]:
@@ -121,6 +139,8 @@ def table(curve: Curve) -> Table:
     shown = Table("", "jobs/s", "least … greatest")
     for what, samples in (("worker(s)", curve.workers), ("jobs in the queue", curve.depth)):
         for count, rates in samples.items():
+            if not rates:  # it was stopped before
+                continue
             rate = Measured.median(rates)
             spread = f"{brief(rate.least)} … {brief(rate.greatest)}"
             shown.add_row(f"{int(count):,} {what}", brief(rate.value), spread)
@@ -134,8 +154,8 @@ def table(curve: Curve) -> Table:
 @click.option("--appendfsync", type=click.Choice(("always", "everysec", "no")), default="always")
 def curve(rounds: int, jobs: int, depth: int, appendfsync: str) -> None:
     """Measure this cluster with 1 to 8 workers, and with 1000 jobs to DEPTH in the queue."""
-    with OwnServer(appendfsync) as server:
-        measured = measure(server, rounds, jobs, depth)
+    with Progress("curve") as progress, OwnServer(appendfsync) as server:
+        measured = measure(server, rounds, jobs, depth, progress)
     Console().print(table(measured))
 
 

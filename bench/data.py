@@ -5,7 +5,8 @@ this process; they take turns. Every value is checked, outside of the time.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench import memory, stream, work
 from bench.figures import Figure, check_writable, missed, table, write
 from bench.load import Load
+from bench.progress import Progress as Record
 from bench.values import leave_blas_alone
 from callers.client import Client
 from callers.command import run
@@ -81,7 +83,8 @@ QUICK = Sizes((2000, 20_000), (50, 200), 100, 200, 200, repeats=2, more=1, adds=
 def data(repeats: int, adds: int, file: Path | None, running: bool, quick: bool) -> None:
     """Measure how fast large results move, each figure beside its yardstick.
 
-    A bound that is missed is said, and is no error.
+    A bound that is missed is said, and is no error. If it is stopped, it prints what was measured
+    until then, says where that is kept, and ends with an error.
     """
     leave_blas_alone()
     if file:
@@ -93,7 +96,8 @@ def data(repeats: int, adds: int, file: Path | None, running: bool, quick: bool)
         # Log lines would run through the progress bars.
         on_a_cluster_of_its_own(_measured_from_within, LOG_LEVEL="WARNING")
     sizes = QUICK if quick else FULL._replace(repeats=repeats, adds=adds)
-    figures, notes = _measure(sizes)
+    with Record("data") as record:
+        figures, notes = _measure(sizes, record)
     console = Console()
     console.print(table(figures))
     last = "--quick: these figures mean nothing" if quick else missed(figures)
@@ -110,7 +114,7 @@ def _measured_from_within(cluster: Cluster) -> int:
     return call(cluster, [("bench.data", "--running", *sys.argv[1:])], draws=True)
 
 
-def _measure(sizes: Sizes) -> tuple[list[Figure], list[str]]:
+def _measure(sizes: Sizes, record: Record) -> tuple[list[Figure], list[str]]:
     """Return all figures, and what is to be said of them."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     terminal = Console(stderr=True)
@@ -122,9 +126,17 @@ def _measure(sizes: Sizes) -> tuple[list[Figure], list[str]]:
         disable=not terminal.is_terminal,
         auto_refresh=False,
     )
-    with Client() as client, bars:
+    done: list[Figure] = []
+
+    def keep(figures: Iterable[Figure]) -> None:
+        for figure in figures:
+            done.append(figure)
+            record.keep(f"{figure.name}: {figure.ours.value:.2f} {figure.unit}", **figure.as_json())
+
+    with _shown_if_stopped(done), Client() as client, bars:
 
         def rounds(what: str, count: int) -> Iterator[int]:
+            record.say(f"{what}, {count} times")
             bar = bars.add_task(what, total=count)
             bars.refresh()
             for number in range(count):
@@ -134,19 +146,31 @@ def _measure(sizes: Sizes) -> tuple[list[Figure], list[str]]:
 
         client.connect()
         peaks, notes = memory.measure(client, sizes.peak, rounds("peak memory", sizes.repeats))
+        keep(peaks)
         load = Load()
         works = [*_works(sizes)]
-        times = [
-            work.measure(
-                client, each, rounds(each.name, sizes.repeats * each.repeats), load, sizes.rest
-            )
-            for each in works
-        ]
+        times = []
+        for each in works:
+            repeats = rounds(each.name, sizes.repeats * each.repeats)
+            times.append(work.measure(client, each, repeats, load, sizes.rest))
+            keep(times[-1:])
         small, more_notes = stream.measure(
             client, sizes.streamed, sizes.adds, rounds("add while results stream", stream.ROUNDS)
         )
+        keep(small)
     notes += [*more_notes, *work.impossible(works, times), *load.notes()]
     return [*times, *peaks, *small], notes
+
+
+@contextmanager
+def _shown_if_stopped(figures: Iterable[Figure]) -> Iterator[None]:
+    """Print the figures that there are, if not all of them could be measured."""
+    try:
+        yield
+    except BaseException:
+        if rows := list(figures):
+            Console().print(table(rows))
+        raise
 
 
 def _works(sizes: Sizes) -> Iterator[work.Work]:

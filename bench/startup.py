@@ -20,6 +20,7 @@ from rich.progress import track
 
 from bench.figures import Figure, Measured, check_writable, missed, table, write
 from bench.load import LEAST_SECONDS, Load
+from bench.progress import Progress
 from bench.values import check, product
 from callers.client import Client
 from callers.command import run
@@ -72,7 +73,8 @@ JOBS = (
 def startup(repeats: int, file: Path | None, docker: bool) -> None:
     """Measure how long a start takes until the first result, beside what it may take.
 
-    A bound that is missed is said, and is no error.
+    A bound that is missed is said, and is no error. If it is stopped, what was measured until then
+    was told, is kept, and it ends with an error.
     """
     if file:
         try:
@@ -83,11 +85,13 @@ def startup(repeats: int, file: Path | None, docker: bool) -> None:
     with load.watched():
         sleep(LEAST_SECONDS)
     if docker:
-        _show(_of_stack(repeats), load, file)
+        with Progress("startup") as progress:
+            _show(_of_stack(repeats, progress), load, file)
         return
 
     def measured(cluster: Cluster) -> int:
-        _show(_of_workers(cluster, repeats), load, file)
+        with Progress("startup") as progress:
+            _show(_of_workers(cluster, repeats, progress), load, file)
         return 0
 
     on_a_cluster_of_its_own(measured, LOG_LEVEL="WARNING")
@@ -124,7 +128,7 @@ def _rounds(what: str, repeats: int) -> Iterator[int]:
 # Workers -----------------------------------------------------------------------
 
 
-def _of_workers(cluster: Cluster, repeats: int) -> list[Figure]:
+def _of_workers(cluster: Cluster, repeats: int, progress: Progress) -> list[Figure]:
     """Return the figure of each family's worker."""
     cluster.start_server()
     os.environ[password.VARIABLE] = cluster.env[password.VARIABLE]
@@ -135,11 +139,20 @@ def _of_workers(cluster: Cluster, repeats: int) -> list[Figure]:
         return [
             _figure(
                 f"worker {job.family}",
-                [_of_worker(client, job, env) for _ in _rounds(job.family, repeats)][1:],
+                [
+                    _kept(progress, f"worker {job.family}", number, _of_worker(client, job, env))
+                    for number in _rounds(job.family, repeats)
+                ][1:],
                 OF_WORKER,
             )
             for job in JOBS
         ]
+
+
+def _kept(progress: Progress, what: str, number: int, ms: float) -> float:
+    """Record a start's time, and return it."""
+    progress.keep(f"{what}, start {number}: {ms:.0f} ms", start=number, ms=ms)
+    return ms
 
 
 def _of_worker(client: Client, job: Job, env: Mapping[str, str]) -> float:
@@ -176,10 +189,15 @@ def _worker(family: str, env: Mapping[str, str]) -> Iterator[None]:
 # The stack ---------------------------------------------------------------------
 
 
-def _of_stack(repeats: int) -> list[Figure]:
+def _of_stack(repeats: int, progress: Progress) -> list[Figure]:
     """Return the figures of the first and of the last result on Docker."""
-    starts = [_of_one_stack() for _ in _rounds("on Docker", repeats)][1:]
-    firsts, lasts = ([*samples] for samples in zip(*starts, strict=True))
+    starts = []
+    for number in _rounds("on Docker", repeats):
+        progress.say(f"stack on Docker, start {number}")
+        first, last = _of_one_stack()
+        _kept(progress, "stack on Docker, last result", number, last)
+        starts.append((first, last))
+    firsts, lasts = ([*samples] for samples in zip(*starts[1:], strict=True))
     return [
         _figure("stack on Docker, first result", firsts, OF_STACK),
         _figure("stack on Docker, last result", lasts, OF_STACK),

@@ -15,6 +15,7 @@ from bench import comparison, curve, environments, turn
 from bench.curve import Curve
 from bench.figures import check_writable, missed, table, write, write_json
 from bench.load import Load
+from bench.progress import Progress as Record
 from bench.report import write_report
 from bench.run import Run, machine, now, packages
 from bench.servers import OwnServer, RunningCluster, Server
@@ -106,7 +107,8 @@ def peers(
 ) -> None:
     """Compare this cluster with its peers, in turns, on one machine and one Redis.
 
-    A bound that is missed is said, and is no error.
+    A bound that is missed is said, and is no error. If it is stopped, it prints what was measured
+    until then, says where that is kept, and ends with an error.
     """
     if quick and report:
         raise click.UsageError("--quick measures too little for a --report")
@@ -123,17 +125,24 @@ def peers(
         raise click.UsageError(str(error)) from None
     trips = max(LEAST_TRIPS, jobs // JOBS_A_TRIP)
     sizes = QUICK if quick else FULL._replace(jobs=jobs, trips=trips, adds=adds)
-    with RunningCluster() if running else OwnServer(persistences[0]) as server:
-        runs = [
-            _measure(systems, server, sizes, 1 if quick else rounds, persistence)
-            for persistence in (persistences[:1] if running else persistences)
-        ]
-        _write(file, runs, None)  # a curve takes long, and may fail
-        curved = (
-            curve.measure(server, curve_rounds, sizes.jobs, depth)
-            if depth and isinstance(server, OwnServer)
-            else None
-        )
+    runs: list[Run] = []
+    with (
+        Record("peers") as record,
+        RunningCluster() if running else OwnServer(persistences[0]) as server,
+    ):
+        try:
+            for persistence in persistences[:1] if running else persistences:
+                some = _measure(systems, server, sizes, 1 if quick else rounds, persistence, record)
+                runs.append(some)
+                _write(file, runs, None)  # what follows takes long, and may fail
+            curved = (
+                curve.measure(server, curve_rounds, sizes.jobs, depth, record)
+                if depth and isinstance(server, OwnServer)
+                else None
+            )
+        except BaseException:
+            _show(runs, None, running=running, quick=quick)
+            raise
     _show(runs, curved, running=running, quick=quick)
     _write(file, runs, curved)
     if report:
@@ -155,15 +164,33 @@ def samples_file(file: Path) -> Path:
 
 
 def _measure(
-    systems: tuple[System, ...], server: Server, sizes: Sizes, rounds: int, persistence: str
+    systems: tuple[System, ...],
+    server: Server,
+    sizes: Sizes,
+    rounds: int,
+    persistence: str,
+    record: Record,
 ) -> Run:
     server.persist(persistence)
     for system in systems:
+        record.say(f"preparing {system.title}")
         environments.make(system)
     load = Load()
     start = now()
     failed: dict[str, str] = {}
-    samples = list(_samples(systems, server, sizes, rounds, load, failed))
+    samples: list[Sample] = []
+    try:
+        for sample in _samples(systems, server, sizes, rounds, load, failed, record):
+            samples.append(sample)
+            rates = f"{sample.each:.0f} jobs/s one by one, {sample.bulk:.0f} in bulk"
+            text = f"appendfsync {persistence}, {sample.system}: {rates}"
+            record.keep(text, appendfsync=persistence, sample=turn.as_json(sample))
+    except BaseException:
+        if samples:
+            console = Console(width=160)
+            console.print(f"appendfsync {persistence}, incomplete", highlight=False)
+            console.print(comparison.table(comparison.rows(samples)))
+        raise
     return Run(
         start=start,
         samples=[sample for sample in samples if sample.system not in failed],
@@ -185,6 +212,7 @@ def _samples(
     rounds: int,
     load: Load,
     failed: dict[str, str],
+    record: Record,
 ) -> Iterator[Sample]:
     """Yield a sample for each turn; a peer that fails is noted, and has no more of them.
 
@@ -202,6 +230,7 @@ def _samples(
     ) as bars:
         bar = bars.add_task("", total=rounds * len(systems))
         for number, system in _turns(systems, rounds):
+            record.say(f"round {number + 1} of {rounds}: {system.title}")
             bars.update(bar, description=f"round {number + 1}: {system.title}", refresh=True)
             if system.name not in failed:
                 try:
@@ -210,6 +239,7 @@ def _samples(
                     if system.is_ours:
                         raise
                     failed[system.name] = " ".join(str(error).split())
+                    record.say(f"{system.title} failed, and is left out: {failed[system.name]}")
             bars.update(bar, advance=1, refresh=True)
 
 

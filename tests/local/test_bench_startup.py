@@ -21,7 +21,7 @@ def test_the_start_of_each_familys_worker_is_measured(tmp_path: Path) -> None:
     )
     figures = json.loads(file.read_text())
 
-    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.returncode == 0, done.stderr
     assert [each["name"] for each in figures] == [f"worker {family}" for family in FAMILIES]
     for each in figures:
         assert (each["unit"], each["yardstick"], each["bound"]) == ("ms", 500, 1)

@@ -16,6 +16,7 @@ from bench.curve import Curve, depths
 from bench.load import Load
 from bench.peers.__main__ import _samples
 from bench.peers.protocol import check
+from bench.progress import Progress
 from bench.report import page, write_report
 from bench.run import Run, machine
 from bench.systems import NAMES, SYSTEMS, System, named
@@ -181,7 +182,9 @@ def test_a_figure_s_name_says_what_it_holds_for() -> None:
     assert "adds by chunks, over jobs by map, appendfsync everysec" in names
 
 
-def test_a_peer_that_fails_has_no_sample_and_no_more_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_fails_has_no_sample_and_no_more_turns(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     taken = []
 
     def take(system: System, *_: Any) -> Sample:
@@ -194,21 +197,25 @@ def test_a_peer_that_fails_has_no_sample_and_no_more_turns(monkeypatch: pytest.M
     failed: dict[str, str] = {}
     server: Any = None
     systems = named("ours,huey,rq")
-    done = list(_samples(systems, server, Sizes(1, 1, 0, 0), 2, Load(), failed))
+    record = Progress("test", tmp_path)
+    done = list(_samples(systems, server, Sizes(1, 1, 0, 0), 2, Load(), failed, record))
 
     assert taken == ["ours", "huey", "rq", "rq", "ours"]
     assert [each.system for each in done] == ["ours", "rq", "rq", "ours"]
     assert failed == {"huey": "huey's client ended"}
 
 
-def test_a_failure_of_this_cluster_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_this_cluster_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def take(*_: Any) -> Sample:
         raise ClusterError("a sum is wrong")
 
     monkeypatch.setattr(turn, "take", take)
     server: Any = None
+    record = Progress("test", tmp_path)
     with pytest.raises(ClusterError, match="a sum is wrong"):
-        list(_samples(named("ours"), server, Sizes(1, 1, 0, 0), 1, Load(), {}))
+        list(_samples(named("ours"), server, Sizes(1, 1, 0, 0), 1, Load(), {}, record))
 
 
 def test_a_bar_is_as_long_as_its_value_is_large() -> None:

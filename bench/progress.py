@@ -1,0 +1,77 @@
+"""Where a measurement is and what it has measured: lines that work in a file, and a record."""
+
+import json
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import click
+
+from local.server import ROOT
+
+FOLDER = ROOT / ".bench"
+
+
+class Progress:
+    """The record of one measurement: removed when that is complete, kept when it was stopped.
+
+    Each entry is a line of JSON, written when it was measured: nothing of it is lost with the
+    process.
+    """
+
+    def __init__(self, name: str, folder: Path = FOLDER) -> None:
+        now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        self.file: Path | None = folder / f"{name}-{now}-{os.getpid()}.jsonl"
+        try:
+            folder.mkdir(exist_ok=True)
+            self.file.touch()
+        except OSError:  # a container's own folders may be read-only
+            self.file = None
+        self._count = 0
+        self._at_exit = ExitStack()
+
+    def __enter__(self) -> Self:
+        # It ends in order by each of them; what nohup or a shell has ignored stays ignored.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before = signal.signal(number, signal.default_int_handler)
+                self._at_exit.callback(signal.signal, number, before)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._at_exit.close()
+        if kind and self._count:
+            kept = f", kept in {self.file}" if self.file else ""
+            _write(f"incomplete: {self._count} measurement(s) were made{kept}")
+            return
+        if kind and issubclass(kind, KeyboardInterrupt):
+            _write("incomplete: nothing was measured yet")
+        if self.file:
+            self.file.unlink(missing_ok=True)
+
+    def say(self, text: str) -> None:
+        """Tell where the measurement is, at once; on a terminal its bars do."""
+        if not sys.stderr.isatty():
+            _write(f"{datetime.now().astimezone():%H:%M:%S} {text}")
+
+    def keep(self, text: str, **measured: Any) -> None:
+        """Record what was measured, and tell it."""
+        self._count += 1
+        self.say(text)
+        if self.file:
+            with self.file.open("a") as file:
+                file.write(json.dumps({"measured": text, **measured}) + "\n")
+
+
+def _write(line: str) -> None:
+    click.echo(line, err=True)
