@@ -182,7 +182,10 @@ def test_the_history_survives_a_restart_of_flower(stack: Stack, flower: Flower, 
             ("--env", "FLOWER_READ_ONLY=perhaps"),
             "error: FLOWER_READ_ONLY must be true or false, not 'perhaps'",
         ),
-        (("--env", "JOB_LEASE=x"), "error: JOB_LEASE must be a whole number above zero, not 'x'"),
+        (
+            ("--env", "JOB_LEASE=x"),
+            "error: JOB_LEASE must be a whole number from 1 to 1000000000, not 'x'",
+        ),
         (
             (),
             "error: cannot read /run/secrets/flower_password: No such file or directory",
