@@ -14,6 +14,7 @@ import gmpy2
 
 from callers.arrays import written
 from callers.client import TIMEOUT, Client, check_timeout
+from streams.printable import printable
 
 #: Told how much is done, and of how much in all.
 Progressed = Callable[[int, int], object]
@@ -104,7 +105,10 @@ def show(value: Any, most: int | None = None) -> None:
             click.echo(piece, nl=False)
         click.echo()
     else:
-        click.echo(text(value))
+        # A pipe gets what the job gave, byte for byte.
+        shown = text(value)
+        is_terminal = sys.stdout.isatty()
+        click.echo(printable(shown, keep="\n\t") if is_terminal else shown, color=True)
 
 
 timeout_option = seconds_option("--timeout", TIMEOUT, "How long to wait for the result.")
@@ -256,5 +260,5 @@ def _drop_output() -> None:
 
 def _end(message: str, status: int) -> None:
     _drop_output()
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
     sys.exit(status)

@@ -22,6 +22,7 @@ from streams import keys
 from streams.channel import Channel
 from streams.dead import Letter
 from streams.errors import ClusterError
+from streams.printable import printable
 
 #: The module that says where the broker is, where no app is named: Celery's own name for it.
 CONFIGURATION = "celeryconfig"
@@ -117,7 +118,7 @@ def list_(queue: str | None, **where: str | None) -> None:
             for row in rows:
                 click.echo(_line(row, widths))
     if is_first:
-        where_there = f" in the queue {_printable(queue)}" if queue else ""
+        where_there = f" in the queue {printable(queue)}" if queue else ""
         click.echo(f"there are no dead letters{where_there}", err=True)
 
 
@@ -203,7 +204,7 @@ def _check_queue(cluster: Cluster, name: str) -> None:
     streams = [keys.stream(queue, step) for step in cluster.steps]
     if not cluster.redis.exists(queue, keys.dead(queue), keys.delayed(queue), *streams):
         known = ", ".join(sorted(cluster.queues)) or "none is configured"
-        raise click.UsageError(f"There is no queue {_printable(name)[:80]}; there are: {known}.")
+        raise click.UsageError(f"There is no queue {printable(name)[:80]}; there are: {known}.")
 
 
 def _do(done: str, act: Callable[[Letter], None], redis: Any, ids: Iterable[str]) -> None:
@@ -215,9 +216,9 @@ def _do(done: str, act: Callable[[Letter], None], redis: Any, ids: Iterable[str]
             act(letter)
         except ClusterError as error:
             is_failed = True
-            click.echo(f"error: {_printable(str(error))}", err=True)
+            click.echo(f"error: {printable(str(error))}", err=True)
         else:
-            click.echo(f"{done} {_printable(letter.id)}, job {_printable(letter.job_id or '-')}")
+            click.echo(f"{done} {printable(letter.id)}, job {printable(letter.job_id or '-')}")
     if not count:
         click.echo("there are no dead letters", err=True)
     if is_failed:
@@ -292,7 +293,7 @@ def _row(letter: Letter) -> list[str]:
         *(letter.id, letter.queue, letter.time, letter.task, letter.job_id),
         *(letter.deliveries, letter.reason),
     )
-    return [_printable(cell or "-") for cell in cells]
+    return [printable(cell or "-") for cell in cells]
 
 
 def _line(cells: Iterable[str], widths: Iterable[int]) -> str:
@@ -301,11 +302,6 @@ def _line(cells: Iterable[str], widths: Iterable[int]) -> str:
 
 def _spaces(widths: Iterable[int]) -> list[str]:
     return [" " * width for width in widths]
-
-
-def _printable(text: str) -> str:
-    """Return a text on one line, without what a terminal would obey."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _json(value: Any) -> str:

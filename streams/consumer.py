@@ -32,6 +32,7 @@ from streams.envelope import Malformed
 from streams.errors import DeadLetter, ServerTooOld
 from streams.inline import Inline
 from streams.pidbox import Node
+from streams.printable import make_logs_safe
 from streams.refusals import may_pass
 from streams.timelimits import TimeLimits
 from streams.transport import Connection, Transport
@@ -50,6 +51,10 @@ _LACKS_A_RIGHT = ("ACL failure", "The user executing the script can't run")
 _DUE_ETA = "streams.due_eta"
 #: Errors that say what is wrong, without their names.
 _TELLING = (ContentDisallowed, DecodeError, InvalidTaskError)
+
+
+signals.after_setup_logger.connect(make_logs_safe, weak=False)
+signals.after_setup_task_logger.connect(make_logs_safe, weak=False)
 
 
 class Consumer(consumer.Consumer):

@@ -289,6 +289,11 @@ def _is_number(value: Any) -> bool:
     return type(value) in _NUMBERS and -MAX_NUMBER <= value <= MAX_NUMBER
 
 
+def _is_priority(value: Any) -> bool:
+    # Kombu takes text for the default.
+    return is_name(value) or _is_number(value)
+
+
 def _is_whole_number(value: Any) -> bool:
     return type(value) is int and -MAX_NUMBER <= value <= MAX_NUMBER
 
@@ -340,14 +345,14 @@ _TASK_HEADERS: tuple[tuple[str, _Judge, str], ...] = (
 _PROPERTIES: tuple[tuple[str, _Judge, str], ...] = (
     ("reply_to", _is_id, "a name"),
     ("correlation_id", _is_id, "an id"),
-    ("priority", _is_number, "a number"),
+    ("priority", _is_priority, "a number"),
     ("delivery_mode", _is_whole_number, "a number"),
     ("expiration", _is_name_or_number, "a time"),
 )
 _DELIVERY_INFO: tuple[tuple[str, _Judge, str], ...] = (
     ("exchange", is_name, "a name"),
     ("routing_key", is_name, "a name"),
-    ("priority", _is_number, "a number"),
+    ("priority", _is_priority, "a number"),
 )
 _CONTENT: tuple[tuple[str, _Judge, str], ...] = (
     ("content-type", is_name, "a name"),

@@ -59,7 +59,9 @@ def bury(store: Any, raw: bytes | None = None, queue: str = "add", **headers: An
 
 def keep(results: Any, job_id: str, state: str) -> None:
     """Store a result as Celery does."""
-    known = {"task_id": job_id, "status": state, "result": None}
+    error = {"exc_type": "ValueError", "exc_message": ["no"], "exc_module": "builtins"}
+    result = error if state == "FAILURE" else None
+    known = {"task_id": job_id, "status": state, "result": result}
     results.client.set(results.get_key_for_task(job_id), results.encode(known))
 
 

@@ -1,5 +1,9 @@
 """Every end of a job reaches its caller, and what is no job is said in one sentence at once."""
 
+import os
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ from celery.exceptions import TaskRevokedError
 from redis import Redis
 
 from callers.client import Client
+from local.server import ROOT
 from tests.local.local import Local
 from tests.waiting import eventually
 
@@ -117,6 +122,50 @@ def test_a_queue_that_does_not_exist_is_wrong_usage(local: Local) -> None:
         assert "\x1b" not in told.stderr
         assert told.stderr.count("\n") == 1
     assert local.command("streams", "dead", "list", "add").returncode == 0
+
+
+EVIL = "\x1b]0;owned\x07\x1b[2J"
+
+
+def test_a_value_is_shown_safely_on_a_terminal_and_exactly_on_a_pipe(local: Local) -> None:
+    with local.client() as client:
+        store: Any = client.app.backend
+        store.store_result("evil", EVIL, "SUCCESS")
+        store.store_result("evil-error", ValueError(EVIL), "FAILURE")
+        assert local.command("callers.result", "evil").stdout == f"{EVIL}\n"
+        failed = local.command("callers.result", "evil-error")
+        assert failed.stderr == "error: \\x1b]0;owned\\x07\\x1b[2J\n"
+        shown = on_terminal(local, "callers.result", "evil")
+        assert "\x1b]0" not in shown
+        assert "\\x1b]0;owned" in shown
+
+
+def on_terminal(local: Local, *command: str) -> str:
+    """Return what a command prints on a terminal."""
+    master, slave = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", *command], env=local.env, cwd=ROOT, stdout=slave, stderr=slave
+    ) as process:
+        os.close(slave)
+        shown = b""
+        with suppress(OSError):  # the terminal is closed
+            while piece := os.read(master, 65536):
+                shown += piece
+        assert process.wait(60) == 0
+    os.close(master)
+    return shown.decode()
+
+
+def test_no_argument_forges_a_line_of_the_log(local: Local) -> None:
+    forged = "4\n[2026-11-27 00:00:00,000: INFO/MainProcess] Task paid\x1b[2J"
+    with local.client() as client:
+        job = client.app.send_task(
+            "add.tasks.longtime_add", (4, 6, 0), argsrepr=forged, shadow=f"shadow {forged}"
+        )
+        assert client.get(job) == 10
+        eventually("it is logged", lambda: job.id in local.output())
+    assert "\n[2026-11-27 00:00:00,000" not in local.output()
+    assert "\x1b[2J" not in local.output()
 
 
 def test_stock_programs_may_purge_what_they_do_not_know(server_only: Local) -> None:

@@ -323,7 +323,7 @@ def test_numbers_and_names_of_a_task_are_bounded(headers: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     "properties",
     [
-        *each("priority", float("inf"), float("nan"), 10**400, "5", []),
+        *each("priority", float("inf"), float("nan"), 10**400, "x" * 1025, []),
         *each("reply_to", 7, HALF, "x" * 1025, ["x"], {}),
         *each("correlation_id", 7, {"a": 1}, HALF),
         *each("delivery_tag", 10**400, "x" * 1025, HALF, []),
