@@ -1,4 +1,4 @@
-"""`python -m callers.inspect`: what all workers do, and how many jobs wait for them."""
+"""`python -m callers.inspect`: how long the queues are, and what all workers do."""
 
 import sys
 from collections import Counter
@@ -10,10 +10,13 @@ import click
 from kombu.exceptions import ChannelError
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from callers.client import Client
 from callers.command import run, seconds_option
-from cluster.errors import ClusterError
+from streams.channel import Channel
+from streams.printable import printable
+from streams.queues import Lengths
 
 #: Columns of the tables in a pipe.
 PIPE_WIDTH = 200
@@ -24,32 +27,40 @@ ARGUMENTS_SHOWN = 40
 @click.command()
 @seconds_option("--timeout", 1.0, "How long workers have to answer.")
 def inspect(timeout: float) -> None:
-    """Show all workers, their queues and the jobs that run.
+    """Show the queues, all workers and the jobs that run.
 
-    It asks as `celery inspect stats`, `active` and `active_queues` do.
+    How long the queues are, Redis knows, whether workers run or not; of the rest workers tell, as
+    they do `celery inspect stats`, `active` and `active_queues`.
     """
     with Client() as client:
         client.connect()
+        lengths = {queue: lengths_of(client, queue) for queue in client.app.amqp.queues}
         workers = client.app.control.inspect(timeout=timeout)
-        stats, active, queues = workers.stats(), workers.active(), workers.active_queues()
-        if not (stats and active and queues):
-            raise ClusterError(f"no worker answers within {timeout:g} s")
-        waiting = {queue: waiting_in(client, queue) for queue in client.app.amqp.queues}
+        stats = workers.stats() or {}
+        active, queues = (
+            (workers.active() or {}, workers.active_queues() or {}) if stats else ({}, {})
+        )
     # A pipe has no width: nothing is cut there.
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    console.print(workers_table(stats, active, queues))
-    console.print(queues_table(waiting, queues))
-    console.print(jobs_table(active))
+    console.print(queues_table(lengths, queues or {}))
+    if not stats:
+        click.echo(f"no worker answers within {timeout:g} s", err=True)
+        return
+    console.print(workers_table(stats, active or {}, queues or {}))
+    console.print(jobs_table(active or {}))
 
 
-def waiting_in(client: Client, queue: str) -> int:
-    """Return how many jobs wait in a queue."""
+def lengths_of(client: Client, queue: str) -> Lengths:
+    """Return how many jobs of a queue wait, are delayed, run, and are dead letters."""
     with client.app.connection_or_acquire() as connection:
+        channel = connection.default_channel
+        if isinstance(channel, Channel):
+            return channel.lengths(queue)
         try:
-            declared: Any = client.app.amqp.queues[queue].bind(connection.default_channel)
-            return int(declared.queue_declare(passive=True).message_count)
-        except ChannelError:  # Redis has no list of this name: it is empty
-            return 0
+            declared: Any = client.app.amqp.queues[queue].bind(channel)
+            return Lengths(int(declared.queue_declare(passive=True).message_count))
+        except ChannelError:  # the broker has no queue of this name: it is empty
+            return Lengths(0)
 
 
 def workers_table(stats: Any, active: Any, queues: Any) -> Table:
@@ -57,23 +68,26 @@ def workers_table(stats: Any, active: Any, queues: Any) -> Table:
     table = Table("worker", "queue", "runs", "at once", "done", "up", title="Workers")
     for name in sorted(stats):
         up = timedelta(seconds=stats[name]["uptime"])
+        runs = len(active.get(name, ()))
         table.add_row(
             name,
             ", ".join(queue["name"] for queue in queues.get(name, ())),
-            str(len(active.get(name, ()))),
+            str(runs),
             str(stats[name]["pool"]["max-concurrency"]),
-            str(sum(stats[name]["total"].values())),
+            # Celery counts a job when it begins.
+            str(max(sum(stats[name]["total"].values()) - runs, 0)),
             str(up),
         )
     return table
 
 
-def queues_table(waiting: dict[str, int], queues: Any) -> Table:
-    """Return a table of the queues: how many jobs wait, how many workers take them."""
+def queues_table(lengths: dict[str, Lengths], queues: Any) -> Table:
+    """Return a table of the queues: what becomes of their jobs, how many workers take them."""
     takers = Counter(queue["name"] for listed in queues.values() for queue in listed)
-    table = Table("queue", "waiting", "workers", title="Queues")
-    for queue, count in sorted(waiting.items()):
-        table.add_row(queue, str(count), str(takers[queue]))
+    table = Table("queue", "waiting", "delayed", "running", "dead", "workers", title="Queues")
+    for queue, counts in sorted(lengths.items()):
+        shown = ("-" if count is None else str(count) for count in counts)
+        table.add_row(queue, *shown, str(takers[queue]))
     return table
 
 
@@ -89,8 +103,9 @@ def jobs_table(active: Any) -> Table:
     )
     jobs = [(job.get("time_start") or time(), name, job) for name in active for job in active[name]]
     for start, name, job in sorted(jobs, key=lambda entry: entry[0]):
-        arguments = str(job["args"])[:ARGUMENTS_SHOWN]
-        table.add_row(job["id"], job["name"], arguments, f"{time() - start:.1f} s", name)
+        shown = (job["id"], job["name"], str(job["args"])[:ARGUMENTS_SHOWN])
+        cells = (Text(printable(str(cell))) for cell in shown)
+        table.add_row(*cells, f"{time() - start:.1f} s", name)
     return table
 
 

@@ -64,12 +64,12 @@ class Lengths(NamedTuple):
 
     #: For the next worker that is free.
     waiting: int
-    #: For later: their ETA lies ahead.
-    delayed: int
+    #: For later: their ETA lies ahead. None, here and below, where the broker does not say.
+    delayed: int | None = None
     #: Given to a worker, and not acknowledged: they run, or are about to.
-    running: int
+    running: int | None = None
     #: Dead letters.
-    dead: int
+    dead: int | None = None
 
 
 class Queues:
@@ -245,7 +245,7 @@ class Queues:
     def size(self, queue: str) -> int:
         """Return the number of messages that wait, those for later among them."""
         lengths = self.lengths(queue)
-        return lengths.waiting + lengths.delayed
+        return lengths.waiting + (lengths.delayed or 0)
 
     def purge(self, queue: str) -> Iterator[list[bytes]]:
         """Remove the messages that wait, in streams, in lists or for later; yield them."""

@@ -380,10 +380,34 @@ def test_no_broker_is_said_in_one_line_by_every_command(local: Local, command: s
     assert "Traceback" not in done.stderr
 
 
-def test_inspect_says_that_no_worker_answers(server_only: Local) -> None:
+def test_inspect_tells_how_long_the_queues_are_without_any_worker(server_only: Local) -> None:
+    with server_only.client() as client:
+        for _ in range(3):
+            client.submit("add.tasks.add", 4, 6)
+        for _ in range(2):
+            client.submit(client.signature("add.tasks.add", 4, 6).set(countdown=600))
     done = server_only.command("callers.inspect")
 
-    assert (done.stderr, done.returncode) == ("error: no worker answers within 1 s\n", 1)
+    assert (done.stderr, done.returncode) == ("no worker answers within 1 s\n", 0)
+    (row,) = [line for line in done.stdout.splitlines() if re.search(r"\badd\b", line)]
+    assert re.findall(r"\d+", row) == ["3", "2", "0", "0", "0"]
+
+
+def test_inspect_counts_a_job_that_runs_neither_as_waiting_nor_as_done(
+    server_only: Local,
+) -> None:
+    with (
+        server_only.client() as client,
+        server_only.own_worker("local", "worker", "add", ADD_CONCURRENCY="1"),
+    ):
+        job = client.submit("add.tasks.longtime_add", 1, 2, 60)
+        eventually("it runs", lambda: client.app.AsyncResult(job.id).state == "STARTED")
+        done = server_only.command("callers.inspect")
+        job.revoke(terminate=True)
+
+    queue, worker, _ = [line for line in done.stdout.splitlines() if re.search(r"\badd", line)]
+    assert re.findall(r"\d+", queue) == ["0", "0", "1", "0", "1"]
+    assert re.findall(r"[│|] *(\d+) ", worker)[:3] == ["1", "1", "0"]
 
 
 def test_no_worker_is_said_in_one_line(server_only: Local) -> None:
