@@ -33,6 +33,7 @@ from streams.errors import DeadLetter, ServerTooOld
 from streams.inline import Inline
 from streams.pidbox import Node
 from streams.printable import make_logs_safe
+from streams.ratelimits import RateLimits
 from streams.refusals import may_pass
 from streams.timelimits import TimeLimits
 from streams.transport import Connection, Transport
@@ -49,6 +50,8 @@ _RECONNECT = {"interval_start": 1, "interval_step": 1, "interval_max": 5}
 _LACKS_A_RIGHT = ("ACL failure", "The user executing the script can't run")
 #: The header that keeps the time of a job which is due.
 _DUE_ETA = "streams.due_eta"
+#: Pools that cannot end a job.
+_WITHOUT_LIMITS = frozenset({"solo", "thread", "eventlet"})
 #: Errors that say what is wrong, without their names.
 _TELLING = (ContentDisallowed, DecodeError, InvalidTaskError)
 
@@ -92,6 +95,23 @@ class Consumer(consumer.Consumer):
         """The limits of inline jobs: one for all connections, for it has a thread."""
         return TimeLimits()
 
+    @cached_property
+    def rate_limits(self) -> RateLimits:
+        """The jobs that wait for their task's rate limit."""
+        return RateLimits(self)
+
+    def _limit_task(self, request: Any, bucket: Any, tokens: int) -> None:
+        self.rate_limits.add(request, bucket, tokens)
+
+    def _limit_post_eta(self, request: Any, bucket: Any, tokens: int) -> None:
+        self.qos.decrement_eventually()
+        self.rate_limits.add(request, bucket, tokens)
+
+    def on_close(self) -> None:
+        """Forget what the lost connection had delivered."""
+        super().on_close()
+        self.rate_limits.clear()
+
     def reset_rate_limits(self) -> None:
         """Take the rate limits of all tasks anew."""
         super().reset_rate_limits()
@@ -105,6 +125,7 @@ class Consumer(consumer.Consumer):
 
     def start(self) -> None:
         """Run until the worker stops, or ends by an error."""
+        self._warn_of_limits()
         try:
             super().start()
         except (WorkerShutdown, WorkerTerminate, KeyboardInterrupt):
@@ -116,6 +137,20 @@ class Consumer(consumer.Consumer):
                 raise SystemExit(1) from None
             jobs.note_crash()
             raise
+
+    def _warn_of_limits(self) -> None:
+        """Say once that the pool keeps no time limits, where there are some."""
+        pool = type(self.pool).__module__.rpartition(".")[2]
+        limited = ("time_limit", "soft_time_limit")
+        has_limits = any(self.app.conf.get(f"task_{name}") for name in limited) or any(
+            getattr(task, name, None) for task in self.app.tasks.values() for name in limited
+        )
+        if pool in _WITHOUT_LIMITS and has_limits:
+            logger.warning(
+                "the pool %r keeps no time limits, neither of tasks nor of jobs: jobs run to their "
+                "ends; prefork keeps them",
+                pool,
+            )
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, and try for as long as it takes; a broker that is back is found soon."""

@@ -6,7 +6,7 @@ number of processes with a misprint, would hold up the worker. What is here chec
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import wraps
 from signal import Signals
@@ -20,12 +20,17 @@ from redis.exceptions import RedisError
 
 from streams import revoked
 from streams.channel import Channel
+from streams.dead import Letter
 from streams.envelope import MAX_SECONDS, Malformed, check, is_name
 
 logger = logging.getLogger(__name__)
 
 #: Jobs of a queue that are told; there may be a million.
 MOST = 1000
+#: Bytes of a message whose arguments are shown as values; of a larger one, as text.
+MAX_SHOWN = 64 * 1024
+#: That of the timers by which Celery's workers wait for a job's time.
+TIMER_PRIORITY = 6
 #: Processes or threads of a pool.
 MAX_POOL = 1000
 #: Starts of a task in a second, by its rate limit.
@@ -292,36 +297,46 @@ _scheduled_here = _panel["scheduled"]
 def scheduled(state: Any, **options: Any) -> list[dict[str, Any]]:
     """List ETA and countdown tasks: those this worker holds, and its queues' in Redis."""
     channel = getattr(state.consumer.task_consumer, "channel", None)
-    waiting = _waiting(channel) if hasattr(channel, "waiting_for_their_time") else ()
-    return [*_scheduled_here(state, **options), *waiting]
+    delayed = channel.waiting_for_their_time(MOST) if isinstance(channel, Channel) else ()
+    told = (_scheduled(due, message, state.hostname) for due, message in delayed)
+    return [*_scheduled_here(state, **options), *filter(None, told)]
 
 
-def _waiting(channel: Any) -> Iterator[dict[str, Any]]:
-    for due, text in channel.waiting_for_their_time(MOST):
-        try:
-            message = check(text)
-        except Malformed:  # dead when its time has come
-            continue
-        headers = message["headers"]
-        told = ("id", "task", "argsrepr", "kwargsrepr")
-        job_id, name, args, kwargs = (headers.get(key) for key in told)
-        yield {
-            "eta": datetime.fromtimestamp(due, UTC).isoformat(),
-            "priority": message["properties"].get("priority"),
-            # As Celery tells of a request; no worker has it yet.
-            "request": {
-                "id": job_id,
-                "name": name,
-                "type": name,
-                "args": args,
-                "kwargs": kwargs,
-                "hostname": None,
-                "time_start": None,
-                "worker_pid": None,
-                "acknowledged": False,
-                "delivery_info": message["properties"]["delivery_info"],
+def _scheduled(due: float, message: bytes, hostname: str) -> dict[str, Any] | None:
+    """Return what Celery tells of a scheduled request; None for a message that is none."""
+    letter = Letter("", "", message, "", "", "")
+    headers, properties = letter.envelope.get("headers"), letter.envelope.get("properties")
+    try:
+        check(message)
+        if not isinstance(headers, dict) or not isinstance(properties, dict):
+            return None
+        body = letter.body if len(message) <= MAX_SHOWN else None
+        shown = headers.get("argsrepr"), headers.get("kwargsrepr")
+        args, kwargs = body[:2] if isinstance(body, list) and len(body) > 1 else shown
+    except Malformed:  # a dead letter when its time has come
+        return None
+    delivery_info = properties["delivery_info"]
+    return {
+        "eta": datetime.fromtimestamp(due, UTC).isoformat(),
+        "priority": TIMER_PRIORITY,
+        "request": {
+            "id": letter.job_id,
+            "name": letter.task,
+            "args": args,
+            "kwargs": kwargs,
+            "type": letter.task,
+            "hostname": hostname,
+            "time_start": None,
+            "acknowledged": False,
+            "delivery_info": {
+                "exchange": delivery_info.get("exchange"),
+                "routing_key": delivery_info.get("routing_key"),
+                "priority": properties.get("priority"),
+                "redelivered": False,
             },
-        }
+            "worker_pid": None,
+        },
+    }
 
 
 _celery.inspect_command(alias="dump_schedule")(scheduled)

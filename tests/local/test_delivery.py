@@ -99,9 +99,26 @@ def test_inspect_tells_of_jobs_that_wait_for_their_time(client: Client) -> None:
     job.revoke()
 
     assert len(told) == 1
+    # All that Celery tells of a job that its worker holds.
     assert told[0]["priority"] == 6
-    assert told[0]["request"]["name"] == "add.tasks.add"
-    assert told[0]["request"]["args"] == "(4, 6)"
+    request = told[0]["request"]
+    assert request.pop("hostname").startswith("add@")
+    assert request == {
+        "id": job.id,
+        "name": "add.tasks.add",
+        "type": "add.tasks.add",
+        "args": [4, 6],
+        "kwargs": {},
+        "time_start": None,
+        "acknowledged": False,
+        "worker_pid": None,
+        "delivery_info": {
+            "exchange": "",
+            "routing_key": "add",
+            "priority": 6,
+            "redelivered": None,
+        },
+    }
     assert datetime.fromisoformat(told[0]["eta"]) > datetime.now(UTC) + timedelta(minutes=9)
 
 
@@ -172,3 +189,17 @@ def test_a_time_limit_of_the_job_itself_holds(
     slow: Any = client.signature("add.tasks.longtime_add", 4, 6, seconds=50)
     with pytest.raises(error):
         client.call(slow.set(**{option: 1}), timeout=20)
+
+
+def test_a_rate_limit_holds_up_no_other_task_and_is_kept(server_only: Local) -> None:
+    with server_only.client() as client:
+        limited: list[Any] = [client.submit("add.tasks.unsteady_add", i, i, 0) for i in range(100)]
+        other: Any = client.submit("add.tasks.longtime_add", 4, 6, 0)
+        with server_only.own_worker("local", "worker", "add", ADD_CONCURRENCY="2"):
+            assert client.get(other) == 10
+            assert [client.get(job, timeout=90) for job in limited] == [2 * i for i in range(100)]
+        ended = sorted(job.date_done for job in limited)
+
+    # Of ten a second, with one more at once; by Celery's timers, one a second.
+    assert 9 <= (ended[-1] - ended[0]).total_seconds() < 60
+    assert sum(moment < other.date_done for moment in ended) < 50

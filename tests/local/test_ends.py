@@ -120,6 +120,19 @@ def test_a_job_that_is_acknowledged_early_runs_once(
         assert job.id
 
 
+@pytest.mark.parametrize(("pool", "warns"), [("solo", True), ("threads", True), ("prefork", False)])
+def test_a_pool_that_keeps_no_time_limits_says_so(
+    server_only: Local, pool: str, *, warns: bool
+) -> None:
+    with (
+        server_only.client() as client,
+        server_only.own_worker("tests.local.misbehaving_worker", TEST_POOL=pool),
+    ):
+        job = client.app.send_task(f"{MODULE}.recurse", (0,), queue="add")
+        assert job.get(timeout=60) == 1
+    assert ("keeps no time limits" in server_only.own_log.read_text()) == warns
+
+
 def test_a_queue_that_does_not_exist_is_wrong_usage(local: Local) -> None:
     for command in (("list", "nosuch"), ("replay", "--all", "nosuch"), ("drop", "--all", "no\x1b")):
         told = local.command("streams", "dead", *command)
