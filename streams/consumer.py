@@ -71,6 +71,7 @@ class Consumer(consumer.Consumer):
     event_dispatcher: Any
     task_buckets: Any
     on_task_message: set[Callable[[Any], object]]
+    qos: Any
     task_consumer: Any
 
     def __init__(self, *args: Any, **options: Any) -> None:
