@@ -116,7 +116,7 @@ def test_inspect_tells_of_jobs_that_wait_for_their_time(client: Client) -> None:
             "exchange": "",
             "routing_key": "add",
             "priority": 6,
-            "redelivered": None,
+            "redelivered": False,
         },
     }
     assert datetime.fromisoformat(told[0]["eta"]) > datetime.now(UTC) + timedelta(minutes=9)
