@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -238,12 +239,14 @@ def _guarded(callback: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_read() -> bool:
-    """Return True if somebody reads what is printed: a broken pipe is a job's, then."""
+    """Return True unless what is printed goes to a pipe that no process reads any more."""
     try:
-        sys.stdout.flush()
+        output = sys.stdout.fileno()
     except (OSError, ValueError, AttributeError):
         return False
-    return True
+    events = select.poll()
+    events.register(output, 0)  # an error is told in any case
+    return not any(event & select.POLLERR for _, event in events.poll(0))
 
 
 def _sentence(error: Exception) -> str:

@@ -39,7 +39,8 @@ def test_it_submits_by_the_clock_and_goes_on_where_it_stopped(
     }
     runs = []
     with own_local.client() as client:
-        for least in (2, 4):
+        for _ in range(2):
+            least = sums(client) + 2
             with own_local.own_worker("tests.local.quick_beat", **variables) as beat:
                 eventually("jobs done", lambda least=least: sums(client) >= least)  # type: ignore[misc]
             assert beat.returncode == 0, own_local.own_log.read_text()

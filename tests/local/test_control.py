@@ -192,7 +192,8 @@ def test_a_message_that_is_no_command_is_ignored(
         producer.publish(command, exchange=mailbox.exchange, declare=[mailbox.exchange])
 
     assert len(answers(client, "ping")) == 3
-    assert "Traceback" not in local.output()
+    assert "ontrol command error" not in local.output()
+    assert "pidbox command error" not in local.output()
 
 
 def test_every_command_of_celery_that_takes_arguments_is_checked() -> None:
