@@ -118,7 +118,7 @@ def test_a_worker_takes_jobs_from_its_own_queue_alone(family: str) -> None:
     [
         ("streams", set()),
         ("cluster", {"streams"}),
-        ("callers", {"cluster"}),
+        ("callers", {"cluster", "streams"}),
         *((family, {"cluster"}) for family in FAMILIES),
         ("local", {"celeryconfig", "cluster"}),
         ("bench", {"callers", "cluster", "local"}),
