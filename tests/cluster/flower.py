@@ -43,6 +43,11 @@ class Flower:
             if worker["hostname"].startswith(family) and worker["status"]
         }
 
+    def has_seen(self, task_id: str) -> bool:
+        """Return True for a job whose success it has seen, and its arrival: that has its name."""
+        task = self.json("/api/tasks").get(task_id, {})
+        return task.get("state") == "SUCCESS" and bool(task.get("received"))
+
     def state(self, task_id: str) -> str | None:
         """Return the state of a job, or None where Flower has not heard of it."""
         state: str | None = self.json("/api/tasks").get(task_id, {}).get("state")
