@@ -114,7 +114,7 @@ test_mat_mul_task: $(RUN) ## Ask the running cluster for a product of matrices
 canvas: $(RUN) ## Run an example of each of Celery's ways to put jobs together
 	@$(VENV)/bin/python -m callers.canvas
 
-inspect: $(RUN) ## Show all workers, their queues and the jobs that run
+inspect: $(RUN) ## Show how long the queues are, all workers and the jobs that run
 	@$(VENV)/bin/python -m callers.inspect
 
 dead: $(RUN) ## Show the dead letters, jobs that no worker can do, and why; QUEUE=add for one queue

@@ -70,8 +70,8 @@ def workers_table(stats: Any, active: Any, queues: Any) -> Table:
         up = timedelta(seconds=stats[name]["uptime"])
         runs = len(active.get(name, ()))
         table.add_row(
-            name,
-            ", ".join(queue["name"] for queue in queues.get(name, ())),
+            _text(name),
+            _text(", ".join(queue["name"] for queue in queues.get(name, ()))),
             str(runs),
             str(stats[name]["pool"]["max-concurrency"]),
             # Celery counts a job when it begins.
@@ -104,9 +104,13 @@ def jobs_table(active: Any) -> Table:
     jobs = [(job.get("time_start") or time(), name, job) for name in active for job in active[name]]
     for start, name, job in sorted(jobs, key=lambda entry: entry[0]):
         shown = (job["id"], job["name"], str(job["args"])[:ARGUMENTS_SHOWN])
-        cells = (Text(printable(str(cell))) for cell in shown)
-        table.add_row(*cells, f"{time() - start:.1f} s", name)
+        table.add_row(*map(_text, shown), f"{time() - start:.1f} s", _text(name))
     return table
+
+
+def _text(value: Any) -> Text:
+    """Return what others named as it is: without markup, and without a terminal's commands."""
+    return Text(printable(str(value)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The callers' commands: what they print, and the one line they print when it goes wrong."""
 
 import hashlib
+import io
 import os
 import pty
 import re
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 from celery import xmap
+from rich.console import Console
 
+from callers.inspect import jobs_table, workers_table
 from local.server import ROOT
 from tests.families import FACTORIAL_DIGESTS, FAMILIES, product
 from tests.local.local import Local
@@ -408,6 +411,26 @@ def test_inspect_counts_a_job_that_runs_neither_as_waiting_nor_as_done(
     queue, worker, _ = [line for line in done.stdout.splitlines() if re.search(r"\badd", line)]
     assert re.findall(r"\d+", queue) == ["0", "0", "1", "0", "1"]
     assert re.findall(r"[│|] *(\d+) ", worker)[:3] == ["1", "1", "0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("[bold]add[/bold]", "[bold]add[/bold]"),
+        ("\x1b]0;owned\x07\x1b[2J", r"\x1b]0;owned\x07\x1b[2J"),
+        ("two\nlines\r\u2028\u202e", r"two\nlines\r\u2028\u202e"),
+    ],
+)
+def test_inspect_shows_names_as_text(name: str, shown: str) -> None:
+    console = Console(width=200, file=io.StringIO(), force_terminal=True)
+    job = {"id": name, "name": name, "args": name, "time_start": 1.0}
+    stats = {name: {"uptime": 1, "pool": {"max-concurrency": 1}, "total": {}}}
+    with console.capture() as capture:
+        console.print(jobs_table({name: [job]}))
+        console.print(workers_table(stats, {}, {name: [{"name": name}]}))
+
+    assert capture.get().count(shown) == 6
+    assert name not in capture.get().replace(shown, "")
 
 
 def test_no_worker_is_said_in_one_line(server_only: Local) -> None:
