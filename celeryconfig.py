@@ -88,9 +88,6 @@ beat_schedule = {
     },
 }
 
-# What beat submitted is noted at once: one that was killed does not submit it again.
-beat_sync_every = 1
-
 # How long ---------------------------------------------------------------------
 
 # The longest a job may run, in seconds. Past the soft limit the task gets an exception

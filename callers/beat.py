@@ -3,26 +3,33 @@
 One beat a cluster: two of them would submit each job twice.
 """
 
+import json
 import logging
 import os
-import pickle
 import signal
+import tempfile
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from time import sleep
-from typing import Any, Self
+from time import monotonic
+from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 import click
 from celery import beat
 from celery.schedules import maybe_schedule
 from kombu.utils.json import dumps
+from redis.exceptions import ResponseError
 
 from callers.command import run
 from cluster import broker, limits
 from cluster.app import App, create
 from cluster.codec import pack
 from cluster.errors import ClusterError
+from streams.channel import Channel
+from streams.errors import QueueFull
+from streams.queues import Once
+from streams.template import Recorder
 
 #: Where it notes when each job was submitted last, so that a restart misses none: BEAT_STATE.
 STATE = Path(".local/beat-schedule")
@@ -30,86 +37,186 @@ STATE = Path(".local/beat-schedule")
 HEARTBEAT_VARIABLE = "BEAT_HEARTBEAT_FILE"
 #: Seconds between two passes, at most: a heartbeat must not grow old.
 INTERVAL = 5
+#: After these a job stays due.
+_AWAY = (OSError, QueueFull, *broker.AWAY)
 #: Seconds between two tries to submit a job while the broker is away.
 RETRY_INTERVAL = 1.0
+#: Seconds between two lines of the log that say why a job cannot be submitted.
+COMPLAINT_INTERVAL = 60.0
+#: Seconds to try to reach the broker, between two heartbeats.
+CONNECT_TIMEOUT = 5.0
 
 logger = logging.getLogger(__name__)
 
 
-class StateFile(dict[str, Any]):
-    """What beat notes, in a file that is replaced as a whole.
+class Scheduler(beat.Scheduler):
+    """A scheduler that submits each job once, however beat or its broker ends.
 
-    It stands in for `shelve`, which keeps on some systems what it was told until it is closed: a
-    beat that was killed would submit again.
+    Celery's own notes a job as submitted before it is, and drops it where the broker is away. This
+    one notes, in a file that is replaced as a whole, what was submitted; what was not stays due.
+    A job's id is made of its entry and of the time before, and Redis keeps the last id of each
+    entry: what was submitted, but not noted or not answered any more, is not submitted again.
     """
 
-    _path: Path
+    def __init__(self, app: App, schedule_filename: str, **options: Any) -> None:
+        self._state = Path(schedule_filename)
+        #: By entry, when it is tried again, and when it was last complained about.
+        self._retry_at: dict[str, float] = {}
+        self._complained_at: dict[str, float] = {}
+        super().__init__(app, **options)
 
-    @classmethod
-    def open(cls, name: str, writeback: bool = True) -> Self:  # noqa: FBT002 - shelve's
-        """Return what the file says, nothing if it is not there; raises pickle's errors."""
-        state = cls()
-        state._path = Path(name)
-        with suppress(FileNotFoundError):
-            state.update(pickle.loads(state._path.read_bytes()))  # noqa: S301 - beat's own file
-        return state
+    # The state ---------------------------------------------------------------------------
+
+    def setup_schedule(self) -> None:
+        """Take the entries from the configuration, and when each was submitted from the state."""
+        super().setup_schedule()
+        noted = self._noted()
+        entries: dict[str, Any] = self.schedule
+        for name, entry in entries.items():
+            last, count = noted.get(name, (entry.last_run_at, 0))
+            entry.last_run_at = min(last, entry.last_run_at)  # or a clock was put back
+            entry.total_run_count = count
+        self._write()
+
+    def _noted(self) -> dict[str, tuple[datetime, int]]:
+        try:
+            noted = {
+                str(name): (self._time(each["last_run_at"]), int(each["count"]))
+                for name, each in json.loads(self._state.read_bytes()).items()
+            }
+        except FileNotFoundError:
+            return {}
+        except (
+            AttributeError,
+            KeyError,
+            OverflowError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
+            logger.warning("%s cannot be read, and is begun anew: %s", self._state, error)
+            return {}
+        return noted
+
+    def _time(self, text: str) -> datetime:
+        """Return a time in the app's zone, which a crontab's hours are of."""
+        return datetime.fromisoformat(text).astimezone(self.app.timezone)
+
+    def should_sync(self) -> bool:
+        """Return False: what there is to note is noted at once."""
+        return False
 
     def sync(self) -> None:
-        """Write all to the disk."""
-        new = self._path.with_name(f".{self._path.name}.part")
-        with new.open("wb") as file:
-            file.write(pickle.dumps(dict(self)))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
+        """Note what was submitted, and go on where that cannot be written."""
+        try:
+            self._write()
+        except OSError as error:
+            logger.error("cannot write %s: %s", self._state, error)  # noqa: TRY400
 
-    close = sync
+    def _write(self) -> None:
+        """Write when each entry was submitted last; a file that is there whole, or not at all."""
+        entries: dict[str, Any] = self.schedule
+        noted = {
+            name: {"last_run_at": entry.last_run_at.isoformat(), "count": entry.total_run_count}
+            for name, entry in entries.items()
+        }
+        path = self._state.resolve()
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=path.name, delete=False
+        ) as file:
+            try:
+                json.dump(noted, file)
+                file.flush()
+                os.fsync(file.fileno())
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
 
+    # Submit ------------------------------------------------------------------------------
 
-class Scheduler(beat.PersistentScheduler):
-    """Celery's scheduler, with a heartbeat file, which drops no job for a broker that is away."""
-
-    persistence: Any = StateFile
-
-    def tick(self, *args: Any, **options: Any) -> Any:
+    def tick(self, *_args: Any, **_options: Any) -> float:
         """Submit what is due and return the seconds until the next job is."""
-        seconds = super().tick(*args, **options)
-        _beat()
+        seconds = float(self.max_interval or INTERVAL)
+        entries: list[Any] = list(self.schedule.values())
+        for entry in entries:
+            wait = self._retry_at.get(entry.name, 0) - monotonic()
+            if wait > 0:
+                seconds = min(seconds, wait)
+                continue
+            is_due, left = self._due(entry)
+            try:
+                if is_due:
+                    self._submit_due(entry)
+            except _AWAY as error:
+                self._complain(entry, error)
+                self._drop_connection()
+                seconds = min(seconds, RETRY_INTERVAL)
+                if isinstance(error, (QueueFull, ResponseError)):
+                    self._retry_at[entry.name] = monotonic() + RETRY_INTERVAL
+                    continue
+                break  # no other would be taken
+            seconds = min(seconds, max(left, 0))
+        heartbeat = os.environ.get(HEARTBEAT_VARIABLE)
+        if heartbeat:
+            Path(heartbeat).touch()
         return seconds
 
-    def apply_entry(self, entry: Any, producer: Any = None) -> None:
-        """Submit a job that is due; where the broker is away, when it is back, and once."""
-        logger.info("submitting %s (%s)", entry.name, entry.task)
-        is_away = False
-        while True:
-            try:
-                self.apply_async(entry, producer=self.producer, advance=False)
-            except Exception as error:  # noqa: BLE001 - Celery wraps what it meets
-                cause = error.__context__ or error
-                if not isinstance(cause, (OSError, *broker.AWAY)):
-                    logger.error("cannot submit %s: %s", entry.name, error)  # noqa: TRY400
-                    return
-                if not is_away:
-                    logger.error("cannot submit %s, trying again: %s", entry.name, cause)  # noqa: TRY400
-                is_away = True
-            else:
-                return
-            self._drop_connection()
-            _beat()
-            sleep(RETRY_INTERVAL)
+    def _due(self, entry: Any) -> tuple[bool, float]:
+        try:
+            return tuple(self.is_due(entry))  # type: ignore[return-value]  # a named tuple of both
+        except Exception:  # noqa: BLE001 - Celery raises what it meets
+            return tuple(self._is_due_failed(entry))  # type: ignore[attr-defined]
+
+    def _submit_due(self, entry: Any) -> None:
+        """Submit an entry's job and note it; raises what is raised while the broker is away."""
+        now = entry.default_now()  # before: the next time may come while it is submitted
+        try:
+            last = self._submit(entry, now)
+        except _AWAY:
+            raise
+        except Exception as error:  # noqa: BLE001 - Celery raises what it meets
+            logger.error("cannot submit %s: %s", entry.name, error)  # noqa: TRY400
+            last = now
+        else:
+            how = "submitted" if last == now else "had submitted"
+            logger.info("%s %s (%s)", how, entry.name, entry.task)
+            self._complained_at.pop(entry.name, None)
+        entry.last_run_at = last
+        entry.total_run_count += 1
+        self.sync()
+
+    def _submit(self, entry: Any, now: datetime) -> datetime:
+        """Submit an entry's job, unless it was submitted before; return when it was."""
+        options = {**entry.options, "retry": False}
+        options["headers"] = {**(options.get("headers") or {}), "celery_beat_task": True}
+        options["task_id"] = str(
+            uuid5(NAMESPACE_OID, f"{entry.name} {entry.last_run_at.timestamp()}")
+        )
+        connection: Any = self.connection
+        connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=CONNECT_TIMEOUT)
+        channel = connection.default_channel
+        if not isinstance(channel, Channel):
+            producer = self.app.amqp.Producer(connection, auto_declare=False)
+            self.app.send_task(entry.task, entry.args, entry.kwargs, producer=producer, **options)
+            return now
+        recorder = Recorder(channel, auto_declare=False)
+        self.app.send_task(entry.task, entry.args, entry.kwargs, producer=recorder, **options)
+        once = Once(entry.name, options["task_id"], now.isoformat())
+        return self._time(channel.publish_once(*recorder.recorded, once))
+
+    def _complain(self, entry: Any, error: BaseException) -> None:
+        """Say once a minute why a job is not submitted yet."""
+        now = monotonic()
+        if now - self._complained_at.get(entry.name, -COMPLAINT_INTERVAL) >= COMPLAINT_INTERVAL:
+            self._complained_at[entry.name] = now
+            logger.error("cannot submit %s, trying again: %s", entry.name, error)
 
     def _drop_connection(self) -> None:
-        vars(self).pop("producer", None)
         connection = vars(self).pop("connection", None)
         if connection is not None:
-            with suppress(OSError, *broker.AWAY):
+            with suppress(*_AWAY):
                 connection.release()
-
-
-def _beat() -> None:
-    heartbeat = os.environ.get(HEARTBEAT_VARIABLE)
-    if heartbeat:
-        Path(heartbeat).touch()
 
 
 def check(schedule: dict[str, dict[str, Any]], app: App) -> None:

@@ -29,7 +29,7 @@ from streams.envelope import MAX_BYTES, Malformed, check, check_parsed, sender, 
 from streams.errors import MessageTooLarge, Unreadable
 from streams.protocol import pack
 from streams.qos import QoS
-from streams.queues import Ended, Entry, Lengths, Queues
+from streams.queues import Ended, Entry, Lengths, Once, Queues
 from streams.refusals import patiently
 from streams.revoked import Revoked, record
 
@@ -243,10 +243,7 @@ class Channel(address.NamedUser, redis.Channel):
         list: a stock program may wait there for its reply. What reaches the list of a durable queue
         is moved within a second.
         """
-        check_parsed(message)
-        text = dumps(message)
-        if len(text) > self.max_message_bytes:
-            raise MessageTooLarge(too_large(len(text), self.max_message_bytes))
+        text = self._text_of(message)
         if self._is_listed(queue) or message["properties"].get("delivery_mode") == _TRANSIENT:
             super()._put(queue, message, **options)
             return
@@ -262,6 +259,29 @@ class Channel(address.NamedUser, redis.Channel):
             script, key, argv = self._queues.publication(*publication)
             # Kombu's pipeline adds the prefix to each first key.
             batch.add("evalsha", script.digest, 1, key.removeprefix(self.global_keyprefix), *argv)
+
+    def publish_once(self, queue: str, message: dict[str, Any], once: Once) -> str:
+        """Append a message to its queue unless it was; return what was noted with it then.
+
+        Raises what `_put` raises. Only a durable queue knows what it was given, and only of
+        messages that are not for later: any other message is published each time.
+        """
+        text = self._text_of(message)
+        if not queue or self._is_listed(queue) or times.due(message):
+            where = message["properties"]["delivery_info"]
+            self.basic_publish(message, where["exchange"], where["routing_key"])
+            return once.note
+        return self._queues.publish_once(
+            queue, self._step(message), self.queue_max_length, text, once
+        )
+
+    def _text_of(self, message: dict[str, Any]) -> str:
+        """Return a message as it is stored; raises Malformed or MessageTooLarge."""
+        check_parsed(message)
+        text: str = dumps(message)
+        if len(text) > self.max_message_bytes:
+            raise MessageTooLarge(too_large(len(text), self.max_message_bytes))
+        return text
 
     def _step(self, message: Any) -> int:
         step: int = self.priority(self._get_message_priority(message, reverse=False))

@@ -4,6 +4,7 @@
     <queue>:returned:<step>   a stream of released and reclaimed messages of the step
     <queue>:delayed           a sorted set of messages whose time lies ahead, by that time
     <queue>:dead              a stream of dead letters
+    celery-beat:<entry>       the last job that beat submitted by an entry of its schedule
 
 Beside them is kombu's own list, `<queue>`, which programs without this transport write to.
 
@@ -46,6 +47,11 @@ def delayed(queue: str) -> str:
 def dead(queue: str) -> str:
     """Return the stream of a queue's dead letters."""
     return f"{queue}:dead"
+
+
+def beat(entry: str) -> str:
+    """Return the key of the last job that was submitted by an entry of beat's schedule."""
+    return f"celery-beat:{entry}"
 
 
 def queue_of(key: str) -> str:

@@ -19,6 +19,8 @@ BATCH = 1000
 MAX_DIGITS = 10
 #: Dead letters that are kept, about; the oldest go first.
 MOST_DEAD = 100_000
+#: Seconds for which it is known what an entry of beat's schedule submitted last.
+ONCE_SECONDS = 30 * 86_400
 
 
 class Entry(NamedTuple):
@@ -46,6 +48,17 @@ class Ended(NamedTuple):
 
     tag: str
     result: Result | None = None
+
+
+class Once(NamedTuple):
+    """What a message is known by that is published once, however often its sender tries."""
+
+    #: The entry of beat's schedule whose message it is.
+    entry: str
+    #: The message's own among those of the entry.
+    token: str
+    #: What is noted with it.
+    note: str
 
 
 class Promoted(NamedTuple):
@@ -134,6 +147,15 @@ class Queues:
         script, key, argv = self.publication(queue, step, most, message, due)
         try:
             script(self._client(), [key], *argv)
+        except ResponseError as error:
+            raise refusal(error) from None
+
+    def publish_once(self, queue: str, step: int, most: int, message: str, once: Once) -> str:
+        """Publish a message unless it was; return what was noted then. Raises QueueFull."""
+        names = [self._prefix + keys.stream(queue, step), self._prefix + keys.beat(once.entry)]
+        argv = (most, message, once.token, once.note, ONCE_SECONDS)
+        try:
+            return _text(scripts.PUBLISH_ONCE(self._client(), names, *argv))
         except ResponseError as error:
             raise refusal(error) from None
 

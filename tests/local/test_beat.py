@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from callers.beat import StateFile, check
+from callers.beat import check
 from callers.client import Client
 from celeryconfig import beat_schedule
 from local.server import ROOT
@@ -20,6 +22,9 @@ from tests.local.local import Local
 from tests.local.store import Store
 from tests.waiting import eventually
 
+TSUM = {"task": "add.tasks.tsum", "args": [[4, 6]]}
+#: A schedule that is due again within hours only.
+HOURLY = [3600, {"crontab": "0 * * * *"}]
 EVERY_HALF_SECOND = {"often": {"task": "add.tasks.tsum", "args": [[4, 6]], "schedule": 0.5}}
 
 
@@ -27,6 +32,11 @@ def sums(client: Client) -> int:
     """Return how many jobs of beat the workers did."""
     stats = client.app.control.inspect(timeout=1).stats() or {}
     return sum(worker["total"].get("add.tasks.tsum", 0) for worker in stats.values())
+
+
+def noted(state: Path, entry: str = "often") -> int:
+    """Return how many jobs beat has noted."""
+    return int(json.loads(state.read_text())[entry]["count"])
 
 
 def test_it_submits_by_the_clock_and_goes_on_where_it_stopped(
@@ -44,7 +54,7 @@ def test_it_submits_by_the_clock_and_goes_on_where_it_stopped(
             with own_local.own_worker("tests.local.quick_beat", **variables) as beat:
                 eventually("jobs done", lambda least=least: sums(client) >= least)  # type: ignore[misc]
             assert beat.returncode == 0, own_local.own_log.read_text()
-            runs.append(total_of(Path(variables["BEAT_STATE"])))
+            runs.append(noted(Path(variables["BEAT_STATE"])))
 
     assert (tmp_path / "heartbeat").exists()
     assert 2 <= runs[0] < runs[1]
@@ -100,84 +110,189 @@ def store(tmp_path: Path) -> Iterator[Store]:
     """A server without workers."""
     (tmp_path / "redis").mkdir()
     store = Store(tmp_path / "redis")
-    assert store.process
     yield store
-    store.process.send_signal(signal.SIGCONT)
     store.stop()
 
 
-@contextmanager
-def beat_of(store: Store, folder: Path, seconds: float) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a beat that submits a job after each time, and note what it logs."""
-    entry = {"task": "add.tasks.tsum", "args": [[4, 6]], "schedule": seconds}
-    env = {
-        **os.environ,
-        "TEST_SCHEDULE": json.dumps({"often": entry}),
-        "BEAT_STATE": str(folder / "schedule"),
-        "CELERY_BROKER_URL": store.url(),
-        "CELERY_RESULT_BACKEND": store.url(),
-    }
-    command = [sys.executable, "-m", "tests.local.quick_beat"]
-    with (folder / "log").open("a") as log:
-        beat = subprocess.Popen(command, env=env, cwd=ROOT, stdout=log, stderr=log)
-        try:
-            yield beat
-        finally:
-            beat.kill()
-            beat.wait()
+class Beat:
+    """A beat of the test's own, at a server without workers."""
+
+    def __init__(self, store: Store, folder: Path, **entries: Any) -> None:
+        self.state, self.log = folder / "schedule", folder / "log"
+        self._heartbeat = folder / "heartbeat"
+        self._store = store
+        self.env = {
+            **os.environ,
+            "TEST_SCHEDULE": json.dumps({name: {**TSUM, **each} for name, each in entries.items()}),
+            "BEAT_STATE": str(self.state),
+            "BEAT_HEARTBEAT_FILE": str(self._heartbeat),
+            "CELERY_BROKER_URL": store.url(),
+            "CELERY_RESULT_BACKEND": store.url(),
+        }
+
+    def note(self, **ago: float) -> None:
+        """Note when its job was submitted last."""
+        last = datetime.now(UTC) - timedelta(**ago)
+        self.state.write_text(json.dumps({"often": {"last_run_at": last.isoformat(), "count": 0}}))
+
+    @contextmanager
+    def running(self) -> Iterator["subprocess.Popen[bytes]"]:
+        """Run it, and kill it without a warning."""
+        command = [sys.executable, "-m", "tests.local.quick_beat"]
+        with self.log.open("a") as log:
+            beat = subprocess.Popen(command, env=self.env, cwd=ROOT, stdout=log, stderr=log)
+            try:
+                yield beat
+            finally:
+                beat.kill()
+                beat.wait()
+
+    def goes_on(self) -> None:
+        """Wait until it has passed over its schedule."""
+        for _ in range(2):  # a pass may have been under way
+            self._heartbeat.unlink(missing_ok=True)
+            eventually("a pass over the schedule", self._heartbeat.exists, 90)
+
+    def submitted(self, queue: str = "add") -> list[float]:
+        """Return when it submitted jobs, in seconds."""
+        with self._store.redis() as redis:
+            return [int(i.split(b"-")[0]) / 1000 for i, _ in redis.xrange(f"{queue}:stream:3")]
 
 
-def submitted(store: Store) -> int:
-    """Return how many jobs beat has submitted."""
-    with store.redis() as redis:
-        return int(redis.xlen("add:stream:3"))
-
-
-def test_a_beat_that_is_killed_has_noted_what_it_submitted(store: Store, tmp_path: Path) -> None:
-    with beat_of(store, tmp_path, 2) as beat:
-        eventually("two are submitted", lambda: submitted(store) >= 2)
-        noted = tmp_path / "schedule"
-        # The second is noted after it is submitted, and before the third.
-        eventually("it is noted", lambda: total_of(noted) >= 2 or submitted(store) >= 3)
-        beat.kill()
-        beat.wait()
-        count = submitted(store)
-    assert total_of(noted) >= count - 1 >= 1
-
-
-def total_of(noted: Path) -> int:
-    """Return how many jobs beat has noted."""
-    return int(StateFile.open(str(noted))["entries"]["often"].total_run_count)
-
-
-def test_a_state_that_is_damaged_is_begun_anew(store: Store, tmp_path: Path) -> None:
-    (tmp_path / "schedule").write_bytes(b"\x80\x04damaged")
-    with beat_of(store, tmp_path, 1):
-        eventually("one is submitted", lambda: submitted(store) >= 1)
-        eventually("it is noted", lambda: total_of(tmp_path / "schedule") >= 1)
-
-
-@pytest.mark.parametrize("how", ["stop", "freeze"])
-def test_a_job_that_is_due_while_the_broker_is_away_is_submitted_when_it_is_back(
-    store: Store, tmp_path: Path, how: str
+@pytest.mark.parametrize("times", HOURLY)
+@pytest.mark.parametrize("is_noted", [True, False])
+def test_a_beat_that_is_killed_submits_nothing_twice(
+    store: Store, tmp_path: Path, times: Any, is_noted: bool
 ) -> None:
-    log = tmp_path / "log"
-    with beat_of(store, tmp_path, 3):
-        eventually("one is submitted", lambda: submitted(store) >= 1)
-        assert store.process
-        if how == "stop":
-            store.stop()
-        else:
-            store.process.send_signal(signal.SIGSTOP)
-        due = log.read_text().count("submitting") + 1
-        eventually("it is due", lambda: log.read_text().count("submitting") >= due)
-        if how == "stop":
-            eventually("it was tried", lambda: "trying again" in log.read_text(), 60)
-        if how == "stop":
-            store.start()
-        else:
+    beat = Beat(store, tmp_path, often={"schedule": times})
+    beat.note(hours=5)  # several times were missed
+    before = beat.state.read_text()
+    with beat.running():
+        eventually("it is submitted and noted", lambda: noted(beat.state))
+        beat.goes_on()
+    assert len(beat.submitted()) == 1
+    if not is_noted:
+        beat.state.write_text(before)
+
+    with beat.running():
+        beat.goes_on()
+        eventually("it is noted", lambda: noted(beat.state))
+    assert len(beat.submitted()) == 1
+
+
+def test_a_time_that_was_missed_after_an_unnoted_job_is_not_taken_for_it(
+    store: Store, tmp_path: Path
+) -> None:
+    beat = Beat(store, tmp_path, often={"schedule": 3600})
+    beat.note(hours=5)
+    before = beat.state.read_text()
+    with beat.running():
+        eventually("it is submitted", beat.submitted)
+    beat.state.write_text(before)
+    with store.redis() as redis:
+        token = redis.get("celery-beat:often").split()[0].decode()
+        long_ago = datetime.now(UTC) - timedelta(hours=3)
+        redis.set("celery-beat:often", f"{token} {long_ago.isoformat()}")
+
+    with beat.running():
+        eventually("the next is submitted", lambda: len(beat.submitted()) > 1)
+        beat.goes_on()
+    assert len(beat.submitted()) == 2
+
+
+@pytest.mark.parametrize("how", ["stop", "freeze", "refuse"])
+@pytest.mark.parametrize("end", [None, signal.SIGTERM, signal.SIGKILL])
+def test_a_job_that_is_due_while_the_broker_is_away_is_submitted_once_when_it_is_back(
+    store: Store, tmp_path: Path, how: str, end: signal.Signals | None
+) -> None:
+    beat = Beat(store, tmp_path, often={"schedule": 2})
+    with beat.running() as process:
+        eventually("one is submitted", beat.submitted)
+        with away(store, how):
+            eventually("it is due", lambda: "trying again" in beat.log.read_text(), 90)
+            beat.goes_on()
+            if end:
+                process.send_signal(end)
+                process.wait(60)
+        before = len(beat.submitted())
+        if not end:
+            eventually("it is submitted", lambda: len(beat.submitted()) > before)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+    if end:
+        with beat.running() as process:
+            eventually("it is submitted", lambda: len(beat.submitted()) > before)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+
+    times = beat.submitted()
+    assert len(times) - noted(beat.state) in {0, 1}  # the last one may be unnoted
+    # No burst: by its own clock, beat waits between two, of which one may have taken its time.
+    assert all(later - earlier > 0.5 for earlier, later in pairwise(times))
+    assert "Traceback" not in beat.log.read_text()
+    assert "AttributeError" not in beat.log.read_text()
+
+
+@contextmanager
+def away(store: Store, how: str) -> Iterator[None]:
+    """Have the server end, hang or refuse while the block runs."""
+    assert store.process
+    if how == "stop":
+        store.stop()
+        yield
+        store.start()
+    elif how == "freeze":
+        store.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
             store.process.send_signal(signal.SIGCONT)
-        before = submitted(store)
-        eventually("it is submitted", lambda: submitted(store) > before)
-    assert "Traceback" not in log.read_text()
-    assert "AttributeError" not in log.read_text()
+    else:
+        with store.redis() as redis:
+            redis.config_set("min-replicas-to-write", 1)
+            yield
+            redis.config_set("min-replicas-to-write", 0)
+
+
+def test_a_queue_that_is_full_holds_up_no_other(store: Store, tmp_path: Path) -> None:
+    other = {"task": "factorial.tasks.factorial", "args": [5], "schedule": 3600}
+    beat = Beat(store, tmp_path, often={"schedule": 1}, other=other)
+    beat.env["QUEUE_MAX_LENGTH"] = "1"
+    past = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
+    with store.redis() as redis:
+        redis.xadd("add:stream:3", {"message": "{}"})
+        beat.state.write_text(
+            json.dumps({each: {"last_run_at": past, "count": 0} for each in ("often", "other")})
+        )
+        with beat.running():
+            eventually("the other is submitted", lambda: beat.submitted("factorial"))
+            eventually("a complaint", lambda: "queue is full" in beat.log.read_text())
+            redis.delete("add:stream:3")
+            eventually("it is submitted", beat.submitted)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        b"",
+        b"\0\xff" * 100,
+        b"[]",
+        b'{"often": 5}',
+        b'{"often": {"count": 1}}',
+        b'{"often": {"last_run_at": "yesterday", "count": 1}}',
+        b'{"often": {"last_run_at": 5, "count": 1}}',
+        b'{"often": {"last_run_at": "0001-01-01T00:00:00+14:00", "count": 1}}',
+        b'{"often": {"last_run_at": "2999-01-01T00:00:00+00:00", "count": 1}}',
+        b'{"often": {"last_run_at": "2026-01-01T00:00:00", "count": 1e400}}',
+        b"[" * 100_000,
+    ],
+    ids=lambda state: repr(state[:40]),
+)
+def test_a_state_that_cannot_be_read_is_begun_anew(
+    store: Store, tmp_path: Path, state: bytes
+) -> None:
+    beat = Beat(store, tmp_path, often={"schedule": 0.5})
+    beat.state.write_bytes(state)
+    with beat.running():
+        eventually("one is submitted", beat.submitted)
+    assert "Traceback" not in beat.log.read_text()
