@@ -25,7 +25,7 @@ def test_it_submits_by_the_clock_as_a_user_that_is_not_root(
     before = done(client)
     eventually(
         "a job by the clock",
-        lambda: "Sending due task add-every-ten-seconds" in stack.compose(*PROFILE, "logs", "beat"),
+        lambda: "submitted add-every-ten-seconds" in stack.compose(*PROFILE, "logs", "beat"),
     )
     eventually("its work", lambda: done(client) > before)
 

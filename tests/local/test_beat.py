@@ -110,7 +110,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
     """A server without workers."""
     (tmp_path / "redis").mkdir()
     store = Store(tmp_path / "redis")
+    assert store.process
     yield store
+    store.process.send_signal(signal.SIGCONT)
     store.stop()
 
 
