@@ -22,14 +22,10 @@ from kombu.utils.json import dumps
 from redis.exceptions import ResponseError
 
 from callers.command import run
-from cluster import broker, limits
+from cluster import broker, limits, once
 from cluster.app import App, create
 from cluster.codec import pack
-from cluster.errors import ClusterError
-from streams.channel import Channel
-from streams.errors import QueueFull
-from streams.queues import Once
-from streams.template import Recorder
+from cluster.errors import ClusterError, QueueFull
 
 #: Where it notes when each job was submitted last, so that a restart misses none: BEAT_STATE.
 STATE = Path(".local/beat-schedule")
@@ -45,6 +41,8 @@ RETRY_INTERVAL = 1.0
 COMPLAINT_INTERVAL = 60.0
 #: Seconds to try to reach the broker, between two heartbeats.
 CONNECT_TIMEOUT = 5.0
+#: Seconds that Redis may be silent; redis-py tries four times, between two heartbeats.
+OPERATION_TIMEOUT = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -195,15 +193,8 @@ class Scheduler(beat.Scheduler):
         )
         connection: Any = self.connection
         connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=CONNECT_TIMEOUT)
-        channel = connection.default_channel
-        if not isinstance(channel, Channel):
-            producer = self.app.amqp.Producer(connection, auto_declare=False)
-            self.app.send_task(entry.task, entry.args, entry.kwargs, producer=producer, **options)
-            return now
-        recorder = Recorder(channel, auto_declare=False)
-        self.app.send_task(entry.task, entry.args, entry.kwargs, producer=recorder, **options)
-        once = Once(entry.name, options["task_id"], now.isoformat())
-        return self._time(channel.publish_once(*recorder.recorded, once))
+        app: Any = self.app
+        return self._time(once.submit(app, connection, entry, options, now.isoformat()))
 
     def _complain(self, entry: Any, error: BaseException) -> None:
         """Say once a minute why a job is not submitted yet."""
@@ -266,7 +257,12 @@ def serve(app: App) -> None:
     state = Path(os.environ.get("BEAT_STATE") or STATE)
     if state.exists() and not state.is_file():  # Celery would remove it, be it /dev/null
         raise ClusterError(f"BEAT_STATE must name a file, not {state}")
-    os.umask(0o077)  # it holds arguments
+    os.umask(0o077)
+    transport = app.conf.broker_transport_options
+    short = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), OPERATION_TIMEOUT)
+    app.conf.broker_transport_options = {
+        name: short.get(name, value) for name, value in transport.items()
+    }
     state.parent.mkdir(parents=True, exist_ok=True)
     try:
         app.Beat(
