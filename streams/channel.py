@@ -43,6 +43,8 @@ AHEAD = 2.0
 EARLY = 0.1
 #: Seconds between two rounds of maintenance.
 ROUND = 1.0
+#: Milliseconds that a queue with `x-expires` lasts at least, for rounds renew it; and at most.
+SHORTEST_LIFETIME, LONGEST_LIFETIME = 2000, 10**14
 #: Most messages of one fetch where no limit is set, and most that it acknowledges: Lua passes
 #: no more than some thousand arguments.
 BATCH = 1000
@@ -142,6 +144,7 @@ class Channel(address.NamedUser, redis.Channel):
     qos: Any
     _qos: Any
     _active_queues: list[str]
+    _expires: dict[str, int]
     _fanout_queues: dict[str, Any]
     _flush_brpop_reauth: Callable[[], None]
     _q_for_pri: Callable[[str, int], str]
@@ -154,6 +157,8 @@ class Channel(address.NamedUser, redis.Channel):
         self.consumer = f"{socket.gethostname()}:{os.getpid()}:{_token}-{next(_number)}"
         self._commands: Any = None
         self._no_ack: set[str] = set()
+        #: Milliseconds that the messages of a queue may wait, if it was declared so.
+        self.message_lifetimes: dict[str, int] = {}
         #: All streams that it may hold messages of.
         self._mine: set[str] = set()
         # A fetch of what is there comes first; where that is all, one that waits.
@@ -232,6 +237,11 @@ class Channel(address.NamedUser, redis.Channel):
         is_transient = auto_delete or options.get("exclusive") or not options.get("durable", True)
         known = self.connection.transient_queues
         (known.add if is_transient else known.discard)(queue)
+        lifetime = times.milliseconds((options.get("arguments") or {}).get("x-message-ttl"))
+        if lifetime is None:
+            self.message_lifetimes.pop(queue, None)
+        else:
+            self.message_lifetimes[queue] = lifetime
 
     def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
         """Append a message to its queue.
@@ -255,10 +265,28 @@ class Channel(address.NamedUser, redis.Channel):
         batch = options.get("_publish_batch")
         if batch is None:
             patiently(partial(self._queues.publish, *publication))
-        else:
-            script, key, argv = self._queues.publication(*publication)
-            # Kombu's pipeline adds the prefix to each first key.
-            batch.add("evalsha", script.digest, 1, key.removeprefix(self.global_keyprefix), *argv)
+            self._renew(queue)
+            return
+        script, key, argv = self._queues.publication(*publication)
+        # Kombu's pipeline adds the prefix to each first key.
+        batch.add("evalsha", script.digest, 1, key.removeprefix(self.global_keyprefix), *argv)
+        if queue in self._expires:
+            script, (key, *names), argv = self._queues.expiry(queue, self._lifetime(queue))
+            key = key.removeprefix(self.global_keyprefix)
+            batch.add("evalsha", script.digest, 1 + len(names), key, *names, *argv)
+
+    def _lifetime(self, queue: str) -> int:
+        """Return for how many milliseconds a queue lasts that nobody uses."""
+        return max(SHORTEST_LIFETIME, min(self._expires[queue], LONGEST_LIFETIME))
+
+    def _renew(self, queue: str) -> None:
+        """Have a queue that expires last for its whole lifetime from now."""
+        if queue in self._expires:
+            self._tried(self._queues.expire, queue, self._lifetime(queue))
+
+    def _create(self, queue: str) -> None:
+        self._queues.create(queue)
+        self._renew(queue)
 
     def publish_once(self, queue: str, message: dict[str, Any], once: Once) -> str:
         """Append a message to its queue unless it was; return what was noted with it then.
@@ -289,7 +317,7 @@ class Channel(address.NamedUser, redis.Channel):
 
     def create_publish_batch(self, max_size: int) -> Any:
         """Return a batch whose commands name the scripts by their digests."""
-        for script in (scripts.PUBLISH, scripts.DELAY):
+        for script in (scripts.PUBLISH, scripts.DELAY, scripts.EXPIRE):
             self._plain.script_load(script.source)
         return PublishBatch(self, max_size)
 
@@ -516,7 +544,11 @@ class Channel(address.NamedUser, redis.Channel):
         due = times.due(message)
         if due and self._seconds_until(due) > EARLY:
             self._tried(self._queues.put_off, entry.tag, self._step(message), due)
+            self._renew(queue)
             self._promote_at(due)
+            return None
+        if self._is_too_old(entry, queue, message["properties"]):
+            self._drop(entry.tag, queue, message)
             return None
         headers = message["headers"]
         if abs(self._server_ahead) > EARLY:
@@ -528,6 +560,26 @@ class Channel(address.NamedUser, redis.Channel):
             headers["redelivered"] = message["properties"]["delivery_info"]["redelivered"] = True
             headers["x-delivery-count"] = entry.deliveries
         return message
+
+    def _is_too_old(self, entry: Entry, queue: str, properties: Mapping[str, Any]) -> bool:
+        """Return True if a message waited for longer than its queue or its sender allows."""
+        named = times.milliseconds(properties.get("expiration"))
+        allowed = [each for each in (named, self.message_lifetimes.get(queue)) if each is not None]
+        if not allowed:
+            return False
+        since = int(keys.place(entry.tag)[1].partition("-")[0])
+        return -self._seconds_until(since / 1000) > min(allowed) / 1000 + EARLY
+
+    def _drop(self, tag: str, queue: str, message: Mapping[str, Any]) -> None:
+        """Drop a message that is too old; a job has a caller, and becomes a dead letter."""
+        job_id, _ = sender(message)
+        if job_id and "task" in message["headers"]:
+            reason = "it waited for longer than its expiration, or its queue's message_ttl"
+            self._answer(Dead(queue, job_id, reason, message), tag)
+            return
+        self.qos.ended.append(Ended(tag))
+        if not self.fetches_soon():
+            self.acknowledge()
 
     def _deliver_listed(self, reply: Any) -> bool:
         if not reply:
@@ -571,8 +623,10 @@ class Channel(address.NamedUser, redis.Channel):
         except ResponseError as error:
             if not queues.is_without_group(error):
                 raise
-            self._queues.create(queue)
+            self._create(queue)
             return self._get_one(queue)
+        finally:
+            self._renew(queue)
 
     def _get_one(self, queue: str) -> Any:
         while entry := self._next_entry(queue):
@@ -698,6 +752,7 @@ class Channel(address.NamedUser, redis.Channel):
         self._next_round = now + ROUND
         for queue in self._durable_queues:
             self._tried(self._reclaim, queue)
+            self._renew(queue)
         if self.revoked:
             self._tried(self.revoked.read, self._plain)
 
@@ -757,7 +812,7 @@ class Channel(address.NamedUser, redis.Channel):
         if queues.is_without_group(error):
             try:
                 for queue in self._durable_queues:
-                    self._queues.create(queue)
+                    self._create(queue)
             except ResponseError as another:
                 error = another
             else:

@@ -156,6 +156,8 @@ class Inline:
         """Run the job of a message to its end; or tell that this is not done here."""
         if entry.deliveries is not None:  # it may have been done before
             return False
+        if self._channel.message_lifetimes:  # it may be too old
+            return False
         if len(entry.message) > self._channel.max_message_bytes:
             return False
         found = self._read(entry.message)
@@ -258,6 +260,7 @@ def _is_covered(headers: dict[str, Any], properties: dict[str, Any]) -> bool:
         and type(retries := get("retries", 0)) is int
         and 0 <= retries <= MAX_RETRIES
         and properties.get("priority") in _PRIORITIES
+        and properties.get("expiration") is None
         and get("shadow") is None
         and _is_short_text(get("argsrepr"))
         and _is_short_text(get("kwargsrepr"))

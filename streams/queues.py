@@ -277,6 +277,19 @@ class Queues:
         while messages := scripts.PURGE(self._client(), names, keys.GROUP, BATCH, len(lists)):
             yield messages
 
+    def expiry(self, queue: str, milliseconds: int) -> tuple[scripts.Script, list[str], tuple[int]]:
+        """Return the script, its keys and argument that have a queue expire, if nobody uses it.
+
+        Its dead letters stay.
+        """
+        names = [self._delayed(queue), *self.streams(queue), *self._lists(queue)]
+        return scripts.EXPIRE, names, (milliseconds,)
+
+    def expire(self, queue: str, milliseconds: int) -> None:
+        """Have a queue expire after so long without any use."""
+        script, names, argv = self.expiry(queue, milliseconds)
+        script(self._client(), names, *argv)
+
     def delete(self, queue: str) -> None:
         """Delete a queue's streams, but for the dead letters."""
         former = self._former_returned(queue)

@@ -393,6 +393,13 @@ redis.call('EXPIRE', KEYS[1], ARGV[1])
 return added
 """)
 
+#: Have the keys of a queue expire that are there.
+#: KEYS: all of the queue. ARGV: milliseconds
+EXPIRE = Script("""
+for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[1]) end
+return #KEYS
+""")
+
 #: Count a queue's messages: those that wait, that are for later, that consumers hold, and the dead
 #: letters. KEYS: delayed, dead, then streams and kombu's lists. ARGV: group
 LENGTHS = Script("""

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+#: Digits of a number of milliseconds.
+MAX_DIGITS = 15
+
 
 def due(message: Mapping[str, Any]) -> float:
     """Return when a message is due, in seconds since 1970; 0 for at once."""
@@ -28,3 +31,10 @@ def moment(value: Any) -> datetime | None:
     except ValueError:
         return None
     return named if named.tzinfo else named.replace(tzinfo=UTC)
+
+
+def milliseconds(value: Any) -> int | None:
+    """Return a number of milliseconds as AMQP has it, in digits; None for anything else."""
+    is_number = type(value) is int and 0 <= value < 10**MAX_DIGITS  # before it is made a text
+    text = str(value) if is_number else value if isinstance(value, str) else ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None

@@ -1,12 +1,16 @@
 """Programs that consume through kombu, without Celery: as on kombu's own transport."""
 
+import json
 import socket
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime, timedelta
 from queue import Empty
+from time import monotonic
 from typing import Any
 
 import pytest
-from kombu import Connection, Consumer
+from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.asynchronous import Hub
 from kombu.common import eventloop, itermessages
 from kombu.mixins import ConsumerMixin
@@ -198,6 +202,7 @@ def test_what_is_kept_is_given_back_uncounted(connect: Connect, store: Any) -> N
             store.xpending(key, keys.GROUP)["pending"]
             for name in names
             for key in store.scan_iter(f"{name}:*", _type="stream")
+            if store.xinfo_groups(key)
         )
 
     # One is delivered; what was fetched with it is under its lease, or was not fetched.
@@ -247,3 +252,118 @@ def test_an_event_loop_of_kombu_is_served(connect: Connect, store: Any) -> None:
     finally:
         hub.close()
     assert found == [*range(50)]
+
+
+def expiring(name: str = QUEUE, seconds: float = 2, **options: Any) -> Queue:
+    return Queue(name, Exchange(""), name, expires=seconds, **options)
+
+
+def lifetimes(store: Any, name: str = QUEUE) -> set[bool]:
+    """Return of each of a queue's keys whether it expires within two seconds."""
+    found = [*store.scan_iter(f"{name}*")]
+    assert found
+    return {0 < store.pttl(key) <= 2000 for key in found}
+
+
+@pytest.mark.parametrize("prefix", ["", "pp:"])
+@pytest.mark.parametrize("is_batch", [False, True])
+def test_a_queue_that_expires_is_gone_with_all_its_keys(
+    connect: Connect, store: Any, prefix: str, *, is_batch: bool
+) -> None:
+    connection = connect(global_keyprefix=prefix)
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    producer: Any = Producer(connection)
+    with producer.batch() if is_batch else nullcontext():
+        for priority in (0, 9):
+            producer.publish(1, routing_key=QUEUE, declare=[expiring()], priority=priority)
+        producer.publish(1, routing_key=QUEUE, headers={"eta": later})
+
+    assert lifetimes(store, prefix + QUEUE) == {True}
+    eventually("all is gone", lambda: not [*store.scan_iter(f"{prefix}{QUEUE}*")])
+
+
+def test_a_queue_does_not_expire_while_it_is_used(connect: Connect, store: Any) -> None:
+    publish(connect(), 1, declare=[expiring()])
+    connection = connect()
+    found: list[Any] = []
+    with Consumer(connection, [expiring()], on_message=lambda each: found.append(take(each))):
+        deadline = monotonic() + 4
+        while monotonic() < deadline:
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=0.2)
+        assert found == [1]
+        assert lifetimes(store) == {True}
+        publish(connect(), 2)
+        connection.drain_events(timeout=5)
+    assert found == [1, 2]
+    channel: Any = connection.channel()
+    expiring()(channel).declare()
+    deadline = monotonic() + 3
+    while monotonic() < deadline:
+        assert channel.basic_get(QUEUE) is None
+        assert lifetimes(store) == {True}
+    eventually("all is gone", lambda: not [*store.scan_iter(f"{QUEUE}*")])
+
+
+@pytest.mark.parametrize("milliseconds", [-1, 0, 10**30])
+def test_no_lifetime_loses_what_was_just_published(
+    connect: Connect, store: Any, milliseconds: int
+) -> None:
+    strange = Queue(QUEUE, Exchange(""), QUEUE, queue_arguments={"x-expires": milliseconds})
+    publish(connect(), 1, declare=[strange])
+
+    assert left(store) == 1
+    assert store.pttl(keys.stream(QUEUE, 0)) > 1000
+
+
+@pytest.mark.parametrize(
+    ("declared", "sent"),
+    [
+        ({"message_ttl": 0.3}, {}),
+        ({}, {"expiration": 0.3}),
+        ({"message_ttl": 60}, {"expiration": 0.3}),
+        ({"message_ttl": 0.3}, {"expiration": 60}),
+    ],
+)
+def test_a_message_that_is_too_old_is_not_delivered(
+    connect: Connect, store: Any, declared: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    limited = Queue(QUEUE, Exchange(""), QUEUE, **declared)
+    connection = connect()
+    channel: Any = connection.channel()
+    limited(channel).declare()
+    publish(connection, "quick", **sent)
+    assert channel.basic_get(QUEUE, no_ack=True).payload == "quick"
+    publish(connection, "old", **sent)
+    publish(connection, "a job", **sent, headers={"id": "an id", "task": "a task"})
+    ((entry, _), *_) = store.xrange(keys.stream(QUEUE, 0))
+    eventually("it is old", lambda: store.time()[0] * 1000 > int(entry.split("-")[0]) + 1400)
+    dead: list[Any] = []
+    channel.on_dead_letter = dead.append
+
+    assert channel.basic_get(QUEUE) is None
+    assert left(store) == store.xlen(keys.dead(QUEUE)) == 1
+    assert [each.job_id for each in dead] == ["an id"]
+
+
+@pytest.mark.parametrize("value", ["", "soon", "-1", "9" * 400, 2.5, -1, 10**18])
+def test_an_expiration_that_is_no_time_is_none(
+    connect: Connect, store: Any, value: str | float
+) -> None:
+    message = {
+        "body": "1",
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {},
+        "properties": {
+            "expiration": value,
+            "delivery_info": {"exchange": "", "routing_key": QUEUE},
+            "delivery_tag": "a tag",
+        },
+    }
+    store.xadd(keys.stream(QUEUE, 0), {"message": json.dumps(message)})
+    channel: Any = connect().channel()
+
+    found = channel.basic_get(QUEUE, no_ack=True)
+    assert found is None or found.payload == 1
+    assert (found is None) == bool(store.xlen(keys.dead(QUEUE)))  # malformed, or taken
