@@ -53,6 +53,39 @@ def test_an_urgent_job_overtakes_those_that_wait_while_others_run(server_only: L
                 client.get(job)
 
 
+@pytest.mark.parametrize("urgent", ["add.tasks.add", "add.tasks.longtime_add"])
+def test_an_urgent_job_does_not_wait_for_what_a_large_fetch_released(
+    server_only: Local, urgent: str
+) -> None:
+    with (
+        server_only.client() as client,
+        server_only.own_worker("local", "worker", "add", ADD_CONCURRENCY="1"),
+    ):
+        # Quick ones: from now on, fetches are large.
+        client.map("add.tasks.add", [(i, i) for i in range(10_000)], timeout=120)
+        waiting = [
+            client.submit(client.signature("add.tasks.longtime_add", 1, 1, 0.1).set(priority="low"))
+            for _ in range(300)
+        ]
+        for count in (1, 3):
+            client.get(waiting[count - 1])
+            signature = client.signature(urgent, 4, *([6, 0] if "long" in urgent else [6]))
+            before = datetime.now(UTC)
+            job = client.submit(signature.set(priority="high"))
+            client.get(job)
+            between = [
+                each.date_done
+                for each in waiting
+                if each.ready()
+                and before <= each.date_done.replace(tzinfo=UTC)
+                and each.date_done <= job.date_done
+            ]
+            # One was running, one was given to the process, and one may have ended meanwhile.
+            assert len(between) <= 3
+        for each in waiting:
+            each.revoke()
+
+
 @pytest.mark.parametrize("option", ["countdown", "eta"])
 def test_a_job_runs_at_its_time_and_not_before(client: Client, option: str) -> None:
     moment = datetime.now(UTC) + timedelta(seconds=1.5)
