@@ -5,6 +5,7 @@ ends in time and in little memory, the fuzzer sees to.
 """
 
 import json
+from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -81,12 +82,20 @@ class _Channel(Channel):
         self.answered = 0
         self._server_ahead = 0.0
         self.priority_steps = [0, 3, 6, 9]
-        self._queues: Any = SimpleNamespace(put_off=lambda *_: None)
+        self.message_lifetimes = {}
+        self._qos: Any = SimpleNamespace(ended=deque())
+        self._queues: Any = SimpleNamespace(put_off=lambda *_: None, fetch=lambda *_: [])
         self.auto_delete_queues: Any = ()
         self._closed = self.closed = True  # nothing is to be closed
 
     def _answer(self, *_: Any, **__: Any) -> None:
         self.answered += 1
+
+    def _renew(self, queue: str) -> None:
+        pass
+
+    def _promote_at(self, due: float) -> None:
+        assert due == due  # noqa: PLR0124 - a number
 
     def _tried(self, function: Callable[..., Any], *args: Any) -> None:
         function(*args)
