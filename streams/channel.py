@@ -754,7 +754,14 @@ class Channel(address.NamedUser, redis.Channel):
             self._tried(self._reclaim, queue)
             self._renew(queue)
         if self.revoked:
-            self._tried(self.revoked.read, self._plain)
+            self._read_revoked(self.revoked)
+
+    def _read_revoked(self, revoked: Revoked) -> None:
+        """Read the ids of revoked jobs; jobs are fetched even where that is refused."""
+        try:
+            revoked.read(self._plain)
+        except ResponseError as error:
+            self._log_refusal(error)
 
     def _seconds_until(self, due: float) -> float:
         """Return for how long a moment lies ahead by the server's clock."""
@@ -772,7 +779,7 @@ class Channel(address.NamedUser, redis.Channel):
     def watch_revoked(self, on_revoked: Callable[[list[str]], object]) -> None:
         """Pass on the ids of revoked jobs: all of them now, others within a second."""
         self.revoked = Revoked(on_revoked, self.global_keyprefix)
-        self._tried(self.revoked.read, self._plain)
+        self._read_revoked(self.revoked)
 
     def record_revoked(self, ids: Iterable[str]) -> list[str]:
         """Keep the ids of revoked jobs; return those that were not kept yet."""

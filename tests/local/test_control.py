@@ -97,6 +97,17 @@ def test_what_a_stock_program_revokes_is_kept_for_later_workers(client: Client, 
     eventually("it is stored", lambda: states([client.app.AsyncResult(job_id)]) == {"REVOKED"})
 
 
+def test_revoked_ids_that_cannot_be_read_hold_up_no_job(server_only: Local) -> None:
+    with server_only.client() as client:
+        store: Any = client.app.backend
+        with Redis(connection_pool=store.client.connection_pool) as redis:
+            redis.set(revoked.KEY, "no sorted set")
+        with server_only.own_worker("local", "worker", "add"):
+            for i in range(5):
+                assert client.call("add.tasks.longtime_add", i, i, 0) == 2 * i
+    assert "WRONGTYPE" in server_only.own_log.read_text()
+
+
 def test_a_rate_limit_holds_for_a_task_that_runs_inline(client: Client) -> None:
     assert answers(client, "rate_limit", task_name="add.tasks.add", rate_limit="4/s")["add"] == {
         "ok": "new rate limit set successfully"
