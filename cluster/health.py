@@ -30,6 +30,11 @@ LOOK_INTERVAL = 1.0
 PAUSE = 5.0
 
 
+def hang_timeout() -> int:
+    """Return WORKER_HANG_TIMEOUT in seconds; raises ValueError if it is wrong."""
+    return limits.setting("WORKER_HANG_TIMEOUT", 60, most=limits.MOST_SECONDS, least=4)
+
+
 class Heartbeat(bootsteps.StartStopStep):
     """Notes that the worker consumes, in the file named by WORKER_HEARTBEAT_FILE, if any."""
 
@@ -74,7 +79,7 @@ class Watchdog:
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
-        self._timeout = limits.setting("WORKER_HANG_TIMEOUT", 60, most=limits.MOST_SECONDS, least=4)
+        self._timeout = hang_timeout()
         self._is_armed = Event()
         self._silent = 0.0
         self._thread: Thread | None = None

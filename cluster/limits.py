@@ -10,6 +10,8 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 #: Redis and JSON take the one, timers and threads the other.
 MOST = 10**15
 MOST_SECONDS = 10**9
+#: Processes of a worker's pool, as remote control bounds them.
+MOST_PROCESSES = 1000
 #: Digits of a setting, leading zeros included.
 MAX_DIGITS = 20
 
@@ -38,7 +40,7 @@ def choice(variable: str, default: str, *others: str) -> str:
 
     Raises ValueError, naming the variable, if it holds anything else.
     """
-    words = (default, *others)
+    words = dict.fromkeys((default, *others))
     word = os.environ.get(variable) or default
     if word not in words:
         raise ValueError(f"{variable} must be one of {', '.join(words)}, not {word!r}")

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from cluster import limits, machine
 from cluster.app import App, create
 from cluster.broker import AWAY
-from cluster.health import Heartbeat
+from cluster.health import Heartbeat, hang_timeout
 from cluster.rabbitmq import DeadLetters
 from streams.started import Started
 
@@ -50,6 +50,7 @@ def run(app: Celery[Any]) -> None:
     """Run the worker until a signal stops it; raises SystemExit with its exit status."""
     try:
         chosen = options(app)
+        hang_timeout()
         machine.share_cores(concurrency(app), os.environ)  # before the tasks load numpy
     except ValueError as error:  # a setting that is wrong, found as celeryconfig is loaded
         sys.exit(f"error: {error}")
@@ -110,4 +111,4 @@ def concurrency(app: Celery[Any]) -> int:
 
 def _wanted(app: Celery[Any]) -> int:
     usual = app.conf.family_concurrency.get(app.main, 1)
-    return limits.setting(f"{app.main.upper()}_CONCURRENCY", usual)
+    return limits.setting(f"{app.main.upper()}_CONCURRENCY", usual, most=limits.MOST_PROCESSES)

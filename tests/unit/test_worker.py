@@ -79,3 +79,29 @@ def test_a_worker_loads_no_command_line_and_looks_for_no_garbage_in_what_it_load
     )
 
     assert (done.stdout, done.returncode) == ("True True False\n", 3), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("WORKER_HANG_TIMEOUT", "0", "a whole number from 4 to 1000000000, not '0'"),
+        ("WORKER_HANG_TIMEOUT", "1e9", "a whole number from 4 to"),
+        ("ADD_CONCURRENCY", "99999999", "a whole number from 1 to 1000, not '99999999'"),
+        ("MAX_MESSAGE_BYTES", "1", "a whole number from 65536 to"),
+        ("RESULT_EXPIRES", "9" * 5000, "a whole number from 1 to 1000000000, not a str"),
+        ("LOG_LEVEL", "loud", "one of INFO, DEBUG, WARNING, ERROR, CRITICAL, not 'loud'"),
+    ],
+)
+def test_a_setting_out_of_bounds_is_one_line(variable: str, value: str, words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "add.worker"],
+        env={**os.environ, variable: value},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {variable} must be {words}")
+    assert done.stderr.count("\n") == 1
