@@ -450,7 +450,7 @@ def _first_unfinished(result: "AsyncResult[Any]") -> "AsyncResult[Any]":
 
 
 def _checked(task: Any) -> "Signature[Any]":
-    """Return a signature; raises TypeError for what is none."""
+    """Return a signature; raises TypeError for anything else."""
     if isinstance(task, Mapping) and isinstance(task.get("task"), str):
         return task  # type: ignore[return-value]  # as JSON, too
     raise TypeError(f"a job is a task's name or a signature, not {brief(task)}")

@@ -102,7 +102,7 @@ def read(url: str, name: str = "the server's URL") -> Address:
         parts = urlsplit(f"http://{rest}")
         port = parts.port
     except ValueError:
-        raise wrong("has a host or a port that is none") from None
+        raise wrong("has an invalid host or port") from None
     login, at, place = parts.netloc.rpartition("@")
     if ";" in url or "," in place:
         raise wrong("names several servers, and streams need one")

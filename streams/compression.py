@@ -41,9 +41,7 @@ def decompress(
     try:
         bounded = _BOUNDED[compression.get_decoder(method)]
     except (KeyError, TypeError):
-        raise Unreadable(
-            f"the compression is none that is accepted: {ascii(method)[:80]}"
-        ) from None
+        raise Unreadable(f"the compression is not an accepted one: {ascii(method)[:80]}") from None
     data = body.encode() if isinstance(body, str) else body
     decompressor = bounded()
     try:

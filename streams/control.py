@@ -303,7 +303,7 @@ def scheduled(state: Any, **options: Any) -> list[dict[str, Any]]:
 
 
 def _scheduled(due: float, message: bytes, hostname: str) -> dict[str, Any] | None:
-    """Return what Celery tells of a scheduled request; None for a message that is none."""
+    """Return what Celery tells of a scheduled request; None for a message that is not a task."""
     letter = Letter("", "", message, "", "", "")
     headers, properties = letter.envelope.get("headers"), letter.envelope.get("properties")
     try:

@@ -88,7 +88,7 @@ def check(raw: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
 
 
 def too_large(size: int, most: int) -> str:
-    """Return what is wrong with a message of so many bytes."""
+    """Return the error text for a message of `size` bytes."""
     return f"the message has {size} bytes, more than {most} (max_message_bytes)"
 
 

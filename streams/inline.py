@@ -234,7 +234,7 @@ class Inline:
 
 
 def _is_inline(task: Any) -> bool:
-    """Return True for an inline task; one that is acknowledged early or not at all is none."""
+    """Return True for an inline task; one that is not acknowledged late, always, is not inline."""
     return bool(
         getattr(task, "inline", False)
         and task.acks_late

@@ -190,7 +190,7 @@ local function take(stream, group, id)
   local fields = {}
   for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
   local deliveries = tonumber(fields['deliveries'] or 0)
-  -- Neither infinity nor a number that is none: no limit would hold for them.
+  -- Infinity and NaN compare with no limit as they should.
   if not deliveries or not (deliveries >= 0 and deliveries < 1e9) then deliveries = 0 end
   return fields['message'] or '', math.floor(deliveries)
 end
