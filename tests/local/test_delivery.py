@@ -163,13 +163,9 @@ def prefetch(client: Client) -> int:
 
 
 def test_a_time_limit_that_is_none_is_the_callers_error(client: Client) -> None:
-    stranger = Celery(
-        broker=client.app.conf.broker_read_url,
-        backend=client.app.conf.result_backend,
-        set_as_current=False,
-    )
     limit: Any = "x"
-    job = stranger.send_task("add.tasks.add", (4, 6), queue="add", time_limit=limit)
+    with Celery(broker=client.app.conf.broker_read_url, set_as_current=False) as stranger:
+        job = stranger.send_task("add.tasks.add", (4, 6), queue="add", time_limit=limit)
 
     with pytest.raises(DeadLetter, match="'timelimit' is not a hard and a soft limit"):
         client.get(client.app.AsyncResult(job.id))

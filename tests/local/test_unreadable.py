@@ -66,6 +66,7 @@ def test_a_pickled_message_is_answered_with_an_error_and_runs_nothing(
     stranger = Celery(broker=client.app.conf.broker_read_url, set_as_current=False)
     stranger.conf.update(task_serializer="pickle", accept_content=["pickle"])
     job = stranger.send_task("add.tasks.add", (Malicious(trace), 6), queue="add")
+    stranger.close()
 
     with pytest.raises(DeadLetter, match="untrusted content of type pickle"):
         client.get(client.app.AsyncResult(job.id))
