@@ -65,7 +65,12 @@ def test_no_password_is_in_an_inspection_history_process_or_log(
         stack.compose("--profile", "*", "config"),
         subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout,
         subprocess.run(
-            ["git", "log", "-p", "--all"], cwd=ROOT, capture_output=True, text=True, check=True
+            ["git", "log", "-p", "--all"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=True,
         ).stdout,
     ]
 
