@@ -210,8 +210,9 @@ class Submission:
         index = options.get("group_index")
         if not _TEXT.issuperset(map(type, ids)) or type(index) not in _INDEX:
             return None
-        if any(each is not None and not 0 < len(each) <= MAX_NAME for each in ids):
-            return None  # refused on Celery's way
+        for each in ids:  # written out: it is on the way of each job
+            if each is not None and not 0 < len(each) <= MAX_NAME:
+                return None  # refused on Celery's way
         job_id, root_id, parent_id, group, reply_to = map(_text, ids)
         return Job(
             id=job_id,

@@ -29,10 +29,8 @@ class SafeLines(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Write out what is unsafe in a record; a line end only where its format has none."""
         keep = "\n\t" if isinstance(record.msg, str) and "\n" in record.msg.strip() else "\t"
-        message = record.getMessage()
-        safe = printable(message, keep)
-        if safe is not message:
-            record.msg, record.args = safe, None
+        # Formatted once: the formatter finds no arguments any more.
+        record.msg, record.args = printable(record.getMessage(), keep), None
         if record.exc_info and not record.exc_text:
             parts = traceback.format_exception(*record.exc_info)
             record.exc_text = "".join(map(_safe_part, parts)).rstrip("\n")
