@@ -413,6 +413,8 @@ def _runs(job: "AsyncResult[Any]") -> bool:
 
 def check_timeout(seconds: float) -> float:
     """Return `seconds` if one can wait that long; ValueError if not above zero, or for ever."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"timeout must be a number of seconds, not {brief(seconds)}")
     if not 0 < seconds < math.inf:
         raise ValueError(f"timeout must be a number of seconds above zero, not {seconds}")
     return seconds

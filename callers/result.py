@@ -6,6 +6,7 @@ import click
 
 from callers.client import Client
 from callers.command import ELEMENTS_IN_FULL, run, seconds_option, show
+from streams.envelope import MAX_NAME, is_name
 
 
 @click.command()
@@ -20,6 +21,8 @@ def result(job_id: str, state: bool, timeout: float) -> None:
     """
     if not job_id.strip():
         raise click.UsageError("ID must not be empty")
+    if not is_name(job_id):
+        raise click.UsageError(f"ID must have up to {MAX_NAME} characters")
     with Client() as client:
         job = client.app.AsyncResult(job_id)
         if state:

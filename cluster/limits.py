@@ -1,6 +1,5 @@
 """Checks of arguments, each failing with one sentence that names the limit's setting."""
 
-import math
 import os
 from typing import Any
 
@@ -84,7 +83,7 @@ def seconds(name: str, value: Any, most: int, variable: str) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {brief(value)}")
-    if math.isnan(value) or not 0 <= value <= most:
+    if not 0 <= value <= most:
         raise ValueError(f"{name} must be from 0 to {most} ({variable}), not {brief(value)}")
     return float(value)
 

@@ -1,6 +1,5 @@
 """The options of a job: its priority, when it runs, how long it may, checked."""
 
-import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cache
@@ -12,6 +11,7 @@ from celery import Celery
 from celery.app import amqp
 from celery.app.task import Task
 from kombu import Producer
+from kombu.compression import get_encoder
 from kombu.transport.virtual import Channel as VirtualChannel
 
 from cluster import limits
@@ -50,15 +50,13 @@ def check(options: Mapping[str, Any], now: datetime, most: int) -> None:
     for name in ("time_limit", "soft_time_limit"):
         if options.get(name) is not None:
             _check_seconds(name, options[name])
-    # A datetime, or one as text, is Celery's to read.
-    if isinstance(options.get("expires"), int | float):
-        _check_seconds("expires", options["expires"])
-    if options.get("retries") is not None:
-        retries = limits.whole_number("retries", options["retries"], least=0)
-        if retries > envelope.MAX_RETRIES:
-            raise ValueError(
-                f"retries must be at most {envelope.MAX_RETRIES}, not {limits.brief(retries)}"
-            )
+    _check_expiry(options.get("expires"))
+    if options.get("expiration") is not None:
+        _check_seconds("expiration", options["expiration"])
+    for name in ("link", "link_error"):
+        _check_linked(name, options.get(name))
+    _check_encoding(options.get("serializer"), options.get("compression"))
+    _check_retries(options.get("retries"))
     for name in _NAMES:
         if options.get(name) is not None:
             _check_name(name, options[name])
@@ -121,6 +119,49 @@ def _check_seconds(name: str, value: Any) -> None:
         )
 
 
+def _check_retries(value: Any) -> None:
+    retries = limits.whole_number("retries", 0 if value is None else value, least=0)
+    if retries > envelope.MAX_RETRIES:
+        raise ValueError(
+            f"retries must be at most {envelope.MAX_RETRIES}, not {limits.brief(retries)}"
+        )
+
+
+def _check_expiry(value: Any) -> None:
+    if isinstance(value, str):
+        try:
+            datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError(
+                f"expires must be a time as ISO 8601 writes it, not {limits.brief(value)}"
+            ) from None
+    elif value is not None and not isinstance(value, datetime):
+        _check_seconds("expires", value)
+
+
+def _check_linked(name: str, value: Any) -> None:
+    for each in value if isinstance(value, list | tuple) else [value]:
+        if each is not None and not (isinstance(each, Mapping) and "task" in each):
+            raise TypeError(
+                f"{name} must be a signature or a list of them, not {limits.brief(value)}"
+            )
+
+
+def _check_encoding(serializer: Any, compression: Any) -> None:
+    if serializer not in (None, "json"):
+        raise ValueError(
+            f"serializer must be json, which workers accept, not {limits.brief(serializer)}"
+        )
+    try:
+        if compression is not None:
+            get_encoder(compression)
+    except (KeyError, TypeError):
+        raise ValueError(
+            "compression must be one that kombu knows, such as gzip, not "
+            f"{limits.brief(compression)}"
+        ) from None
+
+
 def _check_name(name: str, value: Any) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a text, not {limits.brief(value)}")
@@ -168,7 +209,7 @@ def in_whole_seconds(countdown: Any, eta: Any, now: datetime) -> tuple[Any, Any]
 def _check_countdown(countdown: Any, most: int) -> None:
     if isinstance(countdown, bool) or not isinstance(countdown, int | float):
         raise TypeError(f"countdown must be a number of seconds, not {limits.brief(countdown)}")
-    if math.isnan(countdown) or not 0 <= countdown <= most:
+    if not 0 <= countdown <= most:
         raise ValueError(
             f"countdown must be from 0 to {most} s (MAX_COUNTDOWN), not {limits.brief(countdown)}"
         )

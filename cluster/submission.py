@@ -211,8 +211,8 @@ class Submission:
         if not _TEXT.issuperset(map(type, ids)) or type(index) not in _INDEX:
             return None
         for each in ids:  # written out: it is on the way of each job
-            if each is not None and not 0 < len(each) <= MAX_NAME:
-                return None  # refused on Celery's way
+            if each is not None and not (0 < len(each) <= MAX_NAME and each.isascii()):
+                return None  # looked at on Celery's way
         job_id, root_id, parent_id, group, reply_to = map(_text, ids)
         return Job(
             id=job_id,

@@ -282,7 +282,7 @@ def is_name(value: Any) -> bool:
 
 
 def _is_repr(value: Any) -> bool:
-    return type(value) is str and len(value) <= MAX_REPR and (value.isascii() or _is_text(value))
+    return type(value) is str and len(value) <= MAX_REPR
 
 
 def _is_number(value: Any) -> bool:

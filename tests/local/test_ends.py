@@ -54,6 +54,23 @@ def test_what_is_no_result_is_one_sentence(client: Client, what: Any) -> None:
         client.get(what)
 
 
+@pytest.mark.parametrize("timeout", ["5", None, [1], True])
+def test_a_timeout_that_is_no_number_is_one_sentence(client: Client, timeout: Any) -> None:
+    with pytest.raises(TypeError, match="timeout must be a number of seconds, not"):
+        client.call("add.tasks.add", 4, 6, timeout=timeout)
+
+
+@pytest.mark.parametrize("job_id", ["half \ud800", "x" * 1025])
+def test_an_id_that_no_key_can_have_is_refused(client: Client, job_id: str) -> None:
+    with pytest.raises(ValueError, match="task_id must be a text of up to 1024 characters"):
+        client.call(client.signature("add.tasks.add", 4, 6).set(task_id=job_id))
+
+
+def test_half_a_character_is_the_tasks_to_judge(client: Client) -> None:
+    with pytest.raises(TypeError, match="x must be a number"):
+        client.call("add.tasks.add", "half \ud800", 6)
+
+
 def test_a_misspelt_option_is_named(client: Client) -> None:
     wrong = client.signature("add.tasks.add", 4, 6).set(prioritty="high")
     right = client.signature("add.tasks.add", 4, 6)
