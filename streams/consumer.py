@@ -77,6 +77,7 @@ class Consumer(consumer.Consumer):
     def __init__(self, *args: Any, **options: Any) -> None:
         """Check where jobs come from, and where their results go; raises UnknownServer."""
         app = options["app"]
+        jobs.note_worker()
         app.control.mailbox.node_cls = Node
         chosen = app.conf.broker_transport
         transport: Any = get_transport_cls(chosen) if chosen else object

@@ -12,11 +12,18 @@ from kombu.asynchronous import get_event_loop
 #: Where Celery's worker keeps its requests.
 _STATE = "celery.worker.state"
 _has_crashed = False
+_is_worker = False
+
+
+def note_worker() -> None:
+    """Note that a worker begins in this process; the processes of its pool know it, too."""
+    global _is_worker  # noqa: PLW0603 - a process does not cease to be one
+    _is_worker = True
 
 
 def is_worker() -> bool:
     """Return True if a worker, or a process of its pool, runs in this process."""
-    return _STATE in sys.modules
+    return _is_worker
 
 
 def is_stopping() -> bool:

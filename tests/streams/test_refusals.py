@@ -1,5 +1,6 @@
 """A server that refuses for a while: no result is lost, and no job fails for it."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -175,3 +176,19 @@ def test_an_inline_worker_goes_on_after_a_refusal(
 )
 def test_a_refusal_is_told_from_an_error(error: Exception, *, passes: bool, is_state: bool) -> None:
     assert (may_pass(error), is_of_state(error)) == (passes, is_state)
+
+
+def test_a_caller_is_told_at_once_even_if_it_has_loaded_celerys_worker() -> None:
+    from celery.worker import state
+
+    from streams.refusals import patiently
+
+    def refuse() -> None:
+        calls.append(1)
+        raise ResponseError("READONLY You can't write against a read only replica.")
+
+    calls: list[int] = []
+    with pytest.raises(ResponseError):
+        patiently(refuse)
+    assert len(calls) == 1
+    assert state.__name__ in sys.modules

@@ -23,7 +23,6 @@ CUT = 4 * LEASE
 PATIENCE = 5
 
 
-@pytest.mark.usefixtures("network_tools")
 def test_cut_between_a_worker_and_redis(
     stack: Stack, server: "redis.Redis", load: MakeLoad, runs: Runs, report: Report
 ) -> None:
@@ -46,7 +45,6 @@ def began_on(runs: Runs, container: str, moment: float) -> float:
     return min(began, default=0)
 
 
-@pytest.mark.usefixtures("network_tools")
 def test_cut_between_callers_and_redis(
     stack: Stack, server: "redis.Redis", load: MakeLoad, runs: Runs, report: Report
 ) -> None:
