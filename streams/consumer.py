@@ -115,8 +115,10 @@ class Consumer(consumer.Consumer):
         self.rate_limits.clear()
 
     def reset_rate_limits(self) -> None:
-        """Take the rate limits of all tasks anew."""
+        """Take the rate limits of all tasks anew, for the jobs that wait for them, too."""
+        former: dict[str, Any] = dict(self.task_buckets)
         super().reset_rate_limits()
+        self.rate_limits.move(former, self.task_buckets)
         self.refresh_inline()
 
     def refresh_inline(self) -> None:

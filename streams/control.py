@@ -136,10 +136,14 @@ def _signal(signal: Any) -> int:
 _celery.control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")(revoke)
 
 
-@_checked("terminate")
-def _check_terminate(state: Any, signal: Any, task_id: Any, **_: Any) -> None:
-    _signal(signal)
-    _check_names("ids", [task_id] if isinstance(task_id, str) else task_id, revoked.MAX_IDS)
+def terminate(state: Any, signal: Any = None, task_id: Any = (), **_: Any) -> Any:
+    """Revoke jobs by their ids, and end those that run."""
+    return revoke(state, task_id, terminate=True, signal=signal)
+
+
+_celery.control_command(
+    variadic="task_id", args=[("signal", str)], signature="<signal> [id1 [id2 [... [idN]]]]"
+)(terminate)
 
 
 @_checked("revoke_by_stamped_headers")

@@ -4,6 +4,7 @@ Celery starts a chain of timers for each limited job, of which kombu's loop fire
 limited jobs fill the prefetch, so that no other is fetched.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 #: Limited jobs that a worker holds without counting them in its prefetch. Beyond them, others wait.
@@ -38,10 +39,30 @@ class RateLimits:
                     bucket.expected_time(tokens), self.begin, (bucket,)
                 )
                 return
-            if request in self._uncounted:
-                self._uncounted.discard(request)
-                self._consumer.qos.decrement_eventually()
-            self._consumer._limit_move_to_pool(request)  # noqa: SLF001 - Celery's
+            self._begin_job(request)
+
+    def _begin_job(self, request: Any) -> None:
+        if request in self._uncounted:
+            self._uncounted.discard(request)
+            self._consumer.qos.decrement_eventually()
+        self._consumer._limit_move_to_pool(request)  # noqa: SLF001 - Celery's
+
+    def move(self, former: Mapping[str, Any], buckets: Mapping[str, Any]) -> None:
+        """Have the jobs of former buckets wait in those that took their places, or begin."""
+        for name, old in former.items():
+            new = buckets.get(name)
+            if not old or new is old:
+                continue
+            if _is_waited_for(old):
+                old.timer.cancel()
+            while old.contents:
+                request, tokens = old.pop()
+                if new:
+                    new.add((request, tokens))
+                else:
+                    self._begin_job(request)
+            if new and new.contents:
+                self.begin(new)
 
     def clear(self) -> None:
         """Forget all: the connection is lost, and their messages are delivered again."""

@@ -122,6 +122,34 @@ def test_a_rate_limit_holds_for_a_task_that_runs_inline(client: Client) -> None:
     assert took >= 1.9  # the first at once, one more each quarter of a second
 
 
+def test_a_new_rate_limit_holds_for_the_jobs_that_wait_already(server_only: Local) -> None:
+    task = "add.tasks.unsteady_add"
+    with (
+        server_only.client() as client,
+        server_only.own_worker("local", "worker", "add"),
+    ):
+        assert client.call("add.tasks.add", 4, 6) == 10  # it listens
+        control: Any = client.app.control
+        for limit in ("2/h", "1/m"):
+            control.rate_limit(task, limit, reply=True, timeout=10, limit=1)
+        jobs = [client.submit(task, i, i, 0) for i in range(20)]
+        client.get(jobs[0])
+        control.rate_limit(task, "", reply=True, timeout=10, limit=1)
+        # One a minute before.
+        assert [client.get(job, timeout=30) for job in jobs] == [2 * i for i in range(20)]
+
+
+def test_what_is_terminated_from_the_command_line_stays_revoked(
+    client: Client, local: Local, redis: Any
+) -> None:
+    job_id = str(uuid4())
+    done = local.command("celery", "-A", "add.worker", "control", "terminate", "TERM", job_id)
+
+    assert done.returncode == 0, done.stderr
+    eventually("it is kept", lambda: redis.zscore(revoked.KEY, job_id) is not None)
+    eventually("it is stored", lambda: states([client.app.AsyncResult(job_id)]) == {"REVOKED"})
+
+
 HALF = "half \ud800"
 
 
@@ -219,6 +247,6 @@ def test_every_command_of_celery_that_takes_arguments_is_checked() -> None:
         for name, command in Panel.data.items()
         if not hasattr(command, "__wrapped__") and command.__code__.co_argcount > 1
     ]
-    assert set(unchecked) - takes_any == {"revoke"}
+    assert set(unchecked) - takes_any == {"revoke", "terminate"}
     assert Panel.data["revoke"] is control.revoke
     assert json.dumps(sorted(Panel.meta)).count("objgraph") == 0
