@@ -7,6 +7,7 @@ from kombu.utils.functional import maybe_list
 
 from streams import revoked
 from streams.channel import Channel
+from streams.envelope import is_name
 
 
 class Control(control.Control):
@@ -22,8 +23,15 @@ class Control(control.Control):
         signal: Any = "SIGTERM",
         **options: Any,
     ) -> Any:
-        """Revoke a job, or a list of jobs, by their ids; raises kombu's and redis-py's errors."""
+        """Revoke a job, or a list of jobs, by their ids.
+
+        Raises ValueError for what are no ids, or too many, and kombu's and redis-py's errors.
+        """
         ids = [str(each) for each in maybe_list(task_id) or []]
+        if not all(each and is_name(each) for each in ids):
+            raise ValueError("what is revoked must be ids of jobs")
+        if len(ids) > revoked.MAX_KEPT:
+            raise ValueError(f"{len(ids)} jobs are more than the {revoked.MAX_KEPT} kept revoked")
         if not destination:
             self._record(ids)
         answers = []

@@ -108,10 +108,25 @@ class Watchdog:
             passed = monotonic() - began
             if passed < PAUSE and not self._runs_a_job():
                 self._silent += passed
-            if self._is_armed.is_set() and self._silent > self._timeout:
-                logger.critical("no heartbeat for %d s: this worker ends itself", self._timeout)
-                logging.shutdown()
-                os._exit(1)
+            if not self._is_armed.is_set() or self._silent <= self._timeout:
+                continue
+            if not self._broker_answers():
+                self.beat()
+                continue
+            logger.critical("no heartbeat for %d s: this worker ends itself", self._timeout)
+            logging.shutdown()
+            os._exit(1)
+
+    def _broker_answers(self) -> bool:
+        """Return False where the worker may well wait: for a broker that does not answer soon."""
+        began = monotonic()
+        try:
+            with self._consumer.app.connection_for_read() as connection:
+                connection.connect()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker cannot be blamed
+            logger.warning("no heartbeat for %d s: the broker says %s", self._timeout, error)
+            return False
+        return monotonic() - began < PAUSE
 
     def _runs_a_job(self) -> bool:
         """Return True if the main thread runs a job, which may take as long as it likes."""

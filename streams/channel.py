@@ -855,6 +855,10 @@ class Channel(address.NamedUser, redis.Channel):
         """Return how many jobs of a queue wait, are delayed, run, and are dead letters."""
         return self._queues.lengths(queue)
 
+    def foreign_key(self, queue: str) -> str | None:
+        """Return what is kept by a queue's name that is no list of messages, or None."""
+        return self._queues.foreign_key(queue)
+
     def _size(self, queue: str) -> int:
         return self._queues.size(queue)
 

@@ -31,7 +31,8 @@ from streams.channel import Channel
 from streams.envelope import Malformed
 from streams.errors import DeadLetter, ServerTooOld
 from streams.inline import Inline
-from streams.pidbox import Node
+from streams.pidbox import Node, ignore_malformed
+from streams.pool import unkept_limits
 from streams.printable import make_logs_safe
 from streams.ratelimits import RateLimits
 from streams.refusals import may_pass
@@ -50,8 +51,8 @@ _RECONNECT = {"interval_start": 1, "interval_step": 1, "interval_max": 5}
 _LACKS_A_RIGHT = ("ACL failure", "The user executing the script can't run")
 #: The header that keeps the time of a job which is due.
 _DUE_ETA = "streams.due_eta"
-#: Pools that cannot end a job.
-_WITHOUT_LIMITS = frozenset({"solo", "thread", "eventlet"})
+#: Time limits, as a message's header has them, and what they are called of a task.
+_LIMITS = {"hard": "time_limit", "soft": "soft_time_limit"}
 #: Errors that say what is wrong, without their names.
 _TELLING = (ContentDisallowed, DecodeError, InvalidTaskError)
 
@@ -91,6 +92,13 @@ class Consumer(consumer.Consumer):
                 f"and broker_transport another, {chosen}"
             )
         app.backend  # noqa: B018 - what is wrong with its URL, it says here
+        if gossip := getattr(self, "gossip", None):
+            ignore_malformed(gossip)
+
+    @cached_property
+    def _unkept(self) -> set[str]:
+        """Which time limits the pool does not keep, as long as nobody was told."""
+        return {*unkept_limits(self.pool)}
 
     @cached_property
     def time_limits(self) -> TimeLimits:
@@ -121,11 +129,15 @@ class Consumer(consumer.Consumer):
         self.rate_limits.move(former, self.task_buckets)
         self.refresh_inline()
 
+    def refresh_limits(self) -> None:
+        """Take the time limits of all tasks anew."""
+        self.update_strategies()
+        self.refresh_inline()
+
     def refresh_inline(self) -> None:
         """Take the limits of inline tasks anew; a task with a rate limit is not run inline."""
-        channel = getattr(getattr(self, "task_consumer", None), "channel", None)
-        if isinstance(channel, Channel) and channel.inline:
-            channel.inline.refresh()
+        if inline := self._inline:
+            inline.refresh()
 
     def start(self) -> None:
         """Run until the worker stops, or ends by an error."""
@@ -142,19 +154,39 @@ class Consumer(consumer.Consumer):
             jobs.note_crash()
             raise
 
+    def is_inline(self, task: str) -> bool:
+        """Tell whether jobs of a task run in this process, which keeps their limits itself."""
+        inline = self._inline
+        return inline is not None and inline.runs(task)
+
+    @property
+    def _inline(self) -> Inline | None:
+        channel = getattr(getattr(self, "task_consumer", None), "channel", None)
+        return channel.inline if isinstance(channel, Channel) else None
+
     def _warn_of_limits(self) -> None:
-        """Say once that the pool keeps no time limits, where there are some."""
-        pool = type(self.pool).__module__.rpartition(".")[2]
-        limited = ("time_limit", "soft_time_limit")
-        has_limits = any(self.app.conf.get(f"task_{name}") for name in limited) or any(
-            getattr(task, name, None) for task in self.app.tasks.values() for name in limited
-        )
-        if pool in _WITHOUT_LIMITS and has_limits:
-            logger.warning(
-                "the pool %r keeps no time limits, neither of tasks nor of jobs: jobs run to their "
-                "ends; prefork keeps them",
-                pool,
+        """Say at the start that the pool keeps no time limits, where tasks have some."""
+        tasks = self.app.tasks.values()
+        for kind, name in _LIMITS.items():
+            is_set = self.app.conf.get(f"task_{name}") or any(
+                getattr(task, name, None) for task in tasks
             )
+            if is_set and kind in self._unkept:
+                self._warn_of_limit(kind)
+
+    def _warn_of_limits_of(self, headers: dict[str, Any]) -> None:
+        """Say so of a job's own limits."""
+        for kind, limit in zip(_LIMITS, headers.get("timelimit") or (), strict=False):
+            if limit and kind in self._unkept:
+                self._warn_of_limit(kind)
+
+    def _warn_of_limit(self, kind: str) -> None:
+        self._unkept.discard(kind)  # once
+        logger.warning(
+            "this worker's pool keeps no %s time limits, neither of tasks nor of jobs: jobs run "
+            "to their ends; prefork keeps them",
+            kind,
+        )
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, and try for as long as it takes; a broker that is back is found soon."""
@@ -179,6 +211,8 @@ class Consumer(consumer.Consumer):
         def on_message(message: Any) -> None:
             try:
                 _check(message)
+                if self._unkept:
+                    self._warn_of_limits_of(message.headers)
                 task = self.app.tasks.get(_task(message).get("task"))
                 message.acks_early = task is not None and not task.acks_late
                 if message.headers.get("eta") and isinstance(channel, Channel):

@@ -6,9 +6,10 @@ number of processes with a misprint, would hold up the worker. What is here chec
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import wraps
+from inspect import signature
 from signal import Signals
 from threading import Thread
 from typing import Any
@@ -22,6 +23,7 @@ from streams import revoked
 from streams.channel import Channel
 from streams.dead import Letter
 from streams.envelope import MAX_SECONDS, Malformed, check, is_name
+from streams.pool import unkept_limits
 
 logger = logging.getLogger(__name__)
 
@@ -50,20 +52,28 @@ class Refused(Exception):
     """A command that is not carried out, and why, in one sentence."""
 
 
-def _checked(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+#: Checks a command's arguments, and returns those that are to be others.
+_Check = Callable[..., dict[str, Any] | None]
+
+
+def _checked(name: str) -> Callable[[_Check], _Check]:
     """Have a command of Celery's checked before it runs."""
     command = _panel[name]
 
-    def decorator(check: Callable[..., None]) -> Callable[..., None]:
+    def decorator(check: _Check) -> _Check:
+        takes = signature(check)
+
         @wraps(command)
         def checked(state: Any, **arguments: Any) -> Any:
             try:
-                check(state, **arguments)
-            except Refused as error:
-                return _celery.nok(str(error))
+                takes.bind(state, **arguments)
             except TypeError:
                 return _celery.nok(f"{name} does not take these arguments")
-            return command(state, **arguments)
+            try:
+                changed = check(state, **arguments)
+            except Refused as error:
+                return _celery.nok(str(error))
+            return command(state, **{**arguments, **(changed or {})})
 
         for key in [key for key, each in _panel.items() if each is command]:
             _panel[key] = checked
@@ -149,13 +159,16 @@ _celery.control_command(
 @_checked("revoke_by_stamped_headers")
 def _check_stamps(
     state: Any, headers: Any, terminate: Any = None, signal: Any = None, **_: Any
-) -> None:
+) -> dict[str, Any]:
     _signal(signal)
-    if isinstance(headers, list):
+    if isinstance(headers, list):  # as the command line has them
         _check_names("headers", headers, MOST)
         if not all("=" in header for header in headers):
             raise Refused("headers must be written as name=value")
-        return
+        named: dict[str, Any] = {}
+        for name, _, value in (header.partition("=") for header in headers):
+            named.setdefault(name, []).append(value)
+        headers = named
     if not isinstance(headers, Mapping):
         raise Refused("headers must be a mapping of names to stamps")
     stamps = [each for value in headers.values() for each in _as_list(value)]
@@ -163,13 +176,16 @@ def _check_stamps(
     kept = sum(map(len, map(_as_list, _state.revoked_stamps.values())))
     if kept + len(stamps) > revoked.MAX_IDS:
         raise Refused(f"this worker keeps {kept} stamps, and takes {revoked.MAX_IDS}")
+    return {"headers": headers}
 
 
 # Limits ------------------------------------------------------------------------------
 
 
 @_checked("rate_limit")
-def _check_rate_limit(state: Any, task_name: Any, rate_limit: Any, **_: Any) -> None:
+def _check_rate_limit(
+    state: Any, task_name: Any, rate_limit: Any, **_: Any
+) -> dict[str, Any] | None:
     _check_task(state, task_name)
     if isinstance(rate_limit, str):
         is_rate = not rate_limit or (
@@ -179,6 +195,9 @@ def _check_rate_limit(state: Any, task_name: Any, rate_limit: Any, **_: Any) -> 
         is_rate = rate_limit is None or _is_number(rate_limit, MAX_RATE, least=0)
     if not is_rate:
         raise Refused(f"a rate limit is written as 10/s, 5/m or 100/h, not {_brief(rate_limit)}")
+    if isinstance(rate_limit, str) and rate_limit and not float(rate_limit.partition("/")[0]):
+        return {"rate_limit": None}  # Celery's, too, knows no such limit, but says it is set
+    return None
 
 
 @_checked("time_limit")
@@ -189,8 +208,12 @@ def _check_time_limit(
     for limit in (hard, soft):
         if limit is not None and not _is_number(limit, MAX_SECONDS):
             raise Refused(f"a time limit is a number of seconds, not {_brief(limit)}")
-    # A job that runs in the main process takes its limits from the same task.
-    state.consumer.call_soon(state.consumer.refresh_inline)
+    if not state.consumer.is_inline(task_name):
+        for limit, kind in ((hard, "hard"), (soft, "soft")):
+            if limit is not None and kind in unkept_limits(state.consumer.pool):
+                raise Refused(f"this worker's pool keeps no {kind} time limits; prefork does")
+    # Celery notes a task's limits when it connects, and does not look again.
+    state.consumer.call_soon(state.consumer.refresh_limits)
 
 
 # The pool ----------------------------------------------------------------------------
@@ -198,25 +221,44 @@ def _check_time_limit(
 
 @_checked("pool_grow")
 def _check_pool_grow(state: Any, n: Any = 1, **_: Any) -> None:
-    now = state.consumer.pool.num_processes
+    now = _size(state.consumer.pool)
     if not _is_number(n, MAX_POOL, kinds=(int,)) or now + n > MAX_POOL:
         raise Refused(f"a pool of {now} cannot grow by {_brief(n)}: it takes up to {MAX_POOL}")
 
 
 @_checked("pool_shrink")
 def _check_pool_shrink(state: Any, n: Any = 1, **_: Any) -> None:
-    now = state.consumer.pool.num_processes
+    now = _size(state.consumer.pool)
     if not _is_number(n, MAX_POOL, kinds=(int,)) or n >= now:
         raise Refused(f"a pool of {now} cannot shrink by {_brief(n)}: one has to be left")
 
 
+def _size(pool: Any) -> int:
+    """Return how many processes a pool has; raises Refused for one that never has another."""
+    if not hasattr(pool, "grow"):
+        raise Refused("this worker's pool cannot grow or shrink; prefork can")
+    return int(pool.num_processes)
+
+
 @_checked("autoscale")
 def _check_autoscale(state: Any, max: Any = None, min: Any = None, **_: Any) -> None:  # noqa: A002 - Celery's
-    for number in (max, min):
-        if number is not None and not _is_number(number, MAX_POOL, least=0, kinds=(int,)):
-            raise Refused(f"a pool has from 0 to {MAX_POOL} processes, not {_brief(number)}")
-    if max is not None and min is not None and min > max:
-        raise Refused(f"the least, {min}, is more than the most, {max}")
+    scaler = state.consumer.controller.autoscaler
+    if not scaler:
+        raise Refused("this worker does not scale its pool: it was started without --autoscale")
+    for number, least in ((max, 1), (min, 0)):
+        if number is not None and not _is_number(number, MAX_POOL, least=least, kinds=(int,)):
+            raise Refused(f"a pool has from {least} to {MAX_POOL} processes, not {_brief(number)}")
+    most = scaler.max_concurrency if max is None else max
+    least = scaler.min_concurrency if min is None else min
+    if least > most:
+        raise Refused(f"the least, {least}, is more than the most, {most}")
+
+
+@_checked("pool_restart")
+def _check_pool_restart(state: Any, modules: Any = None, **_: Any) -> None:
+    if not state.app.conf.worker_pool_restarts:
+        raise Refused("pools are not restarted here: worker_pool_restarts is off")
+    _check_names("modules", modules or [], MOST)
 
 
 # Queues ------------------------------------------------------------------------------
@@ -240,20 +282,25 @@ def _check_add_consumer(
     is_known = queue in amqp.queues or queue in _configured(state.app)
     if not is_known and not state.app.conf.task_create_missing_queues:
         raise Refused(f"there is no queue {_brief(queue)}")
-    tasks = routed_to(amqp.router.routes, queue)
-    if tasks and tasks.isdisjoint(state.app.tasks):
+    if not may_consume(amqp.router.routes, queue, state.app.tasks):
         raise Refused(f"this worker has no task of the queue {_brief(queue)}")
+    channel = state.consumer.task_consumer.channel
+    if isinstance(channel, Channel) and (kind := channel.foreign_key(queue)):
+        raise Refused(f"{_brief(queue)} cannot be a queue: its key in Redis holds a {kind}")
 
 
-def routed_to(routes: Any, queue: str) -> set[str]:
-    """Return the names of the tasks that the settings route to a queue."""
-    return {
-        name
-        for route in routes or ()
-        if isinstance(route, _MapRoute)
-        for name, target in route.map.items()
-        if isinstance(target, Mapping) and _name_of(target.get("queue")) == queue
-    }
+def may_consume(routes: Any, queue: str, tasks: Iterable[str]) -> bool:
+    """Tell whether the settings route one of the tasks to a queue, or none at all."""
+    maps = [route for route in routes or () if isinstance(route, _MapRoute)]
+    targets = [each for route in maps for each in (*route.map.values(), *route.patterns.values())]
+    if queue not in map(_target, targets):
+        return True
+    return any(_target(route(name)) == queue for route in maps for name in tasks)
+
+
+def _target(target: Any) -> str:
+    """Return the queue that a route leads to; it may be given by its name alone."""
+    return _name_of(target.get("queue") if isinstance(target, Mapping) else target)
 
 
 def _configured(app: Any) -> set[str]:
@@ -290,6 +337,21 @@ def _check_hello(state: Any, from_node: Any, revoked: Any = None, **_: Any) -> N
     _check_names("revoked", list(revoked or ()), _state.revoked.maxlen)
 
 
+@_checked("election")
+def _check_election(state: Any, id: Any, topic: Any, action: Any = None, **_: Any) -> None:  # noqa: A002 - Celery's
+    _check_names("id and topic", [id, topic], 2)
+    if action is not None and not isinstance(action, Mapping):
+        raise Refused("the action must be a task's signature")
+
+
+def revoked_ids(state: Any, **_: Any) -> list[str]:
+    """List revoked task-ids: the latest, for there may be more than one answer takes."""
+    return list(_state.revoked)[-revoked.MAX_IDS :]
+
+
+_celery.inspect_command(name="revoked", alias="dump_revoked")(revoked_ids)
+
+
 # It draws a graph of all objects, in the loop that serves the jobs.
 _panel.pop("objgraph", None)
 _celery.Panel.meta.pop("objgraph", None)
@@ -321,7 +383,7 @@ def _scheduled(due: float, message: bytes, hostname: str) -> dict[str, Any] | No
         return None
     delivery_info = properties["delivery_info"]
     return {
-        "eta": datetime.fromtimestamp(due, UTC).isoformat(),
+        "eta": _time(due),
         "priority": TIMER_PRIORITY,
         "request": {
             "id": letter.job_id,
@@ -341,6 +403,14 @@ def _scheduled(due: float, message: bytes, hostname: str) -> dict[str, Any] | No
             "worker_pid": None,
         },
     }
+
+
+def _time(due: float) -> str | None:
+    """Return a time by ISO 8601; None for one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(due, UTC).isoformat()
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 _celery.inspect_command(alias="dump_schedule")(scheduled)

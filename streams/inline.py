@@ -97,6 +97,10 @@ class Inline:
             (task.soft for task in self._tasks.values() if task.soft), default=INTERVAL
         )
 
+    def runs(self, task: str) -> bool:
+        """Tell whether jobs of a task may be run here."""
+        return task in self._tasks
+
     def _inline_tasks(self) -> dict[str, "_Task"]:
         consumer = self._consumer
         return {

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from kombu import pidbox
+from kombu.exceptions import EncodeError, KombuError
 
 from streams.envelope import MAX_NUMBER, is_name
+from streams.errors import MessageTooLarge
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,44 @@ class Node(pidbox.Node):
         if message and not _is_clock(message.headers.get("clock")):
             message.headers["clock"] = 0
         return super().handle_message(body, message)
+
+    def dispatch(
+        self,
+        method: str,
+        arguments: Any = None,
+        reply_to: Any = None,
+        ticket: str | None = None,
+        **_: Any,
+    ) -> Any:
+        """Run a command, and answer whoever asks for it; an error is an answer, too."""
+        try:
+            told = self.handle(method, arguments)
+        except Exception as error:  # noqa: BLE001 - commands may be anybody's
+            logger.warning("the command %s of remote control failed: %r", method, error)
+            told = {"error": repr(error)}
+        if reply_to:
+            self._answer(told, reply_to["exchange"], reply_to["routing_key"], ticket)
+        return told
+
+    def _answer(self, told: Any, exchange: str, key: str, ticket: str | None) -> None:
+        try:
+            self.reply({self.hostname: told}, exchange, key, ticket)
+        except (EncodeError, MessageTooLarge) as error:
+            told = {"error": f"the answer cannot be sent: {error}"}
+            self.reply({self.hostname: told}, exchange, key, ticket)
+
+
+def ignore_malformed(gossip: Any) -> None:
+    """Have Celery's gossip ignore events that no worker sends: by one, its worker would end."""
+    handle = gossip.on_message
+
+    def on_message(prepare: Any, message: Any) -> None:
+        try:
+            handle(prepare, message)
+        except (AttributeError, KombuError, LookupError, TypeError, ValueError) as error:
+            logger.warning("ignored a malformed event of another worker: %r", error)
+
+    gossip.on_message = on_message
 
 
 def what_is_wrong(body: Any) -> str | None:

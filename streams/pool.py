@@ -85,6 +85,20 @@ def _seconds(limit: Any) -> float | None:
     return limit if isinstance(limit, int | float) and limit > 0 else None
 
 
+#: What the pools leave out of `time_limit` and `soft_time_limit`; prefork keeps both.
+_UNKEPT = {
+    "solo": ("hard", "soft"),
+    "thread": ("hard", "soft"),
+    "eventlet": ("hard", "soft"),
+    "gevent": ("soft",),
+}
+
+
+def unkept_limits(pool: Any) -> tuple[str, ...]:
+    """Return which time limits, "hard" and "soft", a worker's pool does not keep."""
+    return _UNKEPT.get(type(pool).__module__.rpartition(".")[2], ())
+
+
 class TaskPool(prefork.TaskPool):
     """Celery's prefork pool, on the one above."""
 

@@ -264,6 +264,11 @@ class Queues:
         ]
         return Lengths(*map(int, scripts.LENGTHS(self._client(), names, keys.GROUP)))
 
+    def foreign_key(self, queue: str) -> str | None:
+        """Return what is kept by a queue's name that is no list of messages, or None."""
+        kind = _text(self._client().type(self._prefix + queue))
+        return None if kind in {"none", "list"} else kind
+
     def size(self, queue: str) -> int:
         """Return the number of messages that wait, those for later among them."""
         lengths = self.lengths(queue)

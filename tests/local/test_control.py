@@ -150,6 +150,79 @@ def test_what_is_terminated_from_the_command_line_stays_revoked(
     eventually("it is stored", lambda: states([client.app.AsyncResult(job_id)]) == {"REVOKED"})
 
 
+@pytest.mark.parametrize("ids", ["", 7 * "x" * 2000, ["x", ""], [str(i) for i in range(200_001)]])
+def test_what_cannot_be_revoked_is_an_error_of_the_caller(
+    client: Client, redis: Any, ids: Any
+) -> None:
+    before = redis.zcard(revoked.KEY)
+    with pytest.raises(ValueError, match=r"ids of jobs|more than the 200000"):
+        client.app.control.revoke(ids)
+
+    assert redis.zcard(revoked.KEY) == before
+
+
+@pytest.mark.parametrize("limit", ["0", "0/s", "0.0/h", 0])
+def test_a_rate_limit_of_nought_is_said_to_be_none(client: Client, limit: Any) -> None:
+    told = answers(client, "rate_limit", task_name="add.tasks.add", rate_limit=limit)
+
+    assert told["add"] == {"ok": "rate limit disabled successfully"}
+
+
+def test_stamps_from_the_command_line_may_hold_the_sign_that_divides_them(client: Client) -> None:
+    told = answers(client, "revoke_by_stamped_headers", headers=["a=b=c", "a=d", "e=f"])
+
+    assert "{'a': ['b=c', 'd'], 'e': ['f']}" in told["add"]["ok"]
+
+
+def test_an_answer_that_is_too_large_is_an_error_of_its_command(server_only: Local) -> None:
+    """Of the jobs for later, all are told with their arguments; of the revoked, the latest."""
+    server_only.env["MAX_MESSAGE_BYTES"] = "65536"
+    with server_only.client() as client, server_only.own_worker("local", "worker", "add"):
+        assert client.call("add.tasks.add", 4, 6) == 10  # it listens
+        numbers = [*range(3000)]
+        later = client.signature("add.tasks.tsum", numbers).set(countdown=3600)
+        for _ in range(20):
+            client.submit(later)
+        control: Any = client.app.control
+        for command in ("scheduled", "stats"):
+            (told,) = control.broadcast(command, reply=True, timeout=10, limit=1)
+            (answer,) = told.values()
+            assert ("the answer cannot be sent" in answer.get("error", "")) == (
+                command == "scheduled"
+            )
+        assert client.call("add.tasks.add", 4, 6) == 10
+
+
+def test_more_revoked_ids_than_an_answer_takes_are_told_in_part(server_only: Local) -> None:
+    ids = [str(uuid4()) for _ in range(30_000)]
+    with server_only.client() as client, server_only.own_worker("local", "worker", "add"):
+        assert client.call("add.tasks.add", 4, 6) == 10  # it listens
+        client.app.control.revoke(ids)
+        control: Any = client.app.control
+
+        def told() -> set[str]:
+            (reply,) = control.broadcast("revoked", reply=True, timeout=10, limit=1)
+            return {job_id for each in reply.values() for job_id in each}
+
+        eventually("the latest are told", lambda: told() == {*ids[-revoked.MAX_IDS :]})
+
+
+def test_a_time_that_no_calendar_has_keeps_no_other_from_being_listed(
+    server_only: Local,
+) -> None:
+    with server_only.client() as client, server_only.own_worker("local", "worker", "add"):
+        job = client.submit(client.signature("add.tasks.add", 1, 2).set(countdown=3600))
+        store: Any = client.app.backend
+        with Redis(connection_pool=store.client.connection_pool) as redis:
+            ((member, _),) = redis.zrange("add:delayed", 0, -1, withscores=True)
+            for odd in ("inf", "-inf", 1e18):
+                redis.zadd("add:delayed", {b"odd" + member: odd})
+                assert client.call("add.tasks.add", 4, 6) == 10
+                (told,) = client.app.control.broadcast("scheduled", reply=True, timeout=10, limit=1)
+                (listed,) = told.values()
+                assert job.id in [each["request"]["id"] for each in listed]
+
+
 HALF = "half \ud800"
 
 
@@ -180,6 +253,12 @@ HALF = "half \ud800"
         ("pool_shrink", {"n": 10**9}),
         ("pool_shrink", {"n": 1.5}),
         ("autoscale", {"max": 10**9}),
+        ("autoscale", {"max": 0, "min": 0}),
+        ("pool_restart", {}),
+        ("pool_restart", {"modules": 7}),
+        ("election", {"id": "x", "topic": []}),
+        ("election", {"id": "x", "topic": "task", "action": [1]}),
+        ("election", {"topic": "task"}),
         ("query_task", {"ids": list(map(str, range(100_000)))}),
         ("query_task", {"ids": 7}),
         ("hello", {"from_node": "x", "revoked": [["x"]]}),
@@ -240,8 +319,8 @@ def test_every_command_of_celery_that_takes_arguments_is_checked() -> None:
 
     from streams import control
 
-    takes_any = {"conf", "dump_conf", "election", "active", "dump_active", "memdump", "shutdown"}
-    takes_any |= {"pool_restart", "scheduled", "dump_schedule"}
+    takes_any = {"conf", "dump_conf", "active", "dump_active", "memdump", "shutdown"}
+    takes_any |= {"scheduled", "dump_schedule", "revoked", "dump_revoked"}
     unchecked = [
         name
         for name, command in Panel.data.items()

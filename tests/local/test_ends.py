@@ -147,7 +147,7 @@ def test_a_pool_that_keeps_no_time_limits_says_so(
     ):
         job = client.app.send_task(f"{MODULE}.recurse", (0,), queue="add")
         assert job.get(timeout=60) == 1
-    assert ("keeps no time limits" in server_only.own_log.read_text()) == warns
+    assert ("keeps no hard time limits" in server_only.own_log.read_text()) == warns
 
 
 def test_a_queue_that_does_not_exist_is_wrong_usage(local: Local) -> None:

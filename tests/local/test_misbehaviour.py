@@ -1,5 +1,7 @@
 """Whatever a task does to its worker, its caller gets an answer and the next job runs."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,6 +111,31 @@ def test_a_worker_that_hangs_ends_itself_and_its_jobs_run_elsewhere(tmp_path: Pa
             job = client.app.send_task(f"{MODULE}.recurse", (0,), queue="add")
             with local.own_worker("tests.local.misbehaving_worker"):
                 assert job.get(timeout=60) == 1
+    finally:
+        local.stop()
+
+
+def test_a_worker_whose_server_hangs_does_not_end_itself(tmp_path: Path) -> None:
+    local = Local(tmp_path, "--server-only", WORKER_HANG_TIMEOUT="4")
+    try:
+        local.wait_until_ready()
+        (server,) = local.running("server")
+        with (
+            local.client() as client,
+            local.own_worker("tests.local.misbehaving_worker") as worker,
+        ):
+            assert client.app.send_task(f"{MODULE}.recurse", (0,), queue="add").get(timeout=60)
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                eventually(
+                    "the watchdog has looked",
+                    lambda: "no heartbeat for 4 s: the broker says" in local.own_log.read_text(),
+                    seconds=60,
+                )
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            assert client.app.send_task(f"{MODULE}.recurse", (0,), queue="add").get(timeout=60)
+            assert worker.poll() is None
     finally:
         local.stop()
 

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 from celery import chord
+from celery.events.event import get_exchange as event_exchange
+from celery.exceptions import TimeLimitExceeded
 
 from tests.repo.repo import ROOT
 from tests.waiting import eventually
 
 POOLS = ("prefork", "solo", "threads")
+ALONE = ("--without-gossip", "--without-mingle")
 
 
 @pytest.fixture
@@ -41,14 +44,14 @@ def _plain(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @contextmanager
 def worker(
-    program: ModuleType, log: Path, pool: str, *arguments: str
+    program: ModuleType, log: Path, pool: str, *arguments: str, options: Sequence[str] = ALONE
 ) -> "Iterator[subprocess.Popen[bytes]]":
     """Run a worker, ended as SIGTERM does."""
     command = ("-m", "celery", "-A", program.__name__, "worker", "-c", "2", "-P", pool)
     with (
         log.open("ab") as output,
         subprocess.Popen(
-            [sys.executable, *command, "--without-gossip", "--without-mingle", *arguments],
+            [sys.executable, *command, *options, *arguments],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=output,
@@ -142,3 +145,88 @@ def test_lost_connections_make_nothing_run_twice(
             eventually("it fetches again", lambda: store.client_list(_type="normal"))
         assert [job.get(timeout=40) for job in jobs] == [1] * 6
     assert not store.exists("celery:dead")
+
+
+def answer(plain: Any, command: str, **arguments: Any) -> Any:
+    """Return what the only worker answers to a command."""
+    (reply,) = plain.app.control.broadcast(
+        command, arguments=arguments, reply=True, timeout=10, limit=1
+    )
+    (told,) = reply.values()
+    return told
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_a_limit_that_a_pool_does_not_keep_is_refused_or_warned_of(
+    plain: Any, store: Any, tmp_path: Path, pool: str
+) -> None:
+    log = tmp_path / "log"
+    with worker(plain, log, pool):
+        assert plain.add.delay(4, 6).get(timeout=30) == 10
+        for limits, kind in (({"hard": 5}, "hard"), ({"soft": 5}, "soft")):
+            told = answer(plain, "time_limit", task_name=plain.add.name, **limits)
+            assert told == {
+                "error": f"this worker's pool keeps no {kind} time limits; prefork does"
+            }
+        assert "time limits" not in log.read_text()
+        for _ in range(2):
+            limited = plain.add.apply_async((4, 6), time_limit=50, soft_time_limit=40)
+            assert limited.get(timeout=30) == 10
+        assert log.read_text().count("keeps no hard time limits") == 1
+        assert log.read_text().count("keeps no soft time limits") == 1
+
+
+def test_a_pool_that_keeps_limits_is_given_them(plain: Any, store: Any, tmp_path: Path) -> None:
+    with worker(plain, tmp_path / "log", "prefork"):
+        assert plain.add.delay(4, 6).get(timeout=30) == 10
+        told = answer(plain, "time_limit", task_name=plain.runs_of.name, hard=1)
+        assert told == {"ok": "time limits set successfully"}
+        with pytest.raises(TimeLimitExceeded):
+            plain.runs_of.delay("runs", 30).get(timeout=30)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_command_that_fails_is_answered_in_one_line(
+    plain: Any, store: Any, tmp_path: Path, pool: str
+) -> None:
+    log = tmp_path / "log"
+    with worker(plain, log, pool):
+        assert plain.add.delay(4, 6).get(timeout=30) == 10
+        job = plain.runs_of.delay("runs", 3)
+        if pool != "solo":  # which answers when it has ended
+            eventually("it runs", lambda: store.get("runs") == "1")
+        for command in ("pool_grow", "pool_shrink", "autoscale", "pool_restart"):
+            told = answer(plain, command)
+            assert ("ok" in told) == (pool == "prefork" and command in {"pool_grow", "pool_shrink"})
+        assert job.get(timeout=30) == 1
+        assert plain.add.delay(4, 6).get(timeout=30) == 10
+    assert "Traceback" not in log.read_text()
+
+
+def test_events_that_no_worker_sends_end_none(plain: Any, store: Any, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with worker(plain, log, "prefork", options=()):
+        assert plain.add.delay(4, 6).get(timeout=30) == 10
+        told = answer(plain, "election", id="one", topic=[])
+        assert told == {"error": "id and topic must be texts of bounded length"}
+        fields = {"id": "x", "clock": 1, "hostname": "h", "pid": 1, "topic": [], "action": {}}
+        events: list[tuple[str, Any]] = [
+            ("worker.elect", {**fields, "cver": 1}),
+            ("worker.elect", {**fields, "cver": 1, "clock": "late"}),
+            ("worker.elect", {**fields, "id": ["x"]}),
+            ("worker.elect", 7),
+            ("worker.elect.ack", {"id": {}}),
+            ("worker.elect.ack", {}),
+            ("worker.heartbeat", []),
+            ("worker.heartbeat", {"hostname": ["h"]}),
+            ("worker.heartbeat", {"hostname": "h", "timestamp": "soon", "clock": {}}),
+            ("worker.x", {"hostname": "h", "type": 7}),
+        ]
+        with plain.app.connection_for_write() as connection:
+            producer = connection.Producer(exchange=event_exchange(connection))
+            for key, event in events:
+                producer.publish(event, routing_key=key, serializer="json")
+        assert plain.add.delay(4, 6).get(timeout=30) == 10
+        eventually("they were seen", lambda: "malformed event" in log.read_text())
+        assert answer(plain, "ping") == {"ok": "pong"}
+    assert "Unrecoverable" not in log.read_text()
