@@ -211,6 +211,7 @@ def test_a_time_that_no_calendar_has_keeps_no_other_from_being_listed(
     server_only: Local,
 ) -> None:
     with server_only.client() as client, server_only.own_worker("local", "worker", "add"):
+        inspect: Any = client.app.control.inspect(timeout=10, limit=1)
         job = client.submit(client.signature("add.tasks.add", 1, 2).set(countdown=3600))
         store: Any = client.app.backend
         with Redis(connection_pool=store.client.connection_pool) as redis:
@@ -218,8 +219,7 @@ def test_a_time_that_no_calendar_has_keeps_no_other_from_being_listed(
             for odd in ("inf", "-inf", 1e18):
                 redis.zadd("add:delayed", {b"odd" + member: odd})
                 assert client.call("add.tasks.add", 4, 6) == 10
-                (told,) = client.app.control.broadcast("scheduled", reply=True, timeout=10, limit=1)
-                (listed,) = told.values()
+                (listed,) = inspect.scheduled().values()
                 assert job.id in [each["request"]["id"] for each in listed]
 
 
