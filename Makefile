@@ -18,6 +18,7 @@ DEV := $(VENV)/.dev-installed
 REQUIREMENTS := constraints.txt $(wildcard */requirements.txt)
 INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 LOCAL := $(VENV)/bin/python -m local
+FAMILIES := $(patsubst %/tasks.py,%,$(wildcard */tasks.py))
 
 # The broker on Docker; RabbitMQ's overlay goes over the compose file for every command.
 BROKER ?= redis
@@ -47,17 +48,19 @@ docker_compose_clean: ## Remove its containers, network, stored jobs and results
 	COMPOSE_FILE=$(WITH_RABBITMQ) docker compose --profile '*' down --volumes --remove-orphans
 
 docker_compose_scale: ## Run N workers of a family until the next start: SERVICE=add N=3
-	$(if $(and $(SERVICE),$(N)),,$(error say which and how many: make $@ SERVICE=add N=3))
+	$(if $(and $(filter $(FAMILIES),$(SERVICE)),$(shell expr '$(N)' : '[0-9][0-9]*$$' 2>/dev/null | grep -v '^0$$')),,$(error say which family ($(FAMILIES)) and how many workers: make $@ SERVICE=add N=3))
+	@deploy/make_secrets
 	docker compose up --detach --wait --no-deps --no-recreate --scale $(SERVICE)=$(N) $(SERVICE)
 
 docker_compose_beat: ## Start beat, which submits jobs by the clock: beat_schedule in celeryconfig.py
+	@deploy/make_secrets
 	docker compose --profile beat up --build --detach --wait beat
 
 docker_compose_join: ## Run workers alone, for the Redis of another machine: CELERY_BROKER_URL names it
 	docker compose -f docker-compose.yml -f deploy/workers.yml up --build --detach --wait
 
 monitoring: ## Start Flower on Docker: a page that shows workers, queues and jobs, behind a password
-	@deploy/make_secrets
+	@deploy/make_secrets && deploy/check_port flower 5555 FLOWER_PORT 5555
 	docker compose --profile monitoring up --detach --wait --build flower
 	@printf 'Flower: http://127.0.0.1:%s, user flower, password in secrets/flower_password\n' "$${FLOWER_PORT:-5555}"
 

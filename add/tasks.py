@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from celery import shared_task
+from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult
 
 from cluster import limits
@@ -69,13 +70,16 @@ def error_of(job_id: str) -> str:
     """Return the error of a failed job as text, `ValueError: …`: made for `link_error`.
 
     Waits for that error for up to ERROR_TIMEOUT seconds: Celery calls a chord's error
-    callbacks just before it stores the error. Raises ValueError if the job has not failed,
-    TypeError for anything but an id.
+    callbacks just before it stores the error. Raises ValueError if the job has not failed by
+    then, TypeError for anything but an id.
     """
     if not isinstance(job_id, str):
         raise TypeError(f"job_id must be a text, not {limits.brief(job_id)}")
     failed: AsyncResult[Any] = AsyncResult(job_id)
-    error = failed.get(timeout=ERROR_TIMEOUT, propagate=False, disable_sync_subtasks=False)
+    try:
+        error = failed.get(timeout=ERROR_TIMEOUT, propagate=False, disable_sync_subtasks=False)
+    except CeleryTimeout:
+        raise ValueError(f"no error of job {job_id} came within {ERROR_TIMEOUT:g} s") from None
     if not failed.failed():
         raise ValueError(f"job {job_id} has not failed")
     return f"{type(error).__name__}: {error}"

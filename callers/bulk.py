@@ -16,6 +16,7 @@ from cluster.app import App
 from cluster.backend import Meta
 from cluster.codec import Packed
 from cluster.errors import ClusterError, JobTimeout, QueueFull, Unreachable
+from cluster.limits import brief
 from cluster.submission import BATCH, new_id
 
 #: Jobs that may be submitted and not yet given.
@@ -102,6 +103,9 @@ class Bulk:
         began = monotonic()
         rows = [*islice(self._rows, most)]
         self._has_more = len(rows) == most
+        for row in rows:
+            if not isinstance(row, list | tuple):
+                raise TypeError(f"a job's arguments are a tuple, such as (4, 6), not {brief(row)}")
         now = monotonic()
         # What was taken must not wait for long for what is to come.
         self._size = min(2 * most, BATCH) if now - began < PATIENCE else max(1, most // 4)

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import gmpy2
+from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 from callers.arrays import written
 from callers.client import TIMEOUT, Client, check_timeout
@@ -252,6 +253,10 @@ def _is_read() -> bool:
 def _sentence(error: Exception) -> str:
     if isinstance(error, KeyError):  # its text is the bare key: a task or a queue not known
         return f"{type(error).__name__}: {error.args[0] if error.args else ''}"
+    if isinstance(error, TimeLimitExceeded | SoftTimeLimitExceeded):  # their text is their repr
+        kind = "soft time limit" if isinstance(error, SoftTimeLimitExceeded) else "time limit"
+        limit = f" of {error.args[0]:g} s" if error.args else ""
+        return f"{type(error).__name__}: the job ran for longer than its {kind}{limit}"
     return str(error) or type(error).__name__
 
 

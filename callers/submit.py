@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import click
+from celery.exceptions import QueueNotFound
 
 from callers.client import Client
 from callers.command import NEGATIVE_NUMBERS, read_int, run
@@ -74,6 +75,9 @@ def submit(
     with Client() as client:
         try:
             result = client.submit(client.signature(task, *args, **kwargs).set(**given))
+        except QueueNotFound:
+            queues = ", ".join(sorted(client.app.amqp.queues))
+            raise click.UsageError(f"no queue is called {queue!r}; there are {queues}") from None
         except (ValueError, TypeError) as error:  # of the options, as cluster.options says
             raise click.UsageError(str(error)) from None
         click.echo(result.id)

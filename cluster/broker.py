@@ -18,6 +18,8 @@ AWAY = (
 )
 #: What they raise where the password, or the user, is not the right one.
 REFUSED = (AuthenticationError, AccessRefused, NotAllowed)
+#: This machine's own names.
+_LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def connect(app: "Celery[Any]", timeout: float) -> None:
@@ -57,4 +59,7 @@ def unreachable(app: "Celery[Any]", error: BaseException) -> Unreachable:
         return Unreachable(f"the {server} refuses the password: {error}")
     if "maxmemory" in str(error):
         return Unreachable(f"the {server} takes no more jobs: its memory is full")
-    return Unreachable(f"cannot reach the {server}: {error}")
+    hint = ""
+    if "refused" in str(error).lower() and (connection.hostname or "") in _LOCAL:
+        hint = " Is the cluster started, and its port exported (REDIS_PORT)?"
+    return Unreachable(f"cannot reach the {server}: {error}{hint}")

@@ -62,5 +62,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the name among those known that another one may be a misprint of."""
     if len(name) > MAX_MISPRINT:
         return None
-    close = difflib.get_close_matches(name, known, n=1, cutoff=MISPRINT)
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=MISPRINT) or [
+        each for each in known if each.endswith(f".{name}")
+    ]
     return close[0] if close else None

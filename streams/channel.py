@@ -547,7 +547,7 @@ class Channel(address.NamedUser, redis.Channel):
             self._renew(queue)
             self._promote_at(due)
             return None
-        if self._is_too_old(entry, queue, message["properties"]):
+        if self._is_too_old(entry, queue, message):
             self._drop(entry.tag, queue, message)
             return None
         headers = message["headers"]
@@ -561,9 +561,14 @@ class Channel(address.NamedUser, redis.Channel):
             headers["x-delivery-count"] = entry.deliveries
         return message
 
-    def _is_too_old(self, entry: Entry, queue: str, properties: Mapping[str, Any]) -> bool:
-        """Return True if a message waited for longer than its queue or its sender allows."""
-        named = times.milliseconds(properties.get("expiration"))
+    def _is_too_old(self, entry: Entry, queue: str, message: Mapping[str, Any]) -> bool:
+        """Return True if a message waited for longer than its queue or its sender allows.
+
+        A job that names its end, by `expires`, is revoked by its worker, as Celery does it.
+        """
+        named = None
+        if not message["headers"].get("expires"):
+            named = times.milliseconds(message["properties"].get("expiration"))
         allowed = [each for each in (named, self.message_lifetimes.get(queue)) if each is not None]
         if not allowed:
             return False

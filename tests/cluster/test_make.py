@@ -1,9 +1,13 @@
 """The commands of the Makefile that start and stop the stack, and what they say when they can't."""
 
 import socket
+import subprocess
+
+import pytest
 
 from tests.cluster.flower import PASSWORD as FLOWER_PASSWORD
 from tests.cluster.stack import Stack, docker, make
+from tests.repo.repo import ROOT
 
 
 def test_one_command_starts_everything_and_shows_the_three_results(
@@ -49,30 +53,49 @@ def test_no_engine_is_said_in_one_line(make_environment: dict[str, str]) -> None
     assert done.stderr.startswith("error: no Docker engine answers: start it")
 
 
-def test_a_port_that_is_taken_is_said_in_one_line(
-    stack: Stack, make_environment: dict[str, str]
+@pytest.mark.parametrize(
+    ("target", "variable"), [("docker_compose_start", "REDIS_PORT"), ("monitoring", "FLOWER_PORT")]
+)
+def test_a_port_that_is_taken_is_said_in_one_line_and_changes_nothing(
+    stack: Stack, make_environment: dict[str, str], target: str, variable: str
 ) -> None:
+    of_project = (
+        "--filter",
+        f"label=com.docker.compose.project={make_environment['COMPOSE_PROJECT_NAME']}",
+    )
+    up = ["docker", "compose", "up", "--detach", "--wait", "redis"]
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", int(make_environment["REDIS_PORT"])))
+        taken.bind(("127.0.0.1", 0))
         taken.listen()
+        port = str(taken.getsockname()[1])
         try:
-            done = make("docker_compose_start", environment=make_environment)
+            subprocess.run(up, cwd=ROOT, env=make_environment, check=True, capture_output=True)
+            before = docker("ps", "--quiet", *of_project)
+            done = make(target, environment=make_environment | {variable: port})
+            after = docker("ps", "--quiet", *of_project)
         finally:
             make("docker_compose_clean", environment=make_environment)
 
     assert done.returncode != 0
-    port = make_environment["REDIS_PORT"]
-    assert (
-        f"error: port {port} of this machine is taken: set REDIS_PORT to another in .env"
-        in done.stderr
+    assert done.stderr.splitlines()[0] == (
+        f"error: port {port} of this machine is taken: set {variable} to another in .env, "
+        "or end what listens there (a local cluster: make local_stop)"
     )
+    assert before
+    assert after == before
 
 
-def test_scaling_without_saying_what_is_wrong_usage(make_environment: dict[str, str]) -> None:
-    done = make("docker_compose_scale", environment=make_environment)
+@pytest.mark.parametrize(
+    "arguments", [(), ("SERVICE=redis", "N=2"), ("SERVICE=ad", "N=2"), ("SERVICE=add", "N=x")]
+)
+def test_scaling_what_cannot_be_is_wrong_usage(
+    make_environment: dict[str, str], arguments: tuple[str, ...]
+) -> None:
+    done = make("docker_compose_scale", *arguments, environment=make_environment)
 
     assert done.returncode == 2
-    assert "make docker_compose_scale SERVICE=add N=3" in done.stderr
+    assert "say which family (add factorial mat_mul) and how many workers: " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_an_unknown_broker_is_said_in_one_line(make_environment: dict[str, str]) -> None:

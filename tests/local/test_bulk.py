@@ -59,16 +59,23 @@ def test_nothing_is_left_in_redis(client: Client) -> None:
 
 
 def test_what_is_wrong_with_one_job_stands_in_its_place(client: Client) -> None:
-    rows: list[Any] = [(1, 1), ("one", 1), (object(), 1), 7, (1,), (2, 2), (3, 1j), (10**5000, 1)]
+    rows: list[Any] = [(1, 1), ("one", 1), (object(), 1), (1,), (2, 2), (3, 1j), (10**5000, 1)]
     values = client.map(ADD, rows)
 
-    assert values[0::5] == [2, 4]
-    assert values[6:] == [3 + 1j, 10**5000 + 1]
-    texts = [f"{type(each).__name__}: {each}" for each in values[1:5]]
+    assert values[0::4] == [2, 4]
+    assert values[5:] == [3 + 1j, 10**5000 + 1]
+    texts = [f"{type(each).__name__}: {each}" for each in values[1:4]]
     assert texts[0] == "TypeError: x must be a number, not 'one'"
     assert "object is not JSON serializable" in texts[1]
-    assert texts[2] == "TypeError: task args must be a list or tuple"
-    assert texts[3].startswith("TypeError: add() missing")
+    assert texts[2].startswith("TypeError: add() missing")
+
+
+@pytest.mark.parametrize("row", [7, "46", {"x": 4}, {4, 6}, range(2)], ids=repr)
+def test_rows_that_are_no_tuples_are_the_callers_error(client: Client, row: Any) -> None:
+    with pytest.raises(TypeError, match=r"a job's arguments are a tuple, such as \(4, 6\), not "):
+        client.map(ADD, [(1, 1), row])
+    with pytest.raises(TypeError, match="not "):
+        next(client.imap(ADD, [row]))
 
 
 def test_a_job_that_is_late_stands_in_its_place(client: Client) -> None:

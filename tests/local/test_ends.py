@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from redis import Redis
 
 from callers.client import Client
 from local.server import ROOT
+from streams import dead
 from tests.local.local import Local
 from tests.waiting import eventually
 
@@ -210,3 +212,23 @@ def test_stock_programs_may_purge_what_they_do_not_know(server_only: Local) -> N
         stranger: Any = Celery(set_as_current=False)
         assert stranger.backend is not None
         assert client.app.control.purge() == len(jobs)
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_a_job_past_its_expiry_is_revoked_whenever_its_worker_starts(
+    server_only: Local, is_late: bool
+) -> None:
+    """Celery names the expiry twice, for itself and for the broker."""
+    with server_only.client() as client:
+        other = client.submit("add.tasks.longtime_add", 1, 2, 1.5)
+        job = client.submit(client.signature("add.tasks.add", 4, 6).set(expires=1))
+        if is_late:
+            sleep(1.5)
+        with server_only.own_worker("local", "worker", "add", ADD_CONCURRENCY="1"):
+            assert client.get(other) == 3
+            with suppress(TaskRevokedError):
+                assert client.get(job, timeout=20) == 10
+            assert job.state == ("REVOKED" if is_late else job.state)
+        store: Any = client.app.backend
+        with Redis(connection_pool=store.client.connection_pool) as redis:
+            assert dead.queues(redis) == []

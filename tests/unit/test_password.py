@@ -1,5 +1,7 @@
 """The password is the file's, and no URL holds it."""
 
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -10,6 +12,7 @@ from kombu import Connection
 
 from cluster import password, servers
 from cluster.errors import Unreachable
+from tests.repo.repo import ROOT
 
 PROVIDER = "credential_provider=cluster.password.PasswordFile"
 
@@ -121,3 +124,18 @@ def test_a_folder_is_no_password(file: Path) -> None:
 
     with pytest.raises(Unreachable, match="Is a directory"):
         password.PasswordFile().get_credentials()
+
+
+def test_a_password_that_a_copy_made_private_is_readable_by_the_containers(tmp_path: Path) -> None:
+    """The folder is private; the users of the containers have other ids."""
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "secrets").mkdir()
+    shutil.copy(ROOT / "deploy" / "make_secrets", tmp_path / "deploy")
+    private = tmp_path / "secrets" / "redis_password"
+    private.write_text("s3cr3t\n")
+    private.chmod(0o600)
+    subprocess.run([tmp_path / "deploy" / "make_secrets"], check=True)
+
+    assert private.read_text() == "s3cr3t\n"
+    assert private.stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700

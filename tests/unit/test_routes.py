@@ -24,6 +24,11 @@ def test_a_misspelt_task_is_refused_with_the_nearest_name(client: Client) -> Non
         client.app.send_task("add.tasks.ad", (4, 6))
 
 
+def test_a_task_named_without_its_family_is_refused_with_its_full_name(client: Client) -> None:
+    with pytest.raises(UnknownTask, match=r"did you mean 'factorial.tasks.factorial'"):
+        client.app.send_task("factorial", (4,))
+
+
 def test_an_unrouted_task_is_refused_with_the_names_there_are(client: Client) -> None:
     with pytest.raises(UnknownTask, match=r"there are add.tasks.add, .*mat_mul.tasks.mat_mul"):
         client.app.send_task("send_mail", ("somebody",))
