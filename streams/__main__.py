@@ -15,7 +15,7 @@ from celery import Celery
 from celery.app.utils import find_app
 from kombu.exceptions import OperationalError
 from kombu.utils.url import sanitize_url
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from streams import dead as dead_letters
 from streams import keys
@@ -262,6 +262,8 @@ def _cluster(
         except ResponseError as error:
             raise ClusterError(f"the Redis of {broker} refuses: {error}") from None
         except (OSError, RedisError, OperationalError) as error:
+            if any(isinstance(each, AuthenticationError) for each in (error, error.__cause__)):
+                raise ClusterError(f"the Redis of {broker} refuses the password: {error}") from None
             raise ClusterError(f"cannot reach the Redis of {broker}: {error}") from None
 
 

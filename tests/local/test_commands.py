@@ -200,7 +200,7 @@ def test_ctrl_c_leaves_no_file(server_only: Local, tmp_path: Path) -> None:
         (("callers.submit", "add.tasks.add", "--eta", "soon"), 2, "eta must be a time as ISO 8601"),
         (("callers.submit", "add.tasks.add", "--eta", "2020-01-01"), 2, "must not be in the past"),
         (("callers.submit", "add.tasks.add", "--eta", "9999-01-01"), 2, "within 86400 s from now"),
-        (("callers.submit", "add.tasks.add", "--queue", "ad"), 1, "QueueNotFound: Queue 'ad'"),
+        (("callers.submit", "add.tasks.add", "--queue", "ad"), 2, "there are add, factorial"),
         (("callers.result",), 2, "Missing argument 'ID'."),
         (("callers.result", ""), 2, "ID must not be empty"),
         (("callers.result", "x", "--timeout", "0.1"), 1, "nothing is known of job x"),
@@ -311,10 +311,15 @@ def test_inspect_shows_a_job_that_runs(local: Local) -> None:
         assert re.search(rf"{family}@\S+ +│ {family} ", done.stdout)
 
 
-def test_a_wrong_password_is_refused_at_once(local: Local, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command", [("callers.add", "4", "6"), ("streams", "dead", "list")], ids=lambda each: each[0]
+)
+def test_a_wrong_password_is_refused_at_once(
+    local: Local, tmp_path: Path, command: tuple[str, ...]
+) -> None:
     wrong = tmp_path / "wrong"
     wrong.write_text("wrong")
-    done = local.command("callers.add", "4", "6", REDIS_PASSWORD_FILE=str(wrong))
+    done = local.command(*command, REDIS_PASSWORD_FILE=str(wrong))
 
     assert done.returncode == 1
     assert "refuses the password" in done.stderr
@@ -326,6 +331,7 @@ def test_no_redis_is_said_in_one_line(local: Local) -> None:
 
     assert done.returncode == 1
     assert done.stderr.startswith("error: cannot reach the broker at redis://")
+    assert "Is the cluster started, and its port exported (REDIS_PORT)?" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
