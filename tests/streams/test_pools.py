@@ -149,9 +149,11 @@ def test_lost_connections_make_nothing_run_twice(
 
 def answer(plain: Any, command: str, **arguments: Any) -> Any:
     """Return what the only worker answers to a command."""
-    (reply,) = plain.app.control.broadcast(
-        command, arguments=arguments, reply=True, timeout=10, limit=1
-    )
+    # By a connection of its own: another test may have had those of the pool closed.
+    with plain.app.connection_for_write() as connection:
+        (reply,) = plain.app.control.broadcast(
+            command, arguments=arguments, reply=True, timeout=10, limit=1, connection=connection
+        )
     (told,) = reply.values()
     return told
 
