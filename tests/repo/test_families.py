@@ -130,6 +130,6 @@ def test_imports_go_downwards_only(package: str, allowed: set[str]) -> None:
         *("bench", "callers", "celeryconfig", "cluster", "local", "streams", "tests"),
         *FAMILIES,
     }
-    found = {name for file in (ROOT / package).glob("*.py") for name in imports(file)}
+    found = {name for file in (ROOT / package).rglob("*.py") for name in imports(file)}
 
     assert found & ours <= allowed | {package}

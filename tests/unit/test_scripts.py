@@ -1,0 +1,28 @@
+"""What Redis is sent and what it keeps: names and digests that workers of two versions share."""
+
+from pathlib import Path
+
+from streams import keys, scripts
+from streams.scripts import Script
+
+#: Each script's digest: a script that is moved or reworded in Python stays the same in Redis.
+DIGESTS = Path(__file__).with_name("scripts.sha1")
+
+
+def test_no_script_has_changed_unnoticed() -> None:
+    """A change is meant if the file is changed with it: a rolling update runs both."""
+    known = {name: each.digest for name, each in vars(scripts).items() if isinstance(each, Script)}
+    kept = dict(line.split() for line in DIGESTS.read_text().splitlines())
+
+    assert known == kept
+
+
+def test_the_names_of_a_queues_keys() -> None:
+    assert keys.GROUP == "workers"
+    assert keys.stream("add", 3) == "add:stream:3"
+    assert keys.returned("add", 3) == keys.returned_from("add:stream:3") == "add:returned:3"
+    assert keys.former_returned("add") == "add:returned"
+    assert keys.delayed("add") == "add:delayed"
+    assert keys.dead("add") == "add:dead"
+    assert keys.beat("nightly") == "celery-beat:nightly"
+    assert keys.tag("add:stream:3", "1-0") == "add:stream:3/1-0"
