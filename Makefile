@@ -121,11 +121,11 @@ inspect: $(RUN) ## Show how long the queues are, all workers and the jobs that r
 	@$(VENV)/bin/python -m callers.inspect
 
 dead: $(RUN) ## Show the dead letters, jobs that no worker can do, and why; QUEUE=add for one queue
-	@$(VENV)/bin/python -m streams dead list $(QUEUE)
+	@$(VENV)/bin/python -m celery_streams dead list $(QUEUE)
 
 replay: $(RUN) ## Run dead letters again under their ids: ID=add:1700000000000-0
 	$(if $(ID),,$(error say which, as make dead shows it: make $@ ID=add:1700000000000-0))
-	@$(VENV)/bin/python -m streams dead replay $(ID)
+	@$(VENV)/bin/python -m celery_streams dead replay $(ID)
 
 # Development -------------------------------------------------------------------
 

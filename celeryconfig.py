@@ -63,7 +63,7 @@ task_create_missing_queues = False
 # What a message may hold: plain JSON and what cluster.codec adds. Never pickle. Whoever sends
 # something else is told so.
 accept_content = ["json"]
-worker_consumer = "streams.consumer:Consumer"
+worker_consumer = "celery_streams:Consumer"
 
 # When --------------------------------------------------------------------------
 
@@ -95,9 +95,9 @@ beat_schedule = {
 task_time_limit = limits.setting("TASK_TIME_LIMIT", 120, most=limits.MOST_SECONDS)
 task_soft_time_limit = max(1, task_time_limit - 10)
 # Celery's own forgets a hard limit that is below the soft one.
-worker_pool = "streams.pool:TaskPool"
+worker_pool = "celery_streams:TaskPool"
 # A job whose worker died is given to another after this many seconds. Far shorter than a
-# job may run: workers renew it while they run the job (streams.lease).
+# job may run: workers renew it while they run the job (celery_streams.transport.lease).
 _lease = limits.setting("JOB_LEASE", 15, most=limits.MOST_SECONDS)
 
 # How many ----------------------------------------------------------------------
@@ -121,8 +121,8 @@ task_reject_on_worker_lost = True
 task_retry_on_worker_lost = _is_stock
 task_annotations = {
     "*": {"max_retries": 3, "default_retry_delay": 1},
-    # Quick ones, `inline`: run where they are fetched (streams.inline), and not in a process of
-    # the pool, which would take many times as long as they do. They must not block.
+    # Quick ones, `inline`: run where they are fetched (celery_streams.worker.inline), and not in a
+    # process of the pool, which would take many times as long as they do. They must not block.
     "add.tasks.add": {"inline": True},
     "add.tasks.tsum": {"inline": True},
     # What one task may take where it differs from all others: `rate_limit`, of one worker;
@@ -134,7 +134,8 @@ task_annotations = {
 worker_cancel_long_running_tasks_on_connection_loss = False
 worker_deduplicate_successful_tasks = True
 
-# That a job runs, and where, is stored within a second (streams.started), not before each one.
+# That a job runs, and where, is stored within a second (celery_streams.worker.started), not before
+# each one.
 task_track_started = False
 task_store_errors_even_if_ignored = True
 

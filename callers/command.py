@@ -16,7 +16,7 @@ from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 from callers.arrays import written
 from callers.client import TIMEOUT, Client, check_timeout
-from streams.printable import printable
+from celery_streams.printable import printable
 
 #: Told how much is done, and of how much in all.
 Progressed = Callable[[int, int], object]

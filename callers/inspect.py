@@ -14,9 +14,9 @@ from rich.text import Text
 
 from callers.client import Client
 from callers.command import run, seconds_option
-from streams.channel import Channel
-from streams.printable import printable
-from streams.queues import Lengths
+from celery_streams.printable import printable
+from celery_streams.transport.channel import Channel
+from celery_streams.transport.queues import Lengths
 
 #: Columns of the tables in a pipe.
 PIPE_WIDTH = 200

@@ -14,11 +14,11 @@ from celery.exceptions import ChordError
 from kombu.utils.functional import maybe_list
 from redis.exceptions import RedisError
 
+from celery_streams.results import backend
 from cluster import blobs
 from cluster.blobs import Blobs, Progress, Reference
 from cluster.codec import Put, references, unpack
 from cluster.errors import ClusterError, Unreadable
-from streams import backend
 
 #: What keys name after their prefix: `argument-<job>-<32 hexadecimal digits>`, which belongs to
 #: that job alone and goes when it is done, or `result-…`, which other jobs are given, too.

@@ -11,8 +11,8 @@ from typing import Any
 from celery import canvas
 from celery.canvas import Signature
 
+from celery_streams.producer.template import new_id
 from cluster.codec import Put, marked, pack
-from streams.template import new_id
 
 #: Where signatures stand among the options of a job.
 _LINKED = ("link", "link_error", "chain", "chord")

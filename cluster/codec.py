@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import dumps, loads, register_type
 
+from celery_streams import plain
 from cluster import blobs, machine
 from cluster.errors import OutOfMemory, Unreadable
-from streams import plain
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,9 +5,9 @@ from typing import Any
 from celery.app import control
 from kombu.utils.functional import maybe_list
 
-from streams import revoked
-from streams.channel import Channel
-from streams.envelope import is_name
+from celery_streams.transport import revoked
+from celery_streams.transport.channel import Channel
+from celery_streams.transport.envelope import is_name
 
 
 class Control(control.Control):

@@ -1,6 +1,6 @@
 """What can go wrong with a job, one sentence each."""
 
-from streams.errors import ClusterError, DeadLetter, QueueFull, Unreadable
+from celery_streams.errors import ClusterError, DeadLetter, QueueFull, Unreadable
 
 __all__ = [
     "ClusterError",

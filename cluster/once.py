@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from celery_streams.producer.template import Recorder
+from celery_streams.transport.channel import Channel
+from celery_streams.transport.queues import Once
 from cluster.app import App
-from streams.channel import Channel
-from streams.queues import Once
-from streams.template import Recorder
 
 
 def submit(app: App, connection: Any, entry: Any, options: Mapping[str, Any], note: str) -> str:

@@ -14,9 +14,9 @@ from kombu import Producer
 from kombu.compression import get_encoder
 from kombu.transport.virtual import Channel as VirtualChannel
 
+from celery_streams.transport import envelope
 from cluster import limits
 from cluster.routes import nearest
-from streams import envelope
 
 #: The priorities by name. What number each is depends on the broker: kombu's Redis transport
 #: takes 0 for the most urgent, AMQP takes 0 for the least.

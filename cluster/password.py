@@ -9,8 +9,8 @@ from pathlib import Path
 
 from redis.credentials import CredentialProvider
 
+from celery_streams import address
 from cluster.errors import Unreachable
-from streams import address
 
 VARIABLE = "REDIS_PASSWORD_FILE"
 #: Where `make` leaves the passwords it made, seen from the project's root.

@@ -6,9 +6,9 @@ program's in the process, and stays as it is.
 
 from typing import Any
 
+from celery_streams import address
+from celery_streams.address import UnknownServer
 from cluster import password, rabbitmq
-from streams import address
-from streams.address import UnknownServer
 
 #: The result store, for values of any size.
 STORE = "cluster.backend:RedisBackend"
@@ -26,7 +26,7 @@ def broker(url: str, name: str = "the broker's URL", *, lists: bool = False) -> 
         transport = rabbitmq.transport(url)
     elif url.partition("://")[0] in address.SCHEMES:
         url = address.read(url, name).url
-        transport = f"streams.transport:{'ListTransport' if lists else 'Transport'}"
+        transport = f"celery_streams:{'ListTransport' if lists else 'Transport'}"
     else:
         raise _unknown(url, name, "redis://, rediss://, redis+socket://, valkey:// or amqp://")
     return {"broker_read_url": url, "broker_write_url": url, "broker_transport": transport}

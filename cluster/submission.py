@@ -20,18 +20,18 @@ from celery.utils.saferepr import saferepr
 from kombu.utils.json import dumps
 from redis.exceptions import RedisError, ResponseError
 
+from celery_streams import plain
+from celery_streams.errors import QueueFull
+from celery_streams.producer.sender import Sender
+from celery_streams.producer.template import Job, Recorder, Template, new_id
+from celery_streams.results.backend import RedisBackend
+from celery_streams.scripts import PUBLISH
+from celery_streams.transport.channel import Channel
+from celery_streams.transport.envelope import MAX_NAME
+from celery_streams.transport.queues import refusal
 from cluster import broker
 from cluster import options as job_options
 from cluster.codec import INLINE_JSON
-from streams import plain
-from streams.backend import RedisBackend
-from streams.channel import Channel
-from streams.envelope import MAX_NAME
-from streams.errors import QueueFull
-from streams.queues import refusal
-from streams.scripts import PUBLISH
-from streams.sender import Sender
-from streams.template import Job, Recorder, Template, new_id
 
 __all__ = ["BATCH", "Submission", "Template", "new_id"]
 

@@ -12,12 +12,12 @@ from celery import Celery
 from celery.signals import worker_process_init
 from redis.exceptions import RedisError
 
+from celery_streams.worker.started import Started
 from cluster import limits, machine
 from cluster.app import App, create
 from cluster.broker import AWAY
 from cluster.health import Heartbeat, hang_timeout
 from cluster.rabbitmq import DeadLetters
-from streams.started import Started
 
 
 def worker_app(family: str) -> App:

@@ -11,7 +11,7 @@ import atheris
 
 from tests.fuzz.mutate import mutate
 
-with atheris.instrument_imports(include=["streams", "cluster", "kombu", "celery.result"]):
+with atheris.instrument_imports(include=["celery_streams", "cluster", "kombu", "celery.result"]):
     from tests.fuzz.targets import TARGETS, check_any
 
 #: Of how many changes one is of JSON.

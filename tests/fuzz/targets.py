@@ -16,13 +16,15 @@ from celery.states import READY_STATES
 from kombu import serialization
 from kombu.exceptions import ContentDisallowed, DecodeError
 
+from celery_streams import dead
+from celery_streams.results.announced import OVERHEAD
+from celery_streams.results.waiting import KEPT
+from celery_streams.transport import envelope, queues
+from celery_streams.transport.channel import Channel
+from celery_streams.transport.envelope import MAX_NAME, Malformed
+from celery_streams.worker import consumer
 from cluster.codec import unpack
 from cluster.errors import OutOfMemory, Unreadable, ValueGone
-from streams import consumer, dead, envelope, queues
-from streams.announced import OVERHEAD
-from streams.channel import Channel
-from streams.envelope import MAX_NAME, Malformed
-from streams.waiting import KEPT
 
 #: The job that is asked for.
 JOB = "8d3f"

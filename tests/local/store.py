@@ -67,7 +67,9 @@ class Store:
         """Return a Celery program that knows nothing of this project but a setting."""
         url = self.url(port)
         app: Celery[Any] = Celery(
-            broker=self.url(), backend=f"streams.backend:RedisBackend+{url}", set_as_current=False
+            broker=self.url(),
+            backend=f"celery_streams:RedisBackend+{url}",
+            set_as_current=False,
         )
         # What a scheme stands for is celeryconfig's, where another test loaded it.
         app.conf.update(broker_transport="kombu.transport.redis:Transport", **settings)

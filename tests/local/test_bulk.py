@@ -17,11 +17,11 @@ from celery.utils import uuid
 
 from callers import bulk
 from callers.client import Client
+from celery_streams.producer.sender import Sender
+from celery_streams.results import waiting
 from cluster.codec import pack
 from cluster.errors import JobTimeout, QueueFull, UnknownTask, Unreachable
 from local.server import ROOT
-from streams import waiting
-from streams.sender import Sender
 from tests.local.local import Local
 from tests.waiting import eventually
 
@@ -318,7 +318,7 @@ def assert_revoked(client: Client, ids: list[str]) -> None:
 
 STOPPED = f"""
 from callers.client import Client
-from streams import waiting
+from celery_streams.results import waiting
 client = Client()
 wait = waiting.Bulk.wait
 def tell(self, until):  # all are submitted

@@ -312,7 +312,9 @@ def test_inspect_shows_a_job_that_runs(local: Local) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("callers.add", "4", "6"), ("streams", "dead", "list")], ids=lambda each: each[0]
+    "command",
+    [("callers.add", "4", "6"), ("celery_streams", "dead", "list")],
+    ids=lambda each: each[0],
 )
 def test_a_wrong_password_is_refused_at_once(
     local: Local, tmp_path: Path, command: tuple[str, ...]

@@ -11,7 +11,8 @@ from celery.exceptions import TaskRevokedError
 from redis import Redis
 
 from callers.client import Client
-from streams import dead, revoked
+from celery_streams import dead
+from celery_streams.transport import revoked
 from tests.local.local import Local
 from tests.waiting import eventually
 
@@ -317,7 +318,7 @@ def test_a_message_that_is_no_command_is_ignored(
 def test_every_command_of_celery_that_takes_arguments_is_checked() -> None:
     from celery.worker.control import Panel
 
-    from streams import control
+    from celery_streams.worker import control
 
     takes_any = {"conf", "dump_conf", "active", "dump_active", "memdump", "shutdown"}
     takes_any |= {"scheduled", "dump_schedule", "revoked", "dump_revoked"}

@@ -12,9 +12,9 @@ from celery.exceptions import NotRegistered
 from redis import Redis
 
 from callers.client import Client
+from celery_streams import dead
+from celery_streams.dead import Letter, NotReplayable, UnknownLetter
 from local.server import ROOT, free_port
-from streams import dead
-from streams.dead import Letter, NotReplayable, UnknownLetter
 from tests.local.local import Local
 from tests.messages import JOB, message
 from tests.waiting import eventually
@@ -66,8 +66,8 @@ def keep(results: Any, job_id: str, state: str) -> None:
 
 
 def commands(server: Local, *argv: str) -> "subprocess.CompletedProcess[str]":
-    """Run `python -m streams dead …`."""
-    return server.command("streams", "dead", *argv)
+    """Run `python -m celery_streams dead …`."""
+    return server.command("celery_streams", "dead", *argv)
 
 
 # The functions ---------------------------------------------------------------------
@@ -326,17 +326,17 @@ def test_what_cannot_be_done_is_one_line(
 
 
 def test_without_a_command_there_is_help(server: Local) -> None:
-    done = server.command("streams", "dead")
+    done = server.command("celery_streams", "dead")
 
-    assert done.stderr.startswith("Usage: python -m streams dead [OPTIONS] COMMAND")
+    assert done.stderr.startswith("Usage: python -m celery_streams dead [OPTIONS] COMMAND")
     assert len(done.stderr.splitlines()) > 5
     assert done.returncode == 2
 
 
 def test_no_broker_at_all_is_said(tmp_path: Path) -> None:
-    (tmp_path / "streams").symlink_to(ROOT / "streams")
+    (tmp_path / "celery_streams").symlink_to(ROOT / "celery_streams")
     done = subprocess.run(
-        [sys.executable, "-m", "streams", "dead", "list"],
+        [sys.executable, "-m", "celery_streams", "dead", "list"],
         cwd=tmp_path,
         env={"PYTHONPATH": str(tmp_path)},
         capture_output=True,
@@ -372,7 +372,7 @@ def test_a_server_that_is_away_is_one_line(server: Local) -> None:
 def test_a_wrong_password_is_one_line_without_it(server: Local, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong"
     wrong.write_text("not-the-secret")
-    done = server.command("streams", "dead", "list", REDIS_PASSWORD_FILE=str(wrong))
+    done = server.command("celery_streams", "dead", "list", REDIS_PASSWORD_FILE=str(wrong))
 
     assert done.stderr.startswith("error: cannot reach the Redis of redis://")
     assert (len(done.stderr.splitlines()), done.returncode) == (1, 1)
@@ -388,7 +388,7 @@ def test_a_plain_celery_program_has_its_letters_too(
         f"from celery import Celery\napp = Celery(broker={url!r}, backend={url!r})\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "streams", "dead", "list", "-A", "program"],
+        [sys.executable, "-m", "celery_streams", "dead", "list", "-A", "program"],
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -420,7 +420,7 @@ def test_a_replayed_job_keeps_its_id_and_gives_its_value_to_who_asks_again(
     # As if the worker had learned its task since.
     redis.xadd("factorial:dead", {"message": died.message, "reason": "moved"})
     (moved,) = (each for each in dead.letters(redis, "factorial") if each.job_id == job.id)
-    done = local.command("streams", "dead", "replay", moved.id)
+    done = local.command("celery_streams", "dead", "replay", moved.id)
 
     assert done.stdout == f"replayed {moved.id}, job {job.id}\n"
     assert client.get(client.app.AsyncResult(job.id)) == 120

@@ -14,8 +14,8 @@ from celery.exceptions import TaskRevokedError
 from redis import Redis
 
 from callers.client import Client
+from celery_streams import dead
 from local.server import ROOT
-from streams import dead
 from tests.local.local import Local
 from tests.waiting import eventually
 
@@ -154,12 +154,12 @@ def test_a_pool_that_keeps_no_time_limits_says_so(
 
 def test_a_queue_that_does_not_exist_is_wrong_usage(local: Local) -> None:
     for command in (("list", "nosuch"), ("replay", "--all", "nosuch"), ("drop", "--all", "no\x1b")):
-        told = local.command("streams", "dead", *command)
+        told = local.command("celery_streams", "dead", *command)
         assert told.returncode == 2
         assert "There is no queue no" in told.stderr
         assert "\x1b" not in told.stderr
         assert told.stderr.count("\n") == 1
-    assert local.command("streams", "dead", "list", "add").returncode == 0
+    assert local.command("celery_streams", "dead", "list", "add").returncode == 0
 
 
 EVIL = "\x1b]0;owned\x07\x1b[2J"

@@ -15,8 +15,8 @@ import pytest
 import redis
 
 from callers.client import Client
+from celery_streams.transport.channel import Channel
 from local.server import ROOT, free_port
-from streams.channel import Channel
 from tests.local.local import Local
 from tests.waiting import eventually
 
@@ -146,7 +146,7 @@ def test_no_length_is_shown_while_the_server_is_away(server_only: Local, flower:
 
 
 def test_kombus_own_lists_are_asked_for_as_ever() -> None:
-    from streams.transport import ListTransport
+    from celery_streams.transport.transport import ListTransport
 
     assert hasattr(Channel, "lengths")
     assert not hasattr(ListTransport.Channel, "lengths")

@@ -17,11 +17,11 @@ from celery.result import GroupResult, ResultSet
 from celery.utils import uuid
 from redis.exceptions import AuthenticationError
 
-from streams import waiting
-from streams.errors import Unreadable
-from streams.scripts import LARGE
-from streams.store import Rule
-from streams.waiting import Wait
+from celery_streams.errors import Unreadable
+from celery_streams.results import waiting
+from celery_streams.results.store import Rule
+from celery_streams.results.waiting import Wait
+from celery_streams.scripts import LARGE
 from tests.local.store import Proxy, Store, calls, soon
 from tests.waiting import eventually
 
@@ -462,7 +462,7 @@ def test_a_store_that_is_away_is_the_deadlines_error(tmp_path: Path) -> None:
 def test_a_wrong_password_is_said_at_once(store: Store) -> None:
     app: Any = store.program()
     wrong: Any = Celery(
-        backend=f"streams.backend:RedisBackend+redis://:wrong@127.0.0.1:{store.port}/0",
+        backend=f"celery_streams:RedisBackend+redis://:wrong@127.0.0.1:{store.port}/0",
         set_as_current=False,
     )
     error, took = seconds(wrong.AsyncResult(app.send_task("x", queue="n").id).get, timeout=DEADLINE)
@@ -476,7 +476,7 @@ def test_a_program_without_the_right_to_subscribe_reads_each_second(store: Store
         *("ACL", "SETUSER", "deaf", "on", ">deaf", "~*", "resetchannels", "+@all", "-subscribe")
     )
     app: Any = Celery(
-        backend=f"streams.backend:RedisBackend+redis://deaf:deaf@127.0.0.1:{store.port}/0",
+        backend=f"celery_streams:RedisBackend+redis://deaf:deaf@127.0.0.1:{store.port}/0",
         set_as_current=False,
     )
     job = app.AsyncResult(uuid())
@@ -789,7 +789,7 @@ def test_good_results_in_a_notice_with_bad_ones_are_taken(store: Store, app: Any
 
 
 def test_a_compressed_result_is_bounded(store: Store, app: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("streams.backend.MAX_BYTES", 2**20)
+    monkeypatch.setattr("celery_streams.results.backend.MAX_BYTES", 2**20)
     job, small = send(app, 2)
     for each, size in ((job, 2**21), (small, 2**19)):
         meta = {"status": "SUCCESS", "result": "x" * size, "task_id": each.id}

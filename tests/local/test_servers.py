@@ -169,7 +169,7 @@ def test_a_user_of_the_url_logs_in_with_the_password_of_the_file(
         local.wait_until_ready()
         done = local.command("callers.add", "4", "6")
         assert (done.returncode, done.stdout) == (0, "10\n"), done.stderr
-        listed = local.command("streams", "dead", "list")
+        listed = local.command("celery_streams", "dead", "list")
         assert listed.stderr == "there are no dead letters\n"
     finally:
         local.stop()

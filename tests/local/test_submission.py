@@ -15,10 +15,10 @@ from celery import chunks, group, signals, xmap, xstarmap
 from kombu.utils.json import loads
 
 from callers.client import Client
+from celery_streams.errors import QueueFull
+from celery_streams.producer.sender import Sender
 from cluster.errors import UnknownTask
 from local.server import ROOT
-from streams.errors import QueueFull
-from streams.sender import Sender
 from tests.local.local import Local
 from tests.local.store import calls
 from tests.seed import chance

@@ -13,9 +13,9 @@ from kombu.compression import compress
 from redis import Redis
 
 from callers.client import Client
+from celery_streams import dead
+from celery_streams.dead import Letter
 from cluster.errors import ClusterError, DeadLetter
-from streams import dead
-from streams.dead import Letter
 from tests.local.local import Local
 from tests.messages import body, message
 from tests.seed import chance

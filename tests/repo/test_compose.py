@@ -155,7 +155,7 @@ def test_an_image_is_not_root_and_holds_no_other_familys_code(folder: str) -> No
     text = read(f"{folder}/Dockerfile")
     copied = set(re.findall(r"^COPY (\S+)", text, re.MULTILINE))
 
-    assert copied == {"celeryconfig.py", "streams/", "cluster/", f"{folder}/"}
+    assert copied == {"celeryconfig.py", "celery_streams/", "cluster/", f"{folder}/"}
     assert "\nUSER 10001\n" in text
     assert re.search(r"^ARG PYTHON_IMAGE=\S+\nFROM \$\{PYTHON_IMAGE\}$", text, re.MULTILINE)
     assert not re.search(r"^(CMD|ENTRYPOINT) [^\[]", text, re.MULTILINE)

@@ -56,7 +56,9 @@ def connect(url: str, store: Any) -> Iterator[Connect]:
         def connect(**options: Any) -> Connection:
             options = {"lease": LEASE, **options}
             connection = Connection(
-                url, transport="streams.transport:Transport", transport_options=options
+                url,
+                transport="celery_streams:Transport",
+                transport_options=options,
             )
             return stack.enter_context(connection)
 

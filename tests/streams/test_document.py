@@ -5,9 +5,11 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
@@ -47,7 +49,11 @@ def program(tmp_path_factory: pytest.TempPathFactory, server_url: str) -> Path:
     above = tmp_path_factory.mktemp("page")
     folder = above / "program"
     folder.mkdir()
-    shutil.copytree(ROOT / "streams", above / "task-cluster" / "streams")
+    checkout = above / "task-cluster"
+    shutil.copytree(ROOT / "celery_streams", checkout / "celery_streams")
+    shutil.copytree(ROOT / "docs", checkout / "docs")
+    for name in ("pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / name, checkout)
     # The oldest Python that is promised may not be what `python3` is here.
     done = shell(folder, INSTALL.replace("python3 -m venv", f"{sys.executable} -m venv"), 300)
     assert done.returncode == 0, done.stderr
@@ -90,11 +96,12 @@ def test_the_page_as_it_is_printed(program: Path, worker: Path) -> None:
 
 
 def test_the_pages_other_tasks_and_modules(program: Path, worker: Path) -> None:
-    modules = [path.stem for path in (ROOT / "streams").glob("*.py") if path.stem != "__main__"]
-    imports = "".join(f"import streams.{module}\n" for module in modules if module != "__init__")
+    found = (path.relative_to(ROOT) for path in (ROOT / "celery_streams").rglob("*.py"))
+    modules = [".".join(path.with_suffix("").parts) for path in found if path.stem[:2] != "__"]
+    imports = "".join(f"import {module}\n" for module in modules)
     done = shell(
         program,
-        "export PYTHONPATH=.\n.venv/bin/python - <<'END'\n"
+        ".venv/bin/python - <<'END'\n"
         f"{imports}from mine import add, charge\n"
         "print(add.delay(1, 2).get(timeout=10))\n"
         "job = charge.delay('an order', 5)\n"
@@ -111,3 +118,38 @@ def test_the_table_has_every_key_that_there_is(program: Path, worker: Path, stor
     keys = store.keys()
     assert keys
     assert [key for key in keys if not key.startswith(described)] == []
+
+
+def test_the_wheel_and_the_sdist_hold_the_package_alone(program: Path) -> None:
+    checkout = program.parent / "task-cluster"
+    built = shell(
+        checkout,
+        f"{program}/.venv/bin/pip install --quiet hatchling\n{program}/.venv/bin/hatchling build\n",
+        300,
+    )
+    assert built.returncode == 0, built.stderr
+    (wheel,) = (checkout / "dist").glob("celery_streams-*.whl")
+    (sdist,) = (checkout / "dist").glob("celery_streams-*.tar.gz")
+    with ZipFile(wheel) as archive:
+        tops = {name.split("/")[0].partition("-")[0] for name in archive.namelist()}
+        assert "celery_streams/py.typed" in archive.namelist()
+    with tarfile.open(sdist) as archive:
+        names = {name.split("/", 2)[1] for name in archive.getnames()}
+
+    assert tops == {"celery_streams"}
+    assert names == {"celery_streams", "docs", "LICENSE", "PKG-INFO", "pyproject.toml"}
+
+
+def test_an_app_of_celerys_own_class_takes_the_settings(program: Path, worker: Path) -> None:
+    done = shell(
+        program,
+        ".venv/bin/python - <<'END'\n"
+        "import celery, celery_streams, mine\n"
+        "app = celery.Celery('other')\n"
+        "app.conf.update(celery_streams.settings(mine.app.conf.broker_url))\n"
+        "job = app.send_task('mine.total', ([4, 6],))\n"
+        "print(job.get(timeout=10), type(job.backend).__module__)\n"
+        "print(app.connection().transport.driver_type, mine.app.conf.task_acks_late)\nEND\n",
+    )
+
+    assert done.stdout == "10 celery_streams.results.backend\nredis True\n", done.stderr

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from kombu import Connection
 
-from streams import keys
+from celery_streams.transport import keys
 from tests.seed import chance
 from tests.streams.conftest import LEASE, Connect
 from tests.streams.test_transport import QUEUE, STOCK, Worker, left, publish

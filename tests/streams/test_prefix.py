@@ -9,9 +9,9 @@ import pytest
 from celery import Celery
 from kombu import Exchange, Producer, Queue
 
-from streams import keys
-from streams.sender import Sender
-from streams.template import Job, Template, new_id
+from celery_streams.producer.sender import Sender
+from celery_streams.producer.template import Job, Template, new_id
+from celery_streams.transport import keys
 from tests.streams.conftest import Connect
 from tests.streams.test_transport import QUEUE, Worker, publish, queue
 from tests.waiting import eventually
@@ -128,7 +128,7 @@ def test_the_commands_find_the_dead_letters(url: str, connect: Connect, store: A
     worker.messages[0].reject()
     program = (
         f"from celery import Celery; app = Celery(broker={url!r}, set_as_current=False);"
-        "app.conf.update(broker_transport='streams.transport:Transport',"
+        "app.conf.update(broker_transport='celery_streams:Transport',"
         f"broker_transport_options={{'global_keyprefix': {PREFIX!r}}})"
     )
 

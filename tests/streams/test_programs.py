@@ -15,7 +15,7 @@ from kombu.asynchronous import Hub
 from kombu.common import eventloop, itermessages
 from kombu.mixins import ConsumerMixin
 
-from streams import keys
+from celery_streams.transport import keys
 from tests.streams.conftest import Connect
 from tests.streams.test_transport import QUEUE, STOCK, held, left, publish, queue
 from tests.waiting import eventually

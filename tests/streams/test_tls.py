@@ -89,7 +89,7 @@ def url(server: Local, store: Any, tmp_path: Path) -> Iterator[str]:
 
 
 def test_messages_travel_over_tls(url: str) -> None:
-    with Connection(url, transport="streams.transport:Transport") as connection:
+    with Connection(url, transport="celery_streams:Transport") as connection:
         worker = Worker(connection)
         publish(connection, *range(5))
         assert worker.wait_for(5) == [*range(5)]
@@ -98,7 +98,7 @@ def test_messages_travel_over_tls(url: str) -> None:
 
 
 def test_results_travel_over_tls(url: str) -> None:
-    app = Celery(backend=f"streams.backend:RedisBackend+{url}", set_as_current=False)
+    app = Celery(backend=f"celery_streams:RedisBackend+{url}", set_as_current=False)
     backend: Any = app.backend
     backend.store_result("an id", 10, "SUCCESS")
 

@@ -15,10 +15,11 @@ from kombu import Connection, Consumer, Exchange, Producer, Queue
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
-from streams import jobs, keys, qos
-from streams.channel import EARLY, Dead
-from streams.envelope import Malformed
-from streams.errors import MessageTooLarge, QueueFull, ServerTooOld
+from celery_streams import jobs
+from celery_streams.errors import MessageTooLarge, QueueFull, ServerTooOld
+from celery_streams.transport import keys, qos
+from celery_streams.transport.channel import EARLY, Dead
+from celery_streams.transport.envelope import Malformed
 from tests.streams.conftest import LEASE, Connect
 from tests.waiting import eventually
 
@@ -195,7 +196,7 @@ def test_what_an_earlier_version_released_gets_a_priority(
     # A worker of that version holds two, and never ends; its lease does.
     store.xgroup_create(former, keys.GROUP, id="0")
     store.xreadgroup(keys.GROUP, "another", {former: ">"}, count=2)
-    monkeypatch.setattr("streams.channel.FORGOTTEN", 1.0)
+    monkeypatch.setattr("celery_streams.transport.channel.FORGOTTEN", 1.0)
     channel: Any = connect().channel()
     assert channel.queue_declare(QUEUE, passive=True).message_count == 2
     worker = Worker(connect())
@@ -270,7 +271,7 @@ from kombu import Connection
 from tests.streams.test_transport import Worker
 connection = Connection(
     sys.argv[1],
-    transport="streams.transport:Transport",
+    transport="celery_streams:Transport",
     transport_options={"lease": float(sys.argv[2])},
 )
 worker = Worker(connection)
@@ -360,7 +361,7 @@ def test_one_that_was_stopped_longer_than_a_lease_acknowledges_in_vain(
 def test_a_consumer_that_died_is_forgotten(
     connect: Connect, store: Any, holder: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.channel.FORGOTTEN", 1.0)
+    monkeypatch.setattr("celery_streams.transport.channel.FORGOTTEN", 1.0)
     publish(connect(), 1)
     holder(1).kill()
     worker = Worker(connect())
@@ -705,7 +706,9 @@ def test_a_server_that_refuses_is_waited_out(
         return not left(store)
 
     eventually("nothing is left", nothing_is_left)
-    complaints = [each for each in caplog.records if each.name == "streams.channel"]
+    complaints = [
+        each for each in caplog.records if each.name == "celery_streams.transport.channel"
+    ]
     assert len(complaints) <= 3, caplog.text
 
 

@@ -22,14 +22,14 @@ URL = os.environ["PLAIN_URL"]
 app = Celery(
     "twins",
     broker=URL,
-    backend=f"streams.backend:RedisBackend+{os.environ.get('TWINS_RESULTS', URL)}",
+    backend=f"celery_streams:RedisBackend+{os.environ.get('TWINS_RESULTS', URL)}",
     set_as_current=False,
 )
 app.conf.update(
-    broker_transport="streams.transport:Transport",
+    broker_transport="celery_streams:Transport",
     broker_transport_options={"lease": 2},
     broker_connection_retry_on_startup=True,
-    worker_consumer="streams.consumer:Consumer",
+    worker_consumer="celery_streams:Consumer",
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,

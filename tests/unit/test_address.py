@@ -9,9 +9,9 @@ import pytest
 from celery import Celery
 from kombu import Connection
 
+from celery_streams import address
+from celery_streams.address import UnknownServer
 from cluster import servers
-from streams import address
-from streams.address import UnknownServer
 
 GOOD = {
     "redis://": ("127.0.0.1", 6379, 0),
@@ -63,7 +63,7 @@ def store(url: str) -> dict[str, Any]:
     """Return how the result store reaches its server."""
     if "://" not in url:  # which Celery takes for the name of a class
         address.read(url)
-    app = Celery(set_as_current=False, backend=f"streams.backend:RedisBackend+{url}")
+    app = Celery(set_as_current=False, backend=f"celery_streams:RedisBackend+{url}")
     backend: Any = app.backend
     found: dict[str, Any] = backend.connparams
     return found
@@ -72,7 +72,7 @@ def store(url: str) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", ["Transport", "ListTransport"])
 @pytest.mark.parametrize("url", GOOD)
 def test_broker_and_results_are_found_at_the_same_place(url: str, kind: str) -> None:
-    with Connection(url, transport=f"streams.transport:{kind}") as connection:
+    with Connection(url, transport=f"celery_streams:{kind}") as connection:
         clone = connection.clone()
         for found in (parameters(connection), parameters(clone), store(url)):
             assert (found["host"], found["port"], found["db"]) == GOOD[url]
@@ -88,7 +88,7 @@ def test_broker_and_results_are_found_at_the_same_place(url: str, kind: str) -> 
 @pytest.mark.parametrize("url", SOCKETS)
 def test_a_socket_is_no_database(url: str, kind: str) -> None:
     plain = url.removeprefix("redis+")
-    with Connection(plain, transport=f"streams.transport:{kind}") as connection:
+    with Connection(plain, transport=f"celery_streams:{kind}") as connection:
         for found in (parameters(connection), parameters(connection.clone()), store(url)):
             assert (found["path"].replace("%20", " "), found["db"]) == SOCKETS[url]
             assert "host" not in found
@@ -108,11 +108,11 @@ def test_anything_else_is_one_line_that_shows_no_password(what: Any, url: str) -
 @pytest.mark.parametrize("url", ["sentinel://h:26379", "redis://a;redis://b", "redis://h?x=y"])
 def test_the_transport_refuses_what_it_cannot_be(url: str) -> None:
     with pytest.raises(UnknownServer):
-        Connection(url, transport="streams.transport:Transport").default_channel  # noqa: B018
+        Connection(url, transport="celery_streams:Transport").default_channel  # noqa: B018
 
 
 def test_tls_without_options_checks_the_certificate() -> None:
-    with Connection("rediss://h", transport="streams.transport:Transport") as connection:
+    with Connection("rediss://h", transport="celery_streams:Transport") as connection:
         assert parameters(connection)["ssl_cert_reqs"].name == "CERT_REQUIRED"
     assert store("rediss://h")["ssl_cert_reqs"].name == "CERT_REQUIRED"
 

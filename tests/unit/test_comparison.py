@@ -260,7 +260,12 @@ def test_a_peer_has_its_client_and_every_package_of_it_is_pinned(system: Any) ->
 def test_a_peer_sees_nothing_of_ours_but_what_its_clients_share(system: Any) -> None:
     if not system.is_ours:
         for file in (ROOT / "bench" / "peers" / system.folder).glob("*.py"):
-            assert not set(imports(file)) & {"callers", "celeryconfig", "cluster", "streams"}, file
+            assert not set(imports(file)) & {
+                "callers",
+                "celeryconfig",
+                "celery_streams",
+                "cluster",
+            }, file
             assert not re.search(r"from bench(?!\.peers\.)", file.read_text()), file
     shared = set(imports(ROOT / "bench" / "peers" / "protocol.py"))
     assert shared <= sys.stdlib_module_names

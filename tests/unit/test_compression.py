@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from kombu.compression import compress
 
-from streams.compression import decompress
-from streams.errors import Unreadable
+from celery_streams.compression import decompress
+from celery_streams.errors import Unreadable
 
 MOST = 100_000
 BODY = b"[[4, 6], {}, {}]"

@@ -14,11 +14,11 @@ from kombu.compression import compress
 from kombu.transport.virtual import Channel as VirtualChannel
 from kombu.transport.virtual import Message
 
+from celery_streams.transport import channel as streams_channel
+from celery_streams.transport.channel import Dead
+from celery_streams.transport.envelope import MAX_BYTES
+from celery_streams.worker.consumer import Consumer
 from cluster.errors import DeadLetter
-from streams import channel as streams_channel
-from streams.channel import Dead
-from streams.consumer import Consumer
-from streams.envelope import MAX_BYTES
 from tests.messages import JOB, body, message
 
 
@@ -281,4 +281,4 @@ def test_the_app_needs_no_other_consumer() -> None:
     app: Celery[Any] = Celery(set_as_current=False)
     app.config_from_object("celeryconfig")
 
-    assert app.conf.worker_consumer == "streams.consumer:Consumer"
+    assert app.conf.worker_consumer == "celery_streams:Consumer"

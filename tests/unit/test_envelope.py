@@ -9,7 +9,14 @@ from uuid import UUID
 import pytest
 from kombu.utils.json import dumps
 
-from streams.envelope import MAX_DEPTH, Malformed, check, check_call, check_parsed, check_task
+from celery_streams.transport.envelope import (
+    MAX_DEPTH,
+    Malformed,
+    check,
+    check_call,
+    check_parsed,
+    check_task,
+)
 from tests.messages import CALL, JOB, message
 from tests.seed import chance
 

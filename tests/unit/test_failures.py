@@ -11,8 +11,8 @@ import pytest
 from celery.backends.base import Backend
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
-from streams.errors import Unreadable
-from streams.failures import describe, rebuild
+from celery_streams.errors import Unreadable
+from celery_streams.results.failures import describe, rebuild
 
 
 class KeywordOnly(ValueError):

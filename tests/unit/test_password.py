@@ -56,7 +56,7 @@ def test_a_named_file_wins_over_a_password_in_the_url(file: Path) -> None:
 @pytest.mark.parametrize("kind", ["Transport", "ListTransport"])
 def test_the_user_of_a_url_is_kept(file: Path, url: str, user: str | None, kind: str) -> None:
     named = password.with_password_file(url)
-    connection = Connection(named, transport=f"streams.transport:{kind}")
+    connection = Connection(named, transport=f"celery_streams:{kind}")
     transport: Any = connection.transport
     channel = transport.Channel.__new__(transport.Channel)
     channel.connection = transport

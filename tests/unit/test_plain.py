@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from kombu.utils.json import dumps, loads
 
-from streams import plain
+from celery_streams import plain
 from tests.seed import chance
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from kombu.asynchronous import Hub
 
-from streams.pool import Pool
+from celery_streams.worker.pool import Pool
 from tests.waiting import eventually
 
 #: Bytes that a pipe takes only while its other end is read.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from streams.printable import make_logs_safe, printable
+from celery_streams.printable import make_logs_safe, printable
 
 
 @pytest.mark.parametrize(

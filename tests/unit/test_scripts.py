@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from streams import keys, scripts
-from streams.scripts import Script
+from celery_streams import scripts
+from celery_streams.scripts import Script
+from celery_streams.transport import keys
 
 #: Each script's digest: a script that is moved or reworded in Python stays the same in Redis.
 DIGESTS = Path(__file__).with_name("scripts.sha1")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from celery.worker import state
 
-from streams import jobs
+from celery_streams import jobs
 
 
 @pytest.mark.parametrize(

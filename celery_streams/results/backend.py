@@ -1,7 +1,7 @@
 """The result store: Celery's on Redis, with one write a job and waits that always end.
 
 What is stored, where and as what is Celery's, so that any Celery program reads it. Used by
-the setting alone: `result_backend = "streams.backend:RedisBackend+redis://…"`.
+the setting alone: `result_backend = "celery_streams:RedisBackend+redis://…"`.
 """
 
 import sys
@@ -20,15 +20,16 @@ from celery.exceptions import BackendStoreError
 from celery.result import result_from_tuple
 from celery.states import FAILURE, PENDING, SUCCESS
 
-from streams import address, failures, plain, scripts, stored
-from streams.compression import decompress
-from streams.errors import Unreadable
-from streams.plain import MARK
-from streams.queues import Result
-from streams.refusals import PatientRedis, may_pass
-from streams.scripts import FOR_ACCEPTED
-from streams.store import Rule
-from streams.waiting import ResultConsumer
+from celery_streams import address, plain, scripts
+from celery_streams.compression import decompress
+from celery_streams.errors import Unreadable
+from celery_streams.plain import MARK
+from celery_streams.refusals import PatientRedis, may_pass
+from celery_streams.results import failures, stored
+from celery_streams.results.store import Rule
+from celery_streams.results.waiting import ResultConsumer
+from celery_streams.scripts import FOR_ACCEPTED
+from celery_streams.transport.queues import Result
 
 _stock: Any = redis  # its type stubs leave out most of it
 _base: Any = base

@@ -16,7 +16,7 @@ from uuid import UUID
 from celery.utils.time import maybe_iso8601
 from kombu.utils.json import object_hook
 
-from streams.errors import Unreadable
+from celery_streams.errors import Unreadable
 
 #: Levels of lists and mappings, one in the other. Pickle, by which a job gets to its pool process,
 #: gives up before five hundred, with the job half on its way.

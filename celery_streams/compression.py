@@ -13,7 +13,7 @@ from typing import Any
 
 from kombu import compression
 
-from streams.errors import Unreadable
+from celery_streams.errors import Unreadable
 
 #: Bytes that a decompressor may take for itself; what `lzma.compress` writes at its highest level
 #: needs 65 MiB.

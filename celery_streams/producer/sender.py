@@ -10,9 +10,9 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from streams.protocol import pack
-from streams.queues import refusal
-from streams.scripts import PUBLISH
+from celery_streams.protocol import pack
+from celery_streams.scripts import PUBLISH
+from celery_streams.transport.queues import refusal
 
 
 class Sender:

@@ -11,9 +11,9 @@ from typing import Any
 from celery.exceptions import TaskRevokedError
 from celery.states import PENDING, RECEIVED, REJECTED, RETRY, REVOKED
 
-from streams.backend import RedisBackend
-from streams.scripts import REVOKE, STORE
-from streams.store import Rule
+from celery_streams.results.backend import RedisBackend
+from celery_streams.results.store import Rule
+from celery_streams.scripts import REVOKE, STORE
 
 #: The sorted set.
 KEY = "celery-revoked"

@@ -1,4 +1,4 @@
-"""`python -m streams dead`: look at the dead letters of the queues, replay them or drop them."""
+"""`python -m celery_streams dead`: look at the dead letters of queues, replay or drop them."""
 
 import json
 import os
@@ -17,12 +17,12 @@ from kombu.exceptions import OperationalError
 from kombu.utils.url import sanitize_url
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
-from streams import dead as dead_letters
-from streams import keys
-from streams.channel import Channel
-from streams.dead import Letter
-from streams.errors import ClusterError
-from streams.printable import printable
+from celery_streams import dead as dead_letters
+from celery_streams.dead import Letter
+from celery_streams.errors import ClusterError
+from celery_streams.printable import printable
+from celery_streams.transport import keys
+from celery_streams.transport.channel import Channel
 
 #: The module that says where the broker is, where no app is named: Celery's own name for it.
 CONFIGURATION = "celeryconfig"
@@ -280,7 +280,7 @@ def _app(name: str | None) -> Any:
             raise ClusterError(f"cannot load the app {name}: {error}") from None
     if not find_spec(CONFIGURATION):
         plain: Celery[Any] = Celery("streams", set_as_current=False)
-        plain.conf.broker_transport = "streams.transport:Transport"
+        plain.conf.broker_transport = "celery_streams:Transport"
         return plain
     configuration = import_module(CONFIGURATION)
     # Celery prefers the variable to the configuration, which may say more of the same store.

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 from kombu.transport import redis, virtual
 from redis.exceptions import RedisError
 
-from streams import jobs, keys
-from streams.lease import Lease
-from streams.queues import Ended
+from celery_streams import jobs
+from celery_streams.transport import keys
+from celery_streams.transport.lease import Lease
+from celery_streams.transport.queues import Ended
 
 #: Seconds, more than enough, from the end of a job to its acknowledgement in a thread of a pool.
 MOMENT = 0.1

@@ -7,8 +7,8 @@ from typing import Any
 from kombu import pidbox
 from kombu.exceptions import EncodeError, KombuError
 
-from streams.envelope import MAX_NUMBER, is_name
-from streams.errors import MessageTooLarge
+from celery_streams.errors import MessageTooLarge
+from celery_streams.transport.envelope import MAX_NUMBER, is_name
 
 logger = logging.getLogger(__name__)
 

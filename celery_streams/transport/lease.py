@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from streams import keys
+from celery_streams.transport import keys
 
 logger = logging.getLogger(__name__)
 

@@ -25,19 +25,21 @@ from kombu.transport import get_transport_cls
 from kombu.utils.encoding import safe_repr
 from redis.exceptions import NoPermissionError, ResponseError
 
-from streams import control, envelope, jobs, keys
-from streams.address import UnknownServer
-from streams.channel import Channel
-from streams.envelope import Malformed
-from streams.errors import DeadLetter, ServerTooOld
-from streams.inline import Inline
-from streams.pidbox import Node, ignore_malformed
-from streams.pool import unkept_limits
-from streams.printable import make_logs_safe
-from streams.ratelimits import RateLimits
-from streams.refusals import may_pass
-from streams.timelimits import TimeLimits
-from streams.transport import Connection, Transport
+from celery_streams import jobs
+from celery_streams.address import UnknownServer
+from celery_streams.errors import DeadLetter, ServerTooOld
+from celery_streams.printable import make_logs_safe
+from celery_streams.refusals import may_pass
+from celery_streams.transport import envelope, keys
+from celery_streams.transport.channel import Channel
+from celery_streams.transport.envelope import Malformed
+from celery_streams.transport.transport import Connection, Transport
+from celery_streams.worker import control
+from celery_streams.worker.inline import Inline
+from celery_streams.worker.pidbox import Node, ignore_malformed
+from celery_streams.worker.pool import unkept_limits
+from celery_streams.worker.ratelimits import RateLimits
+from celery_streams.worker.timelimits import TimeLimits
 
 __all__ = ["Consumer", "control"]  # the second for the commands that it brings
 

@@ -12,7 +12,7 @@ from typing import Any
 from celery.utils.serialization import UnpickleableExceptionWrapper, ensure_serializable
 from kombu.utils.encoding import safe_repr
 
-from streams.errors import Unreadable
+from celery_streams.errors import Unreadable
 
 #: Characters of a type's name, or of its module's.
 MAX_NAME = 1024

@@ -23,15 +23,23 @@ from redis import ConnectionPool, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from streams import address, jobs, keys, purged, queues, scripts, times
-from streams.compression import decompress
-from streams.envelope import MAX_BYTES, Malformed, check, check_parsed, sender, too_large
-from streams.errors import MessageTooLarge, Unreadable
-from streams.protocol import pack
-from streams.qos import QoS
-from streams.queues import Ended, Entry, Lengths, Once, Queues
-from streams.refusals import patiently
-from streams.revoked import Revoked, record
+from celery_streams import address, jobs, scripts
+from celery_streams.compression import decompress
+from celery_streams.errors import MessageTooLarge, Unreadable
+from celery_streams.protocol import pack
+from celery_streams.refusals import patiently
+from celery_streams.transport import keys, purged, queues, times
+from celery_streams.transport.envelope import (
+    MAX_BYTES,
+    Malformed,
+    check,
+    check_parsed,
+    sender,
+    too_large,
+)
+from celery_streams.transport.qos import QoS
+from celery_streams.transport.queues import Ended, Entry, Lengths, Once, Queues
+from celery_streams.transport.revoked import Revoked, record
 
 logger = logging.getLogger(__name__)
 

@@ -21,11 +21,11 @@ from celery.states import REJECTED
 from celery.utils.log import get_logger
 from celery.worker import state, strategy
 
-from streams.backend import RedisBackend
-from streams.envelope import MAX_DEPTH, MAX_NAME, MAX_REPR, MAX_RETRIES
-from streams.plain import MARK
-from streams.queues import Ended, Entry
-from streams.timelimits import INTERVAL, TimeLimits
+from celery_streams.plain import MARK
+from celery_streams.results.backend import RedisBackend
+from celery_streams.transport.envelope import MAX_DEPTH, MAX_NAME, MAX_REPR, MAX_RETRIES
+from celery_streams.transport.queues import Ended, Entry
+from celery_streams.worker.timelimits import INTERVAL, TimeLimits
 
 logger = get_logger(__name__)
 

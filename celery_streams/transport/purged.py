@@ -11,10 +11,10 @@ from celery.exceptions import TaskRevokedError
 from celery.states import REVOKED
 from redis.exceptions import RedisError
 
-from streams import envelope, revoked
-from streams.backend import RedisBackend
-from streams.dead import Letter
-from streams.envelope import Malformed
+from celery_streams.dead import Letter
+from celery_streams.results.backend import RedisBackend
+from celery_streams.transport import envelope, revoked
+from celery_streams.transport.envelope import Malformed
 
 logger = logging.getLogger(__name__)
 _celery: Any = _state

@@ -25,7 +25,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from streams import jobs
+from celery_streams import jobs
 
 logger = logging.getLogger(__name__)
 

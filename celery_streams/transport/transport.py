@@ -26,10 +26,10 @@ from kombu.transport import redis
 from kombu.utils.url import as_url, maybe_sanitize_url, parse_url
 from redis.exceptions import NoPermissionError
 
-from streams import address
-from streams.address import UnknownServer
-from streams.channel import ROUND, Channel
-from streams.errors import ServerTooOld
+from celery_streams import address
+from celery_streams.address import UnknownServer
+from celery_streams.errors import ServerTooOld
+from celery_streams.transport.channel import ROUND, Channel
 
 #: The oldest servers that can do all that is asked of them.
 OLDEST = {"redis": (7, 0), "valkey": (7, 2)}

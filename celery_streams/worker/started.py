@@ -15,8 +15,8 @@ from celery.worker import state
 from redis import Redis
 from redis.exceptions import RedisError
 
-from streams.backend import RedisBackend
-from streams.store import Rule
+from celery_streams.results.backend import RedisBackend
+from celery_streams.results.store import Rule
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 from kombu.messaging import Producer
 from kombu.utils.json import dumps
 
-from streams.channel import Channel
+from celery_streams.transport.channel import Channel
 
 #: AMQP's number for a message that need not survive the server.
 TRANSIENT = 1

@@ -17,10 +17,11 @@ from celery.states import FAILURE
 from kombu import serialization
 from redis import Redis
 
-from streams import envelope, keys, scripts
-from streams.compression import decompress
-from streams.envelope import Malformed
-from streams.errors import ClusterError, Unreadable
+from celery_streams import scripts
+from celery_streams.compression import decompress
+from celery_streams.errors import ClusterError, Unreadable
+from celery_streams.transport import envelope, keys
+from celery_streams.transport.envelope import Malformed
 
 #: Kombu's priority steps, where the transport's options name no others.
 PRIORITY_STEPS = (0, 3, 6, 9)

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from threading import Lock
 from typing import Any
 
-from streams import plain
+from celery_streams import plain
 
 #: Bytes that an entry takes besides its result.
 OVERHEAD = 300

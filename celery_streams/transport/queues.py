@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
-from streams import keys, scripts
-from streams.errors import QueueFull
+from celery_streams import scripts
+from celery_streams.errors import QueueFull
+from celery_streams.transport import keys
 
 #: Most messages that one command moves.
 BATCH = 1000

@@ -6,7 +6,7 @@ from typing import Any
 from celery.result import ResultBase
 from celery.states import PROPAGATE_STATES
 
-from streams.errors import Unreadable
+from celery_streams.errors import Unreadable
 
 #: Parents and groups, one in the other, that a job's children may have: Celery reads them by
 #: recursion.

@@ -19,11 +19,11 @@ from celery.platforms import signals as platform_signals
 from celery.worker import control, state
 from redis.exceptions import RedisError
 
-from streams import revoked
-from streams.channel import Channel
-from streams.dead import Letter
-from streams.envelope import MAX_SECONDS, Malformed, check, is_name
-from streams.pool import unkept_limits
+from celery_streams.dead import Letter
+from celery_streams.transport import revoked
+from celery_streams.transport.channel import Channel
+from celery_streams.transport.envelope import MAX_SECONDS, Malformed, check, is_name
+from celery_streams.worker.pool import unkept_limits
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The fast way out: messages of one task, serialised once and published by the hundred."""

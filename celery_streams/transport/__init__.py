@@ -1,0 +1,1 @@
+"""Kombu's side: queues on streams, from a message that is published to its acknowledgement."""
