@@ -23,3 +23,11 @@ class QueueFull(ClusterError):
 
 class ServerTooOld(ClusterError):
     """The server is older than Redis 7 or Valkey 7.2, and lacks what the transport needs."""
+
+
+class OutOfMemory(ClusterError):
+    """There is not enough memory for a job or its values: on the worker, at the caller, in Redis.
+
+    Not a `MemoryError`: Celery takes one for a broken worker, ends it and runs
+    the job again, which ends the next worker.
+    """

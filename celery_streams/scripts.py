@@ -80,8 +80,9 @@ return redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3] .. ':' .. ARGV[4])
 #: Returns 1 if it is stored, 0 if not, or what is there: its state is found here in JSON alone.
 _STORE = """
 local function store(key, payload, seconds, states, are_kept, digest)
-  local head = redis.call('GETRANGE', key, 0, 63)
-  if head ~= '' then
+  -- A key of another type holds no result; SET takes its place.
+  local head = redis.pcall('GETRANGE', key, 0, 63)
+  if type(head) == 'string' and head ~= '' then
     local state = string.match(head, '^{"status": ?"([^"\\\\]*)"')
     if state then
       local is_named = string.find(states, ' ' .. state .. ' ', 1, true) ~= nil

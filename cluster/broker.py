@@ -6,7 +6,7 @@ from typing import Any
 from amqp.exceptions import AccessRefused, AMQPError, MessageNacked, NotAllowed
 from celery import Celery
 from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from cluster import rabbitmq
 from cluster.errors import Unreachable
@@ -59,6 +59,9 @@ def unreachable(app: "Celery[Any]", error: BaseException) -> Unreachable:
         return Unreachable(f"the {server} refuses the password: {error}")
     if "maxmemory" in str(error):
         return Unreachable(f"the {server} takes no more jobs: its memory is full")
+    cause = error if isinstance(error, ResponseError) else error.__cause__
+    if isinstance(cause, ResponseError):
+        return Unreachable(f"the {server} refuses: {cause}")
     hint = ""
     if "refused" in str(error).lower() and (connection.hostname or "") in _LOCAL:
         hint = " Is the cluster started, and its port exported (REDIS_PORT)?"

@@ -1,6 +1,6 @@
 """What can go wrong with a job, one sentence each."""
 
-from celery_streams.errors import ClusterError, DeadLetter, QueueFull, Unreadable
+from celery_streams.errors import ClusterError, DeadLetter, OutOfMemory, QueueFull, Unreadable
 
 __all__ = [
     "ClusterError",
@@ -25,14 +25,6 @@ class Unreachable(ClusterError):
 
 class JobTimeout(ClusterError, TimeoutError):
     """The job gave no result before the caller's deadline."""
-
-
-class OutOfMemory(ClusterError):
-    """There is not enough memory for a job or its values: on the worker, at the caller, in Redis.
-
-    Not a `MemoryError`: Celery takes one for a broken worker, ends it and runs
-    the job again, which ends the next worker.
-    """
 
 
 class ValueGone(ClusterError):

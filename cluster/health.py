@@ -43,6 +43,7 @@ class Heartbeat(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **options: Any) -> None:
         self._file = Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
         self._timer: Any = None
+        self._has_complained = False
         self._watchdog = Watchdog(consumer)
         super().__init__(consumer, **options)
 
@@ -68,7 +69,15 @@ class Heartbeat(bootsteps.StartStopStep):
         if _consumes(consumer):
             self._watchdog.beat()
             if self._file:
-                self._file.touch()
+                self._touch(self._file)
+
+    def _touch(self, file: Path) -> None:
+        try:
+            file.touch()
+        except OSError as error:  # the worker is not to be blamed: it looks unhealthy, no more
+            if not self._has_complained:
+                logger.error("no heartbeat can be written: %s (%s)", error, VARIABLE)  # noqa: TRY400
+            self._has_complained = True
 
 
 class Watchdog:

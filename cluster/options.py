@@ -33,6 +33,14 @@ _NAMES = (
     *("routing_key", "correlation_id"),
 )
 
+#: Headers by which Celery's protocol describes a job.
+PROTOCOL = frozenset(
+    {
+        *("id", "task", "lang", "root_id", "parent_id", "group", "group_index", "retries", "eta"),
+        *("expires", "timelimit", "shadow", "origin", "argsrepr", "kwargsrepr", "ignore_result"),
+        *("replaced_task_nesting", "stamped_headers", "stamps", "_children", "_protected"),
+    }
+)
 #: Seconds by which an ETA may have passed: clocks differ, and a message takes its time.
 CLOCK_SKEW = 60
 
@@ -42,9 +50,10 @@ def check(options: Mapping[str, Any], now: datetime, most: int) -> None:
 
     Raises ValueError or TypeError, in one sentence, for one that no worker can honour.
     """
-    for name in options.keys() - _known():
-        if name not in (options.get("stamped_headers") or ()):
-            raise TypeError(_unknown(name))
+    if taken := PROTOCOL.intersection(options.get("headers") or ()):
+        raise ValueError(f"headers must not hold {min(taken)!r}: that one is Celery's own")
+    for name in options.keys() - _known() - {*(options.get("stamped_headers") or ())}:
+        raise TypeError(_unknown(name))
     check_priority(options.get("priority"))
     check_time(options.get("countdown"), options.get("eta"), now, most)
     for name in ("time_limit", "soft_time_limit"):

@@ -32,6 +32,8 @@ def read(server: str, variable: str, default: Path) -> str:
     Raises Unreachable if the file can't be read, is empty or holds anything else.
     """
     file = path(variable, default) or default
+    if file.is_fifo() or file.is_char_device():  # it may never end
+        raise Unreachable(f"the {server} password file {file} ({variable}) is no file")
     try:
         password = file.read_bytes().decode(errors="surrogateescape").strip()
     except OSError as error:

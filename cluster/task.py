@@ -3,31 +3,12 @@
 from contextlib import suppress
 from typing import Any
 
-from billiard.einfo import ExceptionInfo
 from celery.app.task import Task as CeleryTask
-from celery.worker.request import Request as CeleryRequest
 from redis.exceptions import RedisError
 
+from celery_streams.worker.request import out_of_memory
 from cluster.backend import RedisBackend
 from cluster.codec import are_scalars, pack, pack_whole
-from cluster.errors import OutOfMemory
-
-
-class Request(CeleryRequest):
-    """One delivery of a job, as the worker's main process sees it."""
-
-    def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
-        """Record a failure; one of memory while the result was encoded as OutOfMemory.
-
-        Celery would end the worker and leave the job to end the next one.
-        """
-        error = getattr(exc_info.exception, "exc", exc_info.exception)
-        if isinstance(error, MemoryError):
-            try:
-                raise out_of_memory(error)
-            except OutOfMemory:
-                exc_info = ExceptionInfo()
-        return super().on_failure(exc_info, *args, **options)
 
 
 class Task(CeleryTask[Any, Any]):
@@ -38,7 +19,6 @@ class Task(CeleryTask[Any, Any]):
     ("full jitter": https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
     """
 
-    Request = f"{__name__}:Request"
     autoretry_for = (ConnectionError, TimeoutError)
     retry_backoff = True
     retry_backoff_max = 60
@@ -84,8 +64,3 @@ class Task(CeleryTask[Any, Any]):
         if isinstance(store, RedisBackend) and not are_scalars(*args, *kwargs.values()):
             with suppress(RedisError):  # the job has ended: what is left expires
                 store.forget_arguments(job_id, (args, kwargs))
-
-
-def out_of_memory(error: MemoryError) -> OutOfMemory:
-    """Return the error that the caller gets for a worker's MemoryError."""
-    return OutOfMemory(f"not enough memory on the worker: {error or 'allocation failed'}")

@@ -16,6 +16,8 @@ from local.state import State
 
 #: The families, each named as its queue is.
 FAMILIES = tuple(task_queues)
+#: Workers of a family on one machine.
+MOST_REPLICAS = 100
 #: Seconds a worker may take until it consumes.
 READY_TIMEOUT = 30.0
 #: Seconds a stop waits for running jobs: longer than any may run.
@@ -81,6 +83,8 @@ class Cluster:
         """
         for family, count in replicas.items():
             for _ in range(count):
+                if self.stop_requested:
+                    return
                 self._workers.append(self._start_worker(family))
         deadline = monotonic() + READY_TIMEOUT
         while not self._pause():
@@ -197,7 +201,10 @@ class Cluster:
 
 def replicas() -> dict[str, int]:
     """Return how many workers each family has: <FAMILY>_REPLICAS, 1 if unset."""
-    return {family: limits.setting(f"{family.upper()}_REPLICAS", 1) for family in FAMILIES}
+    return {
+        family: limits.setting(f"{family.upper()}_REPLICAS", 1, most=MOST_REPLICAS)
+        for family in FAMILIES
+    }
 
 
 def running(cluster: Cluster, job: Callable[[Cluster], int]) -> int:

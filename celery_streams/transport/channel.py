@@ -822,7 +822,10 @@ class Channel(address.NamedUser, redis.Channel):
         try:
             function(*args)
         except ResponseError as error:
-            self._complain(error)
+            if queues.is_wrong_type(error):  # of one queue; the others' messages are fetched
+                self._log_refusal(error)
+            else:
+                self._complain(error)
 
     def _complain(self, error: ResponseError) -> None:
         """Mend what can be mended; log what cannot, and leave the server alone for a second."""
@@ -846,6 +849,9 @@ class Channel(address.NamedUser, redis.Channel):
     def _log_refusal(self, error: ResponseError) -> None:
         """Log what the server refuses, once a minute."""
         text = str(error)
+        if queues.is_wrong_type(error):
+            foreign = [key for queue in self._durable_queues for key in self.foreign_keys(queue)]
+            text = f"{text.partition(' script: ')[0]} ({', '.join(foreign) or 'another'})"
         complaint = text.rpartition(" script: ")[0] or text  # which script, says the rest
         if monotonic() > self._complaints.get(complaint, 0):
             self._complaints[complaint] = monotonic() + COMPLAINT_INTERVAL
@@ -868,9 +874,15 @@ class Channel(address.NamedUser, redis.Channel):
         """Return how many jobs of a queue wait, are delayed, run, and are dead letters."""
         return self._queues.lengths(queue)
 
-    def foreign_key(self, queue: str) -> str | None:
-        """Return what is kept by a queue's name that is no list of messages, or None."""
-        return self._queues.foreign_key(queue)
+    def foreign_keys(self, queue: str) -> list[str]:
+        """Return the keys of a queue's names that hold something else."""
+        return self._queues.foreign_keys(queue)
+
+    def lives_for_ever(self, tag: str) -> bool:
+        """Return True if no message of an entry's queue is ever too old."""
+        return not self.message_lifetimes or (
+            self._queues.queue_of(tag) not in self.message_lifetimes
+        )
 
     def _size(self, queue: str) -> int:
         return self._queues.size(queue)

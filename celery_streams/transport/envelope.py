@@ -167,6 +167,9 @@ def check_task(headers: dict[str, Any]) -> None:
         value = headers.get(name)
         if value is not None and not is_good(value):
             raise Malformed(f"the task's header {name!r} is not {what}: {_short(value)}")
+    for name in _PRIVATE:
+        if name in headers:
+            raise Malformed(f"the task has a header {name!r}, which is Celery's own")
     retries = headers.get("retries", 0)
     if type(retries) is not int or not 0 <= retries <= MAX_RETRIES:
         raise Malformed(
@@ -236,6 +239,8 @@ def _in_pieces(reason: str, raw: bytes) -> Malformed:
 
 
 def _name(value: Any) -> str | None:
+    if type(value) is UUID:  # as a stock program may send it
+        value = str(value)
     is_name = type(value) is str and 0 < len(value) <= MAX_NAME and _is_text(value)
     return value if is_name else None
 
@@ -298,10 +303,6 @@ def _is_whole_number(value: Any) -> bool:
     return type(value) is int and -MAX_NUMBER <= value <= MAX_NUMBER
 
 
-def _is_id(value: Any) -> bool:
-    return is_name(value) or type(value) is UUID
-
-
 def _is_name_or_number(value: Any) -> bool:
     return is_name(value) or _is_whole_number(value)
 
@@ -324,6 +325,9 @@ def _is_signatures(value: Any) -> bool:
 
 _Judge = Callable[[Any], bool]
 
+#: Attributes of Celery's context of a job, which takes all headers as they are.
+_PRIVATE = ("_children", "_protected")
+
 #: Those that Celery's worker process uses without a look, and what they must be, if they are there.
 _TASK_HEADERS: tuple[tuple[str, _Judge, str], ...] = (
     ("eta", _is_time, "a time by ISO 8601"),
@@ -343,8 +347,8 @@ _TASK_HEADERS: tuple[tuple[str, _Judge, str], ...] = (
 )
 #: Those of a message that kombu and Celery use without a look.
 _PROPERTIES: tuple[tuple[str, _Judge, str], ...] = (
-    ("reply_to", _is_id, "a name"),
-    ("correlation_id", _is_id, "an id"),
+    ("reply_to", is_name, "a name"),
+    ("correlation_id", is_name, "an id"),
     ("priority", _is_priority, "a number"),
     ("delivery_mode", _is_whole_number, "a number"),
     ("expiration", _is_name_or_number, "a time"),

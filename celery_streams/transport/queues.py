@@ -265,10 +265,21 @@ class Queues:
         ]
         return Lengths(*map(int, scripts.LENGTHS(self._client(), names, keys.GROUP)))
 
-    def foreign_key(self, queue: str) -> str | None:
-        """Return what is kept by a queue's name that is no list of messages, or None."""
-        kind = _text(self._client().type(self._prefix + queue))
-        return None if kind in {"none", "list"} else kind
+    def foreign_keys(self, queue: str) -> list[str]:
+        """Return the keys of a queue's names that hold something else, and what."""
+        expected = {
+            **dict.fromkeys(self._lists(queue), "list"),
+            **dict.fromkeys((*self.streams(queue), self._former_returned(queue)), "stream"),
+            self._delayed(queue): "zset",
+        }
+        with self._client().pipeline(transaction=False) as pipeline:
+            for key in expected:
+                pipeline.type(key)
+            kinds = [*map(_text, pipeline.execute())]
+        found = zip(expected.items(), kinds, strict=True)
+        return [
+            f"{key} holds a {kind}" for (key, wanted), kind in found if kind not in {"none", wanted}
+        ]
 
     def size(self, queue: str) -> int:
         """Return the number of messages that wait, those for later among them."""
@@ -334,6 +345,11 @@ def refusal(error: Any) -> Any:
     if not str(error).startswith("QUEUEFULL"):
         return error
     return QueueFull(f"the queue is full: {str(error).removeprefix('QUEUEFULL ')}")
+
+
+def is_wrong_type(error: ResponseError) -> bool:
+    """Return True if a key holds something else than its command is for."""
+    return "WRONGTYPE" in str(error)
 
 
 def is_without_group(error: Exception) -> bool:

@@ -73,11 +73,15 @@ class Revoked:
 
     def read(self, client: Any) -> None:
         """Pass on the ids that were added since the last time; raises redis-py's errors."""
-        found = client.zrange(self._key, self._since, "+inf", byscore=True, withscores=True)
-        if not found:
-            return
-        self._since = str(float(found[-1][1]) - OVERLAP)
-        self._on_revoked([_text(job_id) for job_id, _ in found])
+        with client.pipeline(transaction=False) as pipeline:
+            pipeline.time()
+            pipeline.zrange(self._key, self._since, "+inf", byscore=True, withscores=True)
+            (seconds, _), found = pipeline.execute()
+        # Never ahead of the server's clock: an id that is added now has its time.
+        last = float(found[-1][1]) - OVERLAP if found else float(self._since)
+        self._since = str(min(last, float(seconds) - OVERLAP))
+        if found:
+            self._on_revoked([_text(job_id) for job_id, _ in found])
 
 
 def _text(value: Any) -> str:

@@ -34,10 +34,10 @@ from celery_streams.transport import envelope, keys
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.envelope import Malformed
 from celery_streams.transport.transport import Connection, Transport
-from celery_streams.worker import control
+from celery_streams.worker import control, request
 from celery_streams.worker.inline import Inline
 from celery_streams.worker.pidbox import Node, ignore_malformed
-from celery_streams.worker.pool import unkept_limits
+from celery_streams.worker.pool import contain_errors, unkept_limits
 from celery_streams.worker.ratelimits import RateLimits
 from celery_streams.worker.timelimits import TimeLimits
 
@@ -96,6 +96,14 @@ class Consumer(consumer.Consumer):
         app.backend  # noqa: B018 - what is wrong with its URL, it says here
         if gossip := getattr(self, "gossip", None):
             ignore_malformed(gossip)
+        contain_errors(self.pool)
+
+    def update_strategies(self) -> None:
+        """Note how each task's jobs are run."""
+        for task in self.app.tasks.values():
+            if task.Request == request.CELERYS:
+                task.Request = request.NAME
+        super().update_strategies()
 
     @cached_property
     def _unkept(self) -> set[str]:
@@ -213,6 +221,7 @@ class Consumer(consumer.Consumer):
         def on_message(message: Any) -> None:
             try:
                 _check(message)
+                message.headers.pop(_DUE_ETA, None)  # ours alone
                 if self._unkept:
                     self._warn_of_limits_of(message.headers)
                 task = self.app.tasks.get(_task(message).get("task"))
@@ -241,6 +250,11 @@ class Consumer(consumer.Consumer):
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Bury a message that kombu could not read."""
+        control_exchange = self.app.control.mailbox.exchange.name
+        is_job = keys.is_tag(str(message.delivery_tag))
+        if not is_job and message.delivery_info.get("exchange") == control_exchange:
+            logger.warning("ignored a message of remote control: %s", _reason(exc))
+            return
         self._bury(message, _reason(exc), exc)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
@@ -367,20 +381,19 @@ def _may_be_deep(message: Any) -> bool:
 
 def _lay_down(message: Any, reason: str) -> None:
     """Put a message where dead letters are: a stream of ours, or where the broker has them."""
-    dead_letter = getattr(message.channel, "dead_letter", None)
-    if dead_letter is None:
+    if _queue(message) is None:
         message.reject()
         return
-    dead_letter(message.delivery_tag, reason)
+    message.channel.dead_letter(message.delivery_tag, reason)
     message._state = "REJECTED"  # noqa: SLF001 - so that nothing acknowledges it again
 
 
 def _queue(message: Any) -> str | None:
     """Return the queue of a message if its dead letters are a stream of ours, or else None."""
-    if not hasattr(message.channel, "dead_letter"):
+    tag = str(message.delivery_tag)
+    if not hasattr(message.channel, "dead_letter") or not keys.is_tag(tag):
         return None
-    stream, _, _ = str(message.delivery_tag).rpartition("/")
-    return keys.queue_of(stream)
+    return keys.queue_of(keys.place(tag)[0])
 
 
 def _dead_letter(reason: str, queue: str | None) -> DeadLetter:

@@ -33,6 +33,8 @@ MOST = 1000
 MAX_SHOWN = 64 * 1024
 #: That of the timers by which Celery's workers wait for a job's time.
 TIMER_PRIORITY = 6
+#: Characters of a refusal that names keys.
+MAX_REFUSAL = 280
 #: Processes or threads of a pool.
 MAX_POOL = 1000
 #: Starts of a task in a second, by its rate limit.
@@ -285,8 +287,8 @@ def _check_add_consumer(
     if not may_consume(amqp.router.routes, queue, state.app.tasks):
         raise Refused(f"this worker has no task of the queue {_brief(queue)}")
     channel = state.consumer.task_consumer.channel
-    if isinstance(channel, Channel) and (kind := channel.foreign_key(queue)):
-        raise Refused(f"{_brief(queue)} cannot be a queue: its key in Redis holds a {kind}")
+    if isinstance(channel, Channel) and (found := channel.foreign_keys(queue)):
+        raise Refused(f"{_brief(queue)} cannot be a queue: {', '.join(found)}"[:MAX_REFUSAL])
 
 
 def may_consume(routes: Any, queue: str, tasks: Iterable[str]) -> bool:

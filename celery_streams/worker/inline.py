@@ -160,7 +160,7 @@ class Inline:
         """Run the job of a message to its end; or tell that this is not done here."""
         if entry.deliveries is not None:  # it may have been done before
             return False
-        if self._channel.message_lifetimes:  # it may be too old
+        if not self._channel.lives_for_ever(entry.tag):  # it may be too old
             return False
         if len(entry.message) > self._channel.max_message_bytes:
             return False
@@ -266,6 +266,8 @@ def _is_covered(headers: dict[str, Any], properties: dict[str, Any]) -> bool:
         and properties.get("priority") in _PRIORITIES
         and properties.get("expiration") is None
         and get("shadow") is None
+        and "_children" not in headers
+        and "_protected" not in headers
         and _is_short_text(get("argsrepr"))
         and _is_short_text(get("kwargsrepr"))
         and _is_short_name(properties.get("reply_to"))

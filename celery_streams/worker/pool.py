@@ -3,11 +3,15 @@
 It looks at every hard time limit, too.
 """
 
+from functools import partial
 from time import monotonic
 from typing import Any
 
 from billiard import pool as billiard_pool
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import WorkerLostError
 from celery.concurrency import asynpool, prefork
+from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 # A process of the pool that ends waits until its results were read, 30 s long by default; where
 # the main process stops under load it reads none any more. What was not read is not
@@ -97,6 +101,33 @@ _UNKEPT = {
 def unkept_limits(pool: Any) -> tuple[str, ...]:
     """Return which time limits, "hard" and "soft", a worker's pool does not keep."""
     return _UNKEPT.get(type(pool).__module__.rpartition(".")[2], ())
+
+
+def contain_errors(pool: Any) -> None:
+    """Have a pool that is not prefork end each job, whatever its task raised.
+
+    Celery's threads drop `SystemExit` and what the tracer could not handle: the caller waits for
+    ever, and so does the thread's place in the pool.
+    """
+    if type(pool).__module__.rpartition(".")[2] not in _UNKEPT:
+        return
+    apply = pool.on_apply
+
+    def on_apply(target: Any, *args: Any, **options: Any) -> Any:
+        return apply(partial(_contained, target), *args, **options)
+
+    pool.on_apply = on_apply
+
+
+def _contained(target: Any, *args: Any, **options: Any) -> Any:
+    """Run a job, and return what Celery's tracer does: True for a failure, the value, seconds."""
+    try:
+        return target(*args, **options)
+    except (WorkerShutdown, WorkerTerminate):
+        raise
+    except BaseException as error:  # noqa: BLE001 - in prefork, it ends the process
+        lost = WorkerLostError(f"the job ended by {type(error).__name__}")
+        return True, ExceptionInfo((WorkerLostError, lost, error.__traceback__)), 0.0
 
 
 class TaskPool(prefork.TaskPool):

@@ -9,7 +9,8 @@ from typing import Any
 from celery import chain, group, shared_task
 
 from callers.client import Client
-from cluster.task import Request, Task
+from celery_streams.worker.request import Request
+from cluster.task import Task
 
 
 class TooLargeToStore:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 from uuid import uuid4
 
@@ -96,6 +96,22 @@ def test_what_a_stock_program_revokes_is_kept_for_later_workers(client: Client, 
     assert all("flagged as revoked" in answer["ok"] for answer in told.values())
     eventually("it is kept", lambda: redis.zscore(revoked.KEY, job_id) is not None)
     eventually("it is stored", lambda: states([client.app.AsyncResult(job_id)]) == {"REVOKED"})
+
+
+def test_a_time_ahead_hides_no_revoked_job(server_only: Local) -> None:
+    with server_only.client() as client:
+        store: Any = client.app.backend
+        with (
+            Redis(connection_pool=store.client.connection_pool) as redis,
+            server_only.own_worker("local", "worker", "add"),
+        ):
+            assert client.call("add.tasks.add", 4, 6) == 10
+            redis.zadd(revoked.KEY, {"x": 1e18})
+            sleep(2)  # it is read
+            job = client.submit(client.signature("add.tasks.add", 1, 2).set(countdown=4))
+            revoked.record(redis, [job.id])  # as another worker does
+            with pytest.raises(TaskRevokedError):
+                client.get(job, timeout=30)
 
 
 def test_revoked_ids_that_cannot_be_read_hold_up_no_job(server_only: Local) -> None:

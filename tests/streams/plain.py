@@ -1,11 +1,13 @@
 """A plain Celery program that has nothing of the cluster but these settings."""
 
+import multiprocessing
 import os
 import time
 from typing import Any
 from uuid import uuid4
 
 from celery import Celery
+from kombu import Exchange, Queue
 
 URL = os.environ["PLAIN_URL"]
 
@@ -21,6 +23,11 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     worker_consumer="celery_streams:Consumer",
     task_acks_late=True,
+    # A queue of kombu's lists beside the stream.
+    task_queues=[
+        Queue("celery", Exchange("celery"), "celery"),
+        Queue("listed", Exchange("listed"), "listed", durable=False),
+    ],
 )
 
 COUNT = """
@@ -49,3 +56,17 @@ def runs_of(name: str, seconds: float) -> int:
     count = backend.ensure(backend.client.eval, (COUNT, 2, name, f"told {name}", uuid4().hex))
     time.sleep(seconds)
     return int(count)
+
+
+@app.task
+def raises(name: str) -> None:
+    """Raise an exception that few tasks do."""
+    raise {"exit": SystemExit(3), "interrupt": KeyboardInterrupt(), "memory": MemoryError("all")}[
+        name
+    ]
+
+
+@app.task(inline=True)
+def process_name() -> str:
+    """Return the name of the process that runs this."""
+    return multiprocessing.current_process().name

@@ -1,6 +1,8 @@
 """Celery's own worker on the transport, with each of its pools that needs no other package."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,12 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from uuid import uuid4
 
 import pytest
-from celery import chord
+from billiard.exceptions import WorkerLostError
+from celery import Celery, chord
 from celery.events.event import get_exchange as event_exchange
-from celery.exceptions import TimeLimitExceeded
+from celery.exceptions import NotRegistered, TimeLimitExceeded
 
+from celery_streams.errors import DeadLetter, OutOfMemory
+from celery_streams.transport.envelope import Malformed
 from tests.repo.repo import ROOT
 from tests.waiting import eventually
 
@@ -232,3 +238,122 @@ def test_events_that_no_worker_sends_end_none(plain: Any, store: Any, tmp_path: 
         eventually("they were seen", lambda: "malformed event" in log.read_text())
         assert answer(plain, "ping") == {"ok": "pong"}
     assert "Unrecoverable" not in log.read_text()
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("name", ["exit", "interrupt", "memory"])
+def test_what_a_task_raises_ends_neither_its_worker_nor_a_place_in_the_pool(
+    plain: Any, store: Any, tmp_path: Path, pool: str, name: str
+) -> None:
+    with worker(plain, tmp_path / "log", pool) as process:
+        jobs = [plain.raises.delay(name) for _ in range(4)]  # more than there are places
+        for job in jobs:
+            with pytest.raises((WorkerLostError, OutOfMemory, MemoryError, DeadLetter)):
+                job.get(timeout=60)
+        assert plain.add.delay(4, 6).get(timeout=30) == 10
+        assert process.poll() is None
+        eventually("nothing runs", lambda: answer(plain, "active") == [])
+
+
+def test_what_a_queue_of_lists_holds_ends_no_worker(plain: Any, store: Any, tmp_path: Path) -> None:
+    with worker(plain, tmp_path / "log", "prefork") as process:
+        unknown = plain.app.send_task("no.such", queue="listed")
+        with pytest.raises(NotRegistered):
+            unknown.get(timeout=30)
+        assert plain.add.apply_async((4, 6), queue="listed").get(timeout=30) == 10
+        assert plain.add.delay(4, 6).get(timeout=30) == 10
+        assert process.poll() is None
+
+
+def test_an_inline_task_is_one_beside_mingle_too(plain: Any, store: Any, tmp_path: Path) -> None:
+    """Mingle declares a queue whose messages live for a time."""
+    with worker(plain, tmp_path / "log", "prefork", options=("--without-gossip",)):
+        assert plain.process_name.delay().get(timeout=30) == "MainProcess"
+
+
+@pytest.mark.parametrize("key", ["celery", "celery:delayed", "celery:returned", "celery:dead"])
+def test_a_foreign_key_by_a_queues_name_holds_up_no_job_and_is_named(
+    plain: Any, store: Any, tmp_path: Path, key: str
+) -> None:
+    log = tmp_path / "log"
+    with worker(plain, log, "prefork"):
+        assert plain.add.delay(4, 6).get(timeout=30) == 10
+        store.delete(key)
+        store.set(key, "5")
+        for i in range(20):
+            assert plain.add.delay(i, i).get(timeout=30) == 2 * i
+        if key != "celery:dead":
+            eventually("it is named", lambda: f"{key} holds a string" in log.read_text())
+
+
+def test_a_foreign_key_by_a_results_name_holds_up_no_other(
+    plain: Any, store: Any, tmp_path: Path
+) -> None:
+    with worker(plain, tmp_path / "log", "prefork"):
+        store.rpush("celery-task-meta-taken", "x")
+        for task in (plain.add, plain.process_name):
+            store.delete("celery-task-meta-taken")
+            store.rpush("celery-task-meta-taken", "x")
+            arguments = (4, 6) if task is plain.add else ()
+            taken = task.apply_async(arguments, task_id="taken")
+            assert taken.get(timeout=30) in {10, "MainProcess"}
+            assert plain.add.delay(1, 2).get(timeout=30) == 3
+
+
+BODIES: dict[str, dict[str, Any]] = {
+    "half a character": {"body": "/w==", "content-type": "application/json"},
+    "pickle": {"body": "gAQu", "content-type": "application/x-python-serialize"},
+    "text": {"body": "aGVsbG8=", "content-type": "text/plain"},
+    "not compressed": {"body": "e30=", "headers": {"compression": "application/x-gzip"}},
+    "unknown compression": {"body": "e30=", "headers": {"compression": "nosuch"}},
+    "no JSON": {"body": "e30=e30", "content-type": "application/json"},
+}
+
+
+def test_a_message_of_remote_control_that_cannot_be_read_ends_no_worker(
+    plain: Any, store: Any, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with worker(plain, log, "prefork", options=()) as process:
+        assert plain.add.delay(4, 6).get(timeout=30) == 10
+        for fields in BODIES.values():
+            message = {
+                "content-encoding": "utf-8",
+                "content-type": "application/json",
+                "headers": {},
+                "properties": {
+                    "body_encoding": "base64",
+                    "delivery_tag": "x",
+                    "delivery_info": {"exchange": "celery.pidbox", "routing_key": ""},
+                },
+                **fields,
+            }
+            assert store.publish("/0.celery.pidbox", json.dumps(message)) == 1
+            assert plain.add.delay(4, 6).get(timeout=30) == 10
+        assert answer(plain, "ping") == {"ok": "pong"}
+        assert process.poll() is None
+    assert "Unrecoverable" not in log.read_text()
+    refusals = re.findall(
+        "(ignored a message|refused a command) of remote control", log.read_text()
+    )
+    assert len(refusals) == len(BODIES)
+
+
+def test_ids_that_are_uuids_are_answered(plain: Any, store: Any, tmp_path: Path) -> None:
+    """Stock programs may send them; JSON marks them, and no name of Redis' is one."""
+    stock = Celery("stock", broker=plain.URL, backend=plain.URL, set_as_current=False)
+    options: list[dict[str, Any]] = [{"task_id": uuid4()}, {"reply_to": uuid4()}]
+    with worker(plain, tmp_path / "log", "prefork"):
+        for each in options:
+            job = stock.send_task(plain.add.name, (4, 6), **each)
+            with pytest.raises(Exception, match=r"is no name|is not an id|is not a name"):
+                stock.AsyncResult(str(job.id)).get(timeout=30)
+        assert plain.add.delay(4, 6).get(timeout=30) == 10
+    store_of_stock: Any = stock.backend
+    store_of_stock.client.connection_pool.disconnect()
+    stock.close()
+
+
+def test_a_header_that_is_an_attribute_of_celerys_is_refused(plain: Any, store: Any) -> None:
+    with pytest.raises(Malformed, match="'_children', which is Celery's own"):
+        plain.add.apply_async((4, 6), headers={"_children": 5})

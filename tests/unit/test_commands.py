@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from callers import command
+from local.cluster import replicas
 from tests.repo.repo import ROOT
 
 
@@ -229,3 +230,9 @@ def _on_a_terminal(program: str) -> str:
                 shown += some
     os.close(terminal)
     return shown.decode()
+
+
+def test_a_machine_runs_no_thousand_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADD_REPLICAS", "101")
+    with pytest.raises(ValueError, match="ADD_REPLICAS must be a whole number from 1 to 100"):
+        replicas()

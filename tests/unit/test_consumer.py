@@ -66,8 +66,10 @@ def failed() -> list[tuple[str, Any, Any]]:
 def worker(failed: list[tuple[str, Any, Any]]) -> Consumer:
     """A consumer without a worker around it."""
     worker = object.__new__(Consumer)
+    exchange = SimpleNamespace(name="celery.pidbox")
     worker.app = SimpleNamespace(
         tasks={},
+        control=SimpleNamespace(mailbox=SimpleNamespace(exchange=exchange)),
         backend=SimpleNamespace(
             mark_as_failure=lambda job_id, error, request: failed.append((job_id, error, request))
         ),

@@ -164,3 +164,9 @@ def test_options_of_celery_and_kombu_and_stamps_of_any_name_pass() -> None:
         NOW,
         DAY,
     )
+
+
+@pytest.mark.parametrize("name", ["id", "task", "timelimit", "_children"])
+def test_a_header_of_celerys_own_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"headers must not hold {name!r}"):
+        options.check({"headers": {"mine": 1, name: "x"}}, datetime.now(UTC), 60)

@@ -1,5 +1,6 @@
 """The password is the file's, and no URL holds it."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -139,3 +140,15 @@ def test_a_password_that_a_copy_made_private_is_readable_by_the_containers(tmp_p
     assert private.read_text() == "s3cr3t\n"
     assert private.stat().st_mode & 0o777 == 0o644
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe"])
+def test_what_may_never_end_is_no_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    endless = Path("/dev/zero") if kind == "device" else tmp_path / "pipe"
+    if kind == "pipe":
+        os.mkfifo(endless)
+    monkeypatch.setenv("REDIS_PASSWORD_FILE", str(endless))
+    with pytest.raises(Unreachable, match="is no file"):
+        password.PasswordFile().get_credentials()
