@@ -31,7 +31,11 @@ def read(server: str, variable: str, default: Path) -> str:
 
     Raises Unreachable if the file can't be read, is empty or holds anything else.
     """
-    file = path(variable, default) or default
+    return line(path(variable, default) or default, server, variable)
+
+
+def line(file: Path, server: str, variable: str) -> str:
+    """Return the one line of a password file. Raises Unreachable as `read` does."""
     if file.is_fifo() or file.is_char_device():  # it may never end
         raise Unreachable(f"the {server} password file {file} ({variable}) is no file")
     try:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from time import monotonic, sleep
@@ -80,8 +81,9 @@ def start(
     """Start a server on 127.0.0.1 with its data in a folder; return when it answers.
 
     It may load its data for as long as that takes, but to stop is not to wait for it.
-    Its configuration goes in by stdin: the password stands in no file of ours and on no
-    command line. Raises ServerError if the port is taken or the server does not answer.
+    Its configuration goes in by stdin, with the password's hash: the password stands in no file
+    of ours, on no command line and in no log. Raises ServerError if the port is taken or the
+    server does not answer.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -94,16 +96,14 @@ def start(
                 f"(a cluster on Docker: make docker_compose_stop)"
             ) from None
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    secret = password_path.read_text().strip()
-    if not secret.isprintable() or not secret:
-        raise ServerError(f"the password file {password_path} must hold one line of text")
+    secret = password.line(password_path, "Redis", password.VARIABLE)
     fsync = limits.choice("APPENDFSYNC", "always", "everysec", "no")
     config = f"""
 include {_quoted(ROOT / "deploy" / "redis.conf")}
 bind 127.0.0.1
 port {port}
 dir {_quoted(data)}
-requirepass {_quoted(secret)}
+user default on #{sha256(secret.encode()).hexdigest()} ~* &* +@all
 loglevel warning
 appendfsync {fsync}
 """

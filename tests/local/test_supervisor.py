@@ -174,15 +174,31 @@ def test_a_path_with_spaces_and_quotes_is_as_good_as_any(tmp_path: Path) -> None
         assert local.stop() == 0
 
 
-@pytest.mark.parametrize("text", ["", "\n", "two\nlines"])
-def test_a_password_file_without_one_line_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "is empty"),
+        ("\n", "is empty"),
+        ("two\nlines", "must hold one line of text"),
+    ],
+)
+def test_a_password_file_without_one_line_is_refused(tmp_path: Path, text: str, what: str) -> None:
     (tmp_path / "password").write_text(text)
     local = Local(tmp_path)
 
     assert local.process.wait(30) == 1
     assert local.output() == (
-        f"error: the password file {tmp_path / 'password'} must hold one line of text\n"
+        f"error: the Redis password file {tmp_path / 'password'} (REDIS_PASSWORD_FILE) {what}\n"
     )
+
+
+def test_what_the_server_prints_of_its_configuration_is_no_password(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("s3cr3t-w0rd")
+    local = Local(tmp_path, REDIS_SERVER="/bin/cat")  # prints all of it, and ends
+
+    assert local.process.wait(60) == 1
+    assert "bind 127.0.0.1" in local.output()
+    assert "s3cr3t-w0rd" not in local.output()
 
 
 def test_a_second_start_is_refused(own_local: Local) -> None:
