@@ -132,7 +132,7 @@ def test_the_wheel_and_the_sdist_hold_the_package_alone(program: Path) -> None:
     (sdist,) = (checkout / "dist").glob("celery_streams-*.tar.gz")
     with ZipFile(wheel) as archive:
         tops = {name.split("/")[0].partition("-")[0] for name in archive.namelist()}
-        assert "celery_streams/py.typed" in archive.namelist()
+        assert {"celery_streams/py.typed", "celery_streams/lua/fetch.lua"} <= {*archive.namelist()}
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 2)[1] for name in archive.getnames()}
 

@@ -1,6 +1,9 @@
 """What Redis is sent and what it keeps: names and digests that workers of two versions share."""
 
+import re
 from pathlib import Path
+
+import pytest
 
 from celery_streams import scripts
 from celery_streams.scripts import Script
@@ -16,6 +19,19 @@ def test_no_script_has_changed_unnoticed() -> None:
     kept = dict(line.split() for line in DIGESTS.read_text().splitlines())
 
     assert known == kept
+
+
+def test_each_file_says_what_it_does_and_is_used() -> None:
+    folder = Path(scripts.__file__).with_name("lua")
+    sources = [each.source for each in vars(scripts).values() if isinstance(each, Script)]
+    for file in folder.iterdir():
+        assert re.match(r"-- \S", file.read_text()), file
+        assert any(scripts.read(file.stem) in source for source in sources), file
+
+
+@pytest.mark.parametrize("name", ["fetch", "store_result"])
+def test_a_result_is_large_from_the_same_size_on_in_lua(name: str) -> None:
+    assert {int(each) for each in re.findall(r"\d{4,}", scripts.read(name))} == {scripts.LARGE}
 
 
 def test_the_names_of_a_queues_keys() -> None:

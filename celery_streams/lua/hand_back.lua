@@ -1,0 +1,15 @@
+-- Release messages, to be fetched first of their priority.
+-- KEYS: returned, stream. ARGV: group, what to add to the number of deliveries, id, ...
+-- Returns how many there were.
+
+local count = 0
+for i = 3, #ARGV do
+  local message, deliveries = take(KEYS[2], ARGV[1], ARGV[i])
+  if message then
+    redis.call(
+      'XADD', KEYS[1], '*', 'message', message, 'deliveries', deliveries + tonumber(ARGV[2]))
+    drop(KEYS[2], ARGV[1], ARGV[i])
+    count = count + 1
+  end
+end
+return count

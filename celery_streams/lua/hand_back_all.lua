@@ -1,0 +1,20 @@
+-- Hand back all that a consumer has been given, but for what it goes on with.
+-- KEYS: returned, stream. ARGV: group, consumer, id to keep, ...
+
+local keep, count, start = {}, 0, '-'
+for i = 3, #ARGV do keep[ARGV[i]] = true end
+repeat
+  local held = redis.pcall('XPENDING', KEYS[2], ARGV[1], start, '+', 1000, ARGV[2])
+  if held.err then return count end
+  for _, each in ipairs(held) do
+    local message, deliveries
+    if not keep[each[1]] then message, deliveries = take(KEYS[2], ARGV[1], each[1]) end
+    if message then
+      redis.call('XADD', KEYS[1], '*', 'message', message, 'deliveries', deliveries)
+      drop(KEYS[2], ARGV[1], each[1])
+      count = count + 1
+    end
+    start = '(' .. each[1]
+  end
+until #held < 1000
+return count

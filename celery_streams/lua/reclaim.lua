@@ -1,0 +1,71 @@
+-- Return what dead consumers held, and forget dead consumers; move what an earlier version released
+-- into the stream of its step.
+-- KEYS: the earlier version's stream, then for each priority step its stream of returned
+-- messages and its stream. ARGV: group, the consumer, milliseconds of the lease (0: reclaim
+-- nothing), greatest number of deliveries, milliseconds after which an idle consumer is forgotten,
+-- most messages to move from each stream, then the priority steps.
+-- Returns `stream, id, message` of each that was delivered too often, which stay where they are.
+
+local group, consumer, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local limit, idle, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local too_often = {}
+
+-- The stream of returned messages of the priority that a message names.
+local function returned_of(message)
+  local found = KEYS[2]
+  local _, parsed = pcall(cjson.decode, message)
+  local properties = type(parsed) == 'table' and parsed['properties']
+  local priority = type(properties) == 'table' and tonumber(properties['priority'])
+  for i = 7, #ARGV do
+    if priority and priority >= tonumber(ARGV[i]) then found = KEYS[2 * (i - 7) + 2] end
+  end
+  return found
+end
+
+-- Of the earlier version: what is not pending is moved; what is, as its lease is over.
+local first = 2
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  local last = '-'
+  for _, each in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    local about = {}
+    for i = 1, #each, 2 do about[each[i]] = each[i + 1] end
+    if about['name'] == group then first, last = 1, '(' .. about['last-delivered-id'] end
+  end
+  for _, entry in ipairs(redis.call('XRANGE', KEYS[1], last, '+', 'COUNT', most)) do
+    local fields = {}
+    for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+    redis.call('XADD', returned_of(fields['message'] or ''), '*', unpack(entry[2]))
+    redis.call('XDEL', KEYS[1], entry[1])
+  end
+  if redis.call('XLEN', KEYS[1]) == 0 then
+    redis.call('UNLINK', KEYS[1])
+    first = 2
+  end
+end
+
+if lease == 0 then return too_often end
+for k = first, #KEYS do
+  local stream = KEYS[k]
+  for _, each in ipairs(redis.call('XPENDING', stream, group, 'IDLE', lease, '-', '+', most)) do
+    local message, deliveries = take(stream, group, each[1])
+    if message and deliveries + 1 >= limit then
+      -- Its time begins anew: no other consumer is told of it meanwhile.
+      redis.call('XCLAIM', stream, group, consumer, 0, each[1], 'JUSTID')
+      too_often[#too_often + 1] = {stream, each[1], message}
+    else
+      if message then
+        local returned = k == 1 and returned_of(message) or KEYS[k - k % 2]
+        redis.call('XADD', returned, '*', 'message', message, 'deliveries', deliveries + 1)
+      end
+      drop(stream, group, each[1])
+    end
+  end
+  for _, each in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
+    local about = {}
+    for i = 1, #each, 2 do about[each[i]] = each[i + 1] end
+    if about['pending'] == 0 and about['idle'] > idle then
+      redis.call('XGROUP', 'DELCONSUMER', stream, group, about['name'])
+    end
+  end
+end
+return too_often
