@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import wraps
-from inspect import signature
 from signal import Signals
 from threading import Thread
 from typing import Any
@@ -63,14 +62,8 @@ def _checked(name: str) -> Callable[[_Check], _Check]:
     command = _panel[name]
 
     def decorator(check: _Check) -> _Check:
-        takes = signature(check)
-
         @wraps(command)
         def checked(state: Any, **arguments: Any) -> Any:
-            try:
-                takes.bind(state, **arguments)
-            except TypeError:
-                return _celery.nok(f"{name} does not take these arguments")
             try:
                 changed = check(state, **arguments)
             except Refused as error:
@@ -342,6 +335,8 @@ def _check_hello(state: Any, from_node: Any, revoked: Any = None, **_: Any) -> N
 @_checked("election")
 def _check_election(state: Any, id: Any, topic: Any, action: Any = None, **_: Any) -> None:  # noqa: A002 - Celery's
     _check_names("id and topic", [id, topic], 2)
+    if not hasattr(state.consumer.gossip, "dispatcher"):
+        raise Refused("this worker holds no elections: it runs without gossip")
     if action is not None and not isinstance(action, Mapping):
         raise Refused("the action must be a task's signature")
 

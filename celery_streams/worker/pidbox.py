@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from kombu import pidbox
@@ -40,14 +41,21 @@ class Node(pidbox.Node):
         **_: Any,
     ) -> Any:
         """Run a command, and answer whoever asks for it; an error is an answer, too."""
-        try:
-            told = self.handle(method, arguments)
-        except Exception as error:  # noqa: BLE001 - commands may be anybody's
-            logger.warning("the command %s of remote control failed: %r", method, error)
-            told = {"error": repr(error)}
+        told = self._told(method, arguments or {})
         if reply_to:
             self._answer(told, reply_to["exchange"], reply_to["routing_key"], ticket)
         return told
+
+    def _told(self, method: str, arguments: Mapping[str, Any]) -> Any:
+        try:
+            signature((self.handlers or {})[method]).bind(self.state, **arguments)
+        except TypeError:
+            return {"error": f"{method} does not take these arguments"}
+        try:
+            return self.handle(method, dict(arguments))
+        except Exception as error:  # noqa: BLE001 - commands may be anybody's
+            logger.warning("the command %s of remote control failed: %r", method, error)
+            return {"error": repr(error)}
 
     def _answer(self, told: Any, exchange: str, key: str, ticket: str | None) -> None:
         try:

@@ -11,7 +11,6 @@ from billiard import pool as billiard_pool
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from celery.concurrency import asynpool, prefork
-from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 # A process of the pool that ends waits until its results were read, 30 s long by default; where
 # the main process stops under load it reads none any more. What was not read is not
@@ -123,8 +122,6 @@ def _contained(target: Any, *args: Any, **options: Any) -> Any:
     """Run a job, and return what Celery's tracer does: True for a failure, the value, seconds."""
     try:
         return target(*args, **options)
-    except (WorkerShutdown, WorkerTerminate):
-        raise
     except BaseException as error:  # noqa: BLE001 - in prefork, it ends the process
         lost = WorkerLostError(f"the job ended by {type(error).__name__}")
         return True, ExceptionInfo((WorkerLostError, lost, error.__traceback__)), 0.0

@@ -13,6 +13,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at the hard limit.
 INTERVAL = 1.0
+#: Seconds to the next alarm at least: a shorter one comes while the last is being answered.
+SHORTEST = 0.01
 
 
 class TimeLimits:
@@ -32,7 +34,7 @@ class TimeLimits:
 
     def arm(self, least: float) -> None:
         """Look after jobs, of limits of so many seconds at least, in this thread, the main one."""
-        self._first = min(least, INTERVAL)
+        self._first = min(max(least, SHORTEST), INTERVAL)
         if self._watch is None:
             signal.signal(signal.SIGALRM, self._on_alarm)
             self._watch = Thread(target=self._watch_hard_limit, name="time limits", daemon=True)
@@ -63,7 +65,7 @@ class TimeLimits:
         job_id, began, soft, hard = self._job
         left = began + soft - monotonic() if soft else self._first
         if left > 0:
-            signal.setitimer(signal.ITIMER_REAL, min(left, self._first))
+            signal.setitimer(signal.ITIMER_REAL, min(max(left, SHORTEST), self._first))
             return
         self._job = (job_id, began, None, hard)  # once a job
         logger.warning("Soft time limit (%ss) exceeded for job %s", soft, job_id)

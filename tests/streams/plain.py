@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 from celery import Celery
+from celery.exceptions import WorkerShutdown
 from kombu import Exchange, Queue
 
 URL = os.environ["PLAIN_URL"]
@@ -61,9 +62,13 @@ def runs_of(name: str, seconds: float) -> int:
 @app.task
 def raises(name: str) -> None:
     """Raise an exception that few tasks do."""
-    raise {"exit": SystemExit(3), "interrupt": KeyboardInterrupt(), "memory": MemoryError("all")}[
-        name
-    ]
+    errors: dict[str, BaseException] = {
+        "exit": SystemExit(3),
+        "interrupt": KeyboardInterrupt(),
+        "memory": MemoryError("all"),
+        "shutdown": WorkerShutdown(3),
+    }
+    raise errors[name]
 
 
 @app.task(inline=True)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 from billiard.exceptions import WorkerLostError
 from celery import Celery, chord
 from celery.events.event import get_exchange as event_exchange
-from celery.exceptions import NotRegistered, TimeLimitExceeded
+from celery.exceptions import NotRegistered, SoftTimeLimitExceeded, TimeLimitExceeded
 
 from celery_streams.errors import DeadLetter, OutOfMemory
 from celery_streams.transport.envelope import Malformed
@@ -241,7 +241,7 @@ def test_events_that_no_worker_sends_end_none(plain: Any, store: Any, tmp_path: 
 
 
 @pytest.mark.parametrize("pool", POOLS)
-@pytest.mark.parametrize("name", ["exit", "interrupt", "memory"])
+@pytest.mark.parametrize("name", ["exit", "interrupt", "memory", "shutdown"])
 def test_what_a_task_raises_ends_neither_its_worker_nor_a_place_in_the_pool(
     plain: Any, store: Any, tmp_path: Path, pool: str, name: str
 ) -> None:
@@ -357,3 +357,16 @@ def test_ids_that_are_uuids_are_answered(plain: Any, store: Any, tmp_path: Path)
 def test_a_header_that_is_an_attribute_of_celerys_is_refused(plain: Any, store: Any) -> None:
     with pytest.raises(Malformed, match="'_children', which is Celery's own"):
         plain.add.apply_async((4, 6), headers={"_children": 5})
+
+
+def test_a_limit_that_is_next_to_nothing_ends_no_worker(
+    plain: Any, store: Any, tmp_path: Path
+) -> None:
+    with worker(plain, tmp_path / "log", "prefork") as process:
+        assert plain.process_name.delay().get(timeout=30) == "MainProcess"
+        told = answer(plain, "time_limit", task_name=plain.process_name.name, hard=5, soft=1e-9)
+        assert told == {"ok": "time limits set successfully"}
+        for _ in range(20):
+            with suppress(SoftTimeLimitExceeded):
+                assert plain.process_name.delay().get(timeout=30) == "MainProcess"
+        assert process.poll() is None
