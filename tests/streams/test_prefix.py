@@ -133,7 +133,7 @@ def test_the_commands_find_the_dead_letters(url: str, connect: Connect, store: A
     )
 
     def dead(*arguments: str) -> str:
-        run = "from streams.__main__ import main, run; import sys, types;"
+        run = "from celery_streams.__main__ import main, run; import sys, types;"
         module = "m = types.ModuleType('m'); exec(sys.argv[1], m.__dict__); sys.modules['m'] = m;"
         argv = "sys.argv[1:] = sys.argv[2:]; run(main)"
         done = subprocess.run(
