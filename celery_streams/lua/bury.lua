@@ -1,6 +1,6 @@
 -- Lay a message among the dead letters.
 -- KEYS: dead, stream. ARGV: group, id, time as text, reason, greatest length. Returns 1, or 0
--- where somebody else has the message by now.
+-- if another consumer has the message by now.
 
 local message, deliveries = take(KEYS[2], ARGV[1], ARGV[2])
 if not message then return 0 end

@@ -847,15 +847,17 @@ class Channel(address.NamedUser, redis.Channel):
         self._log_refusal(error)
 
     def _log_refusal(self, error: ResponseError) -> None:
-        """Log what the server refuses, once a minute."""
+        """Log what the server refuses, once a minute; of a wrong type, which keys have it."""
         text = str(error)
+        complaint = text.rpartition(" script: ")[0] or text  # which script, says the rest
+        if monotonic() <= self._complaints.get(complaint, 0):
+            return
+        self._complaints[complaint] = monotonic() + COMPLAINT_INTERVAL
+        foreign: list[str] = []
         if queues.is_wrong_type(error):
             foreign = [key for queue in self._durable_queues for key in self.foreign_keys(queue)]
-            text = f"{text.partition(' script: ')[0]} ({', '.join(foreign) or 'another'})"
-        complaint = text.rpartition(" script: ")[0] or text  # which script, says the rest
-        if monotonic() > self._complaints.get(complaint, 0):
-            self._complaints[complaint] = monotonic() + COMPLAINT_INTERVAL
-            logger.error("the server refuses, trying again every second: %s", complaint)
+        which = f" ({', '.join(foreign)})" if foreign else ""
+        logger.error("the server refuses, trying again every second: %s%s", complaint, which)
 
     def maybe_refresh_binding_expiry(self) -> None:
         """Keep the bindings of queues that expire; what the server refuses is tried again."""

@@ -107,7 +107,7 @@ class Consumer(consumer.Consumer):
 
     @cached_property
     def _unkept(self) -> set[str]:
-        """Which time limits the pool does not keep, as long as nobody was told."""
+        """The time limits that the pool does not keep and that no warning has named yet."""
         return {*unkept_limits(self.pool)}
 
     @cached_property
@@ -165,7 +165,7 @@ class Consumer(consumer.Consumer):
             raise
 
     def is_inline(self, task: str) -> bool:
-        """Tell whether jobs of a task run in this process, which keeps their limits itself."""
+        """Return True if jobs of a task run in this process, which keeps their limits itself."""
         inline = self._inline
         return inline is not None and inline.runs(task)
 

@@ -285,7 +285,7 @@ def _check_add_consumer(
 
 
 def may_consume(routes: Any, queue: str, tasks: Iterable[str]) -> bool:
-    """Tell whether the settings route one of the tasks to a queue, or none at all."""
+    """Return True if a queue is that of one of the tasks, or no route leads to it."""
     maps = [route for route in routes or () if isinstance(route, _MapRoute)]
     targets = [each for route in maps for each in (*route.map.values(), *route.patterns.values())]
     if queue not in map(_target, targets):
