@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import dumps, loads, register_type
 
-from celery_streams import plain
+from celery_streams import fastjson
 from cluster import blobs, machine
 from cluster.errors import OutOfMemory, Unreadable
 
@@ -136,7 +136,7 @@ def marked(items: dict[Any, Any]) -> "dict[Any, Any] | Packed":
 def pack_whole(value: Any, put: Put) -> Any:
     """Return what `pack` does; a value whose JSON is long becomes one reference."""
     if type(value) in {list, tuple, dict, str}:
-        encoded = plain.encode(value)
+        encoded = fastjson.encode(value)
         if encoded is not None:  # nothing in it has to be packed
             is_long = len(encoded) > INLINE_JSON
             return Packed("json", {"data": put(memoryview(encoded))}) if is_long else value
@@ -183,7 +183,7 @@ def _data(view: memoryview, put: Put | None) -> Any:
 
 def references(value: Any) -> Iterator[Mapping[str, Any]]:
     """Yield the references of the packed values in `value`."""
-    if plain.is_plain(value):
+    if fastjson.is_plain(value):
         return
     if isinstance(value, Packed):
         if value.reference:
@@ -206,7 +206,7 @@ def unpack(value: Any, fill: Fill) -> Any:
     """
     if isinstance(value, Packed):
         return _build(value.kind, value.fields, fill)
-    if type(value) is list and plain.SCALARS.issuperset(map(type, value)):
+    if type(value) is list and fastjson.SCALARS.issuperset(map(type, value)):
         return value.copy()  # a task may change it, and be retried with what it was given
     if isinstance(value, list):
         return [unpack(item, fill) for item in value]

@@ -20,7 +20,7 @@ from celery.utils.saferepr import saferepr
 from kombu.utils.json import dumps
 from redis.exceptions import RedisError, ResponseError
 
-from celery_streams import plain
+from celery_streams import fastjson
 from celery_streams.errors import QueueFull
 from celery_streams.producer.sender import Sender
 from celery_streams.producer.template import Job, Recorder, Template, new_id
@@ -202,8 +202,8 @@ class Submission:
         if not isinstance(args, list | tuple | NoneType) or not isinstance(kwargs, dict | NoneType):
             return None
         args = tuple(args or ())
-        text = plain.encode(args)
-        named = plain.encode(_without_signature(kwargs)) if kwargs else b"{}"
+        text = fastjson.encode(args)
+        named = fastjson.encode(_without_signature(kwargs)) if kwargs else b"{}"
         if text is None or named is None or len(text) + len(named) > INLINE_JSON:
             return None
         ids = [options.get(name) for name in _IDS]
@@ -322,4 +322,4 @@ def _text(value: Any) -> bytes:
     """Return the JSON of an id, or of other text; None is null."""
     if value is None:
         return b"null"
-    return plain.encode(value) or dumps(value).encode()
+    return fastjson.encode(value) or dumps(value).encode()

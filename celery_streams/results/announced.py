@@ -4,7 +4,7 @@ from collections import OrderedDict
 from threading import Lock
 from typing import Any
 
-from celery_streams import plain
+from celery_streams import fastjson
 
 #: Bytes that an entry takes besides its result.
 OVERHEAD = 300
@@ -25,7 +25,7 @@ class Announced:
 
     def put(self, job_id: str, meta: Any) -> None:
         """Keep what is known of a job, if it is plain."""
-        text = plain.encode(meta)
+        text = fastjson.encode(meta)
         if text is None:
             return
         with self._lock:
@@ -41,7 +41,7 @@ class Announced:
             return None
         with self._lock:
             text = self._pop(job_id)
-        return text and plain.decode(text)
+        return text and fastjson.decode(text)
 
     def _pop(self, job_id: str) -> bytes | None:
         text = self._texts.pop(job_id, None)

@@ -20,10 +20,10 @@ from celery.exceptions import BackendStoreError
 from celery.result import result_from_tuple
 from celery.states import FAILURE, PENDING, SUCCESS
 
-from celery_streams import address, plain, scripts
+from celery_streams import address, fastjson, scripts
 from celery_streams.compression import decompress
 from celery_streams.errors import Unreadable
-from celery_streams.plain import MARK
+from celery_streams.fastjson import MARK
 from celery_streams.refusals import PatientRedis, may_pass
 from celery_streams.results import failures, stored
 from celery_streams.results.store import Rule
@@ -298,7 +298,7 @@ class RedisBackend(redis.RedisBackend):
         """Return what a payload says, and whether it is plain JSON."""
         if self._is_json:
             try:
-                return plain.decode(payload), MARK not in payload
+                return fastjson.decode(payload), MARK not in payload
             except Exception:  # noqa: BLE001, S110 - compressed by another program, or no JSON
                 pass
         return self.decode(payload), False

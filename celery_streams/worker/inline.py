@@ -21,7 +21,7 @@ from celery.states import REJECTED
 from celery.utils.log import get_logger
 from celery.worker import state, strategy
 
-from celery_streams.plain import MARK
+from celery_streams.fastjson import MARK
 from celery_streams.results.backend import RedisBackend
 from celery_streams.transport.envelope import MAX_DEPTH, MAX_NAME, MAX_REPR, MAX_RETRIES
 from celery_streams.transport.queues import Ended, Entry

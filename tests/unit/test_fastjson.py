@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from kombu.utils.json import dumps, loads
 
-from celery_streams import plain
+from celery_streams import fastjson
 from tests.seed import chance
 
 
@@ -43,32 +43,32 @@ OTHER: list[Any] = [
 
 @pytest.mark.parametrize("value", PLAIN, ids=lambda value: repr(value)[:20])
 def test_a_plain_value_is_encoded_as_kombu_does(value: Any) -> None:
-    text = plain.encode(value)
+    text = fastjson.encode(value)
 
     assert text is not None
-    assert loads(text) == loads(dumps(value)) == plain.decode(text)
-    assert repr(loads(text)) == repr(plain.decode(text))  # 0.0 and -0.0, True and 1
+    assert loads(text) == loads(dumps(value)) == fastjson.decode(text)
+    assert repr(loads(text)) == repr(fastjson.decode(text))  # 0.0 and -0.0, True and 1
 
 
 @pytest.mark.parametrize("value", OTHER, ids=lambda value: repr(type(value)))
 def test_every_other_value_is_left_to_kombu(value: Any) -> None:
-    assert plain.encode(value) is None
-    assert plain.encode((1, [value])) is None
+    assert fastjson.encode(value) is None
+    assert fastjson.encode((1, [value])) is None
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_no_number_does_not_become_null(value: float) -> None:
-    text = plain.encode([value, None])
+    text = fastjson.encode([value, None])
 
     assert text is not None
-    assert repr(plain.decode(text)) == repr([value, None])
+    assert repr(fastjson.decode(text)) == repr([value, None])
 
 
 def test_a_list_in_itself_is_left_to_kombu() -> None:
     endless: list[Any] = []
     endless.append(endless)
 
-    assert plain.encode(endless) is None
+    assert fastjson.encode(endless) is None
 
 
 @pytest.fixture
@@ -82,13 +82,13 @@ def unlimited_digits() -> Iterator[None]:
 
 @pytest.mark.usefixtures("unlimited_digits")
 def test_no_integer_is_longer_than_its_receiver_takes() -> None:
-    assert plain.encode(10**5000) is None
+    assert fastjson.encode(10**5000) is None
 
 
 def test_a_marked_value_is_decoded_by_kombu() -> None:
     moment = dt.datetime.now(dt.UTC)
 
-    assert plain.decode(dumps([moment, 1]).encode()) == [moment, 1]
+    assert fastjson.decode(dumps([moment, 1]).encode()) == [moment, 1]
 
 
 def test_random_values_keep_their_meaning() -> None:
@@ -112,6 +112,6 @@ def test_random_values_keep_their_meaning() -> None:
     ]
     for _ in range(1000):
         expected = value(3)
-        text = plain.encode(expected)
+        text = fastjson.encode(expected)
         assert text is not None
-        assert repr(plain.decode(text)) == repr(loads(text)) == repr(expected)
+        assert repr(fastjson.decode(text)) == repr(loads(text)) == repr(expected)
