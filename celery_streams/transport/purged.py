@@ -11,7 +11,7 @@ from celery.exceptions import TaskRevokedError
 from celery.states import REVOKED
 from redis.exceptions import RedisError
 
-from celery_streams.dead import Letter
+from celery_streams.dead_letters import Letter
 from celery_streams.results.backend import RedisBackend
 from celery_streams.transport import envelope, revoked
 from celery_streams.transport.envelope import Malformed

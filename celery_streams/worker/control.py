@@ -18,7 +18,7 @@ from celery.platforms import signals as platform_signals
 from celery.worker import control, state
 from redis.exceptions import RedisError
 
-from celery_streams.dead import Letter
+from celery_streams.dead_letters import Letter
 from celery_streams.transport import revoked
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.envelope import MAX_SECONDS, Malformed, check, is_name

@@ -16,7 +16,7 @@ from celery.states import READY_STATES
 from kombu import serialization
 from kombu.exceptions import ContentDisallowed, DecodeError
 
-from celery_streams import dead
+from celery_streams import dead_letters
 from celery_streams.results.announced import OVERHEAD
 from celery_streams.results.waiting import KEPT
 from celery_streams.transport import envelope, queues
@@ -173,7 +173,7 @@ def check_notice(data: bytes) -> None:
 
 def check_letter(data: bytes) -> None:
     """Show a dead letter."""
-    letter = dead._letter("add", b"1-0", {b"message": data, b"deliveries": data[:20]})
+    letter = dead_letters._letter("add", b"1-0", {b"message": data, b"deliveries": data[:20]})
     for shown in (letter.id, letter.task, letter.job_id):
         assert shown is None or isinstance(shown, str)
     assert isinstance(letter.envelope, dict)

@@ -11,7 +11,7 @@ from celery.exceptions import TaskRevokedError
 from redis import Redis
 
 from callers.client import Client
-from celery_streams import dead
+from celery_streams import dead_letters
 from celery_streams.transport import revoked
 from tests.local.local import Local
 from tests.waiting import eventually
@@ -48,7 +48,7 @@ def test_a_queue_that_is_paused_and_resumed_loses_nothing(client: Client, redis:
     for family in ("factorial", "mat_mul"):
         assert resumed[family] == {"error": "this worker has no task of the queue 'add'"}
     assert [client.get(job) for job in jobs] == [2 * i for i in range(50)]
-    assert "add" not in dead.queues(redis)
+    assert "add" not in dead_letters.queues(redis)
 
 
 @pytest.mark.parametrize("queue", ["nosuch", "add:dead", "", 7, "x" * 2000, ["add"]])

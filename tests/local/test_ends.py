@@ -14,7 +14,7 @@ from celery.exceptions import TaskRevokedError
 from redis import Redis
 
 from callers.client import Client
-from celery_streams import dead
+from celery_streams import dead_letters
 from local.server import ROOT
 from tests.local.local import Local
 from tests.waiting import eventually
@@ -231,4 +231,4 @@ def test_a_job_past_its_expiry_is_revoked_whenever_its_worker_starts(
             assert job.state == ("REVOKED" if is_late else job.state)
         store: Any = client.app.backend
         with Redis(connection_pool=store.client.connection_pool) as redis:
-            assert dead.queues(redis) == []
+            assert dead_letters.queues(redis) == []

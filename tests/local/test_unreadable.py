@@ -13,8 +13,8 @@ from kombu.compression import compress
 from redis import Redis
 
 from callers.client import Client
-from celery_streams import dead
-from celery_streams.dead import Letter
+from celery_streams import dead_letters
+from celery_streams.dead_letters import Letter
 from cluster.errors import ClusterError, DeadLetter
 from tests.local.local import Local
 from tests.messages import body, message
@@ -37,7 +37,7 @@ def redis(client: Client) -> Iterator[Any]:
     """A plain client of the cluster's Redis, without dead letters."""
     store: Any = client.app.backend
     with Redis(connection_pool=store.client.connection_pool) as redis:
-        for queue in dead.queues(redis):
+        for queue in dead_letters.queues(redis):
             redis.delete(f"{queue}:dead")
         yield redis
 
@@ -54,7 +54,7 @@ def letter_of(redis: Any, job_id: str) -> Letter:
     """Return a job's dead letter, which comes after its answer."""
 
     def find() -> Letter | None:
-        return next((each for each in dead.letters(redis) if each.job_id == job_id), None)
+        return next((each for each in dead_letters.letters(redis) if each.job_id == job_id), None)
 
     return eventually("dead letter", find)  # type: ignore[return-value]  # it is there by then
 

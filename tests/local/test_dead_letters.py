@@ -12,8 +12,8 @@ from celery.exceptions import NotRegistered
 from redis import Redis
 
 from callers.client import Client
-from celery_streams import dead
-from celery_streams.dead import Letter, NotReplayable, UnknownLetter
+from celery_streams import dead_letters
+from celery_streams.dead_letters import Letter, NotReplayable, UnknownLetter
 from local.server import ROOT, free_port
 from tests.local.local import Local
 from tests.messages import JOB, message
@@ -74,7 +74,7 @@ def commands(server: Local, *argv: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_a_letter_knows_what_its_message_says(store: Any) -> None:
-    letter = dead.show(store, bury(store))
+    letter = dead_letters.show(store, bury(store))
 
     assert (letter.task, letter.job_id, letter.deliveries) == ("add.tasks.add", JOB, "3")
     assert letter.body[0] == [4, 6]
@@ -83,14 +83,14 @@ def test_a_letter_knows_what_its_message_says(store: Any) -> None:
 def test_a_letter_of_protocol_1_knows_it_too(store: Any) -> None:
     text = json.dumps({"task": "add.tasks.add", "id": "old", "args": [4, 6]})
     old = message() | {"headers": {}, "body": text, "properties": {}}
-    letter = dead.show(store, bury(store, json.dumps(old).encode()))
+    letter = dead_letters.show(store, bury(store, json.dumps(old).encode()))
 
     assert (letter.task, letter.job_id, letter.body["args"]) == ("add.tasks.add", "old", [4, 6])
 
 
 @pytest.mark.parametrize("raw", [b"", b"\xff\x00", b"[]", b"5", b"[" * 100_000, b'{"headers": 5}'])
 def test_a_letter_that_cannot_be_read_is_shown_all_the_same(store: Any, raw: bytes) -> None:
-    letter = dead.show(store, bury(store, raw))
+    letter = dead_letters.show(store, bury(store, raw))
 
     assert (letter.message, letter.task, letter.job_id) == (raw, None, None)
 
@@ -99,17 +99,17 @@ def test_letters_come_queue_by_queue_the_oldest_first(store: Any) -> None:
     expected = [bury(store, queue="a:b"), *(bury(store) for _ in range(250))]
     store.set("no:dead", "a key of another type is no queue")
 
-    assert [letter.id for letter in dead.letters(store)] == expected
-    assert dead.queues(store) == ["a:b", "add"]
-    assert [letter.id for letter in dead.letters(store, "a:b")] == expected[:1]
-    assert not [*dead.letters(store, "unheard")]
-    assert dead.show(store, expected[0]).queue == "a:b"
+    assert [letter.id for letter in dead_letters.letters(store)] == expected
+    assert dead_letters.queues(store) == ["a:b", "add"]
+    assert [letter.id for letter in dead_letters.letters(store, "a:b")] == expected[:1]
+    assert not [*dead_letters.letters(store, "unheard")]
+    assert dead_letters.show(store, expected[0]).queue == "a:b"
 
 
 def test_what_dies_while_letters_are_read_is_for_the_next_time(store: Any) -> None:
     bury(store)
 
-    assert len([bury(store) for _ in dead.letters(store)]) == 1
+    assert len([bury(store) for _ in dead_letters.letters(store)]) == 1
 
 
 @pytest.mark.parametrize(("priority", "step"), [(0, 0), (2, 0), (3, 3), (9, 9), (40, 9), ("x", 0)])
@@ -117,8 +117,8 @@ def test_a_replayed_message_is_as_it_came_in_the_stream_of_its_priority(
     store: Any, priority: Any, step: int
 ) -> None:
     raw = json.dumps(message(properties={"priority": priority})).encode()
-    letter = dead.show(store, bury(store, raw))
-    dead.replay(store, letter)
+    letter = dead_letters.show(store, bury(store, raw))
+    dead_letters.replay(store, letter)
 
     [(_, fields)] = store.xrange(f"add:stream:{step}")
     assert fields == {b"message": raw}
@@ -126,19 +126,19 @@ def test_a_replayed_message_is_as_it_came_in_the_stream_of_its_priority(
 
 
 def test_replaying_forgets_the_failure_and_no_other_result(store: Any, results: Any) -> None:
-    letter = dead.show(store, bury(store))
+    letter = dead_letters.show(store, bury(store))
     keep(results, JOB, "FAILURE")
     keep(results, "another", "FAILURE")
-    dead.replay(store, letter, results)
+    dead_letters.replay(store, letter, results)
 
     assert results.get_state(JOB) == "PENDING"
     assert results.get_state("another") == "FAILURE"
 
 
 def test_replaying_keeps_a_success(store: Any, results: Any) -> None:
-    letter = dead.show(store, bury(store))
+    letter = dead_letters.show(store, bury(store))
     keep(results, JOB, "SUCCESS")
-    dead.replay(store, letter, results)
+    dead_letters.replay(store, letter, results)
 
     assert results.get_state(JOB) == "SUCCESS"
 
@@ -146,7 +146,7 @@ def test_replaying_keeps_a_success(store: Any, results: Any) -> None:
 def test_replaying_keeps_a_result_that_came_meanwhile(
     store: Any, results: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    letter = dead.show(store, bury(store))
+    letter = dead_letters.show(store, bury(store))
     keep(results, JOB, "FAILURE")
     decode = results.decode
 
@@ -155,7 +155,7 @@ def test_replaying_keeps_a_result_that_came_meanwhile(
         return decode(stored)
 
     monkeypatch.setattr(results, "decode", meanwhile)
-    dead.replay(store, letter, results)
+    dead_letters.replay(store, letter, results)
     monkeypatch.undo()
 
     assert results.get_state(JOB) == "SUCCESS"
@@ -174,38 +174,38 @@ def test_the_failure_in_another_store_is_forgotten_before_the_job_runs(store: An
             assert not store.xlen("add:stream:0")
             self.forgotten.append(job_id)
 
-    dead.replay(store, dead.show(store, bury(store)), Elsewhere())
+    dead_letters.replay(store, dead_letters.show(store, bury(store)), Elsewhere())
 
     assert Elsewhere.forgotten == [JOB]
     assert store.xlen("add:stream:0") == 1
 
 
 def test_a_letter_is_replayed_once(store: Any, results: Any) -> None:
-    letter = dead.show(store, bury(store))
-    dead.replay(store, letter, results)
+    letter = dead_letters.show(store, bury(store))
+    dead_letters.replay(store, letter, results)
     keep(results, JOB, "FAILURE")
 
     with pytest.raises(UnknownLetter, match=f"no dead letter {letter.id}"):
-        dead.replay(store, letter, results)
+        dead_letters.replay(store, letter, results)
     assert store.xlen("add:stream:0") == 1
     assert results.get_state(JOB) == "FAILURE"
 
 
 def test_a_letter_that_no_worker_can_take_is_not_replayed(store: Any) -> None:
-    letter = dead.show(store, bury(store, timelimit="abc"))
+    letter = dead_letters.show(store, bury(store, timelimit="abc"))
 
     with pytest.raises(NotReplayable, match="cannot be replayed: the task's header 'timelimit'"):
-        dead.replay(store, letter)
+        dead_letters.replay(store, letter)
     assert store.xlen("add:dead") == 1
     assert not store.xlen("add:stream:0")
 
 
 def test_a_letter_is_dropped_once(store: Any) -> None:
-    letter = dead.show(store, bury(store))
-    dead.drop(store, letter)
+    letter = dead_letters.show(store, bury(store))
+    dead_letters.drop(store, letter)
 
     with pytest.raises(UnknownLetter):
-        dead.drop(store, letter)
+        dead_letters.drop(store, letter)
 
 
 # The commands ----------------------------------------------------------------------
@@ -281,7 +281,7 @@ def test_replay_and_drop_take_ids_or_all(server: Local, store: Any) -> None:
     assert commands(server, "drop", "--all", "add").stderr == "there are no dead letters\n"
     assert commands(server, "replay", "--all").stdout.startswith("replayed mat_mul:")
     assert (store.xlen("add:stream:0"), store.xlen("mat_mul:stream:0")) == (2, 1)
-    assert not [*dead.letters(store)]
+    assert not [*dead_letters.letters(store)]
 
 
 def test_a_letter_that_fails_does_not_keep_the_others_back(server: Local, store: Any) -> None:
@@ -413,13 +413,15 @@ def test_a_replayed_job_keeps_its_id_and_gives_its_value_to_who_asks_again(
     redis = Redis(connection_pool=store.client.connection_pool)
 
     def letter() -> Letter | None:
-        return next((each for each in dead.letters(redis, "add") if each.job_id == job.id), None)
+        return next(
+            (each for each in dead_letters.letters(redis, "add") if each.job_id == job.id), None
+        )
 
     died = eventually("dead letter", letter)
     assert died is not None
     # As if the worker had learned its task since.
     redis.xadd("factorial:dead", {"message": died.message, "reason": "moved"})
-    (moved,) = (each for each in dead.letters(redis, "factorial") if each.job_id == job.id)
+    (moved,) = (each for each in dead_letters.letters(redis, "factorial") if each.job_id == job.id)
     done = local.command("celery_streams", "dead", "replay", moved.id)
 
     assert done.stdout == f"replayed {moved.id}, job {job.id}\n"
