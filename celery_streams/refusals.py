@@ -25,7 +25,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from celery_streams import jobs
+from celery_streams import worker_state
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def patiently(function: Callable[[], T]) -> T:
         try:
             return function()
         except (ResponseError, *_STATES, *_RIGHTS) as error:
-            if not (may_pass(error) and jobs.is_worker()):
+            if not (may_pass(error) and worker_state.is_worker()):
                 raise
             if deadline is None:
                 deadline = monotonic() + MAX_WAIT

@@ -23,7 +23,7 @@ from redis import ConnectionPool, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from celery_streams import address, jobs, scripts
+from celery_streams import address, scripts, worker_state
 from celery_streams.compression import decompress
 from celery_streams.errors import MessageTooLarge, Unreadable
 from celery_streams.protocol import pack
@@ -346,7 +346,7 @@ class Channel(address.NamedUser, redis.Channel):
         super()._basic_cancel(consumer_tag)  # type: ignore[misc]
         if self._kept:
             self._keep(())  # for consumers that are left
-        if self._qos and not self._consumers and jobs.is_stopping():
+        if self._qos and not self._consumers and worker_state.is_stopping():
             self._finish_fetch()
             with suppress(OSError, RedisError):
                 self.acknowledge()
@@ -364,7 +364,7 @@ class Channel(address.NamedUser, redis.Channel):
             self.connection is not None
             and self.connection.loop_thread == threading.get_ident()
             and bool(self._consumers)
-            and not jobs.is_stopping()
+            and not worker_state.is_stopping()
         )
 
     def _brpop_start(self, timeout: float | None = None) -> None:
@@ -454,7 +454,7 @@ class Channel(address.NamedUser, redis.Channel):
         self.qos.expect(())
         if self.qos.ended and did_not_wait and self._waits:
             sleep(GATHER)
-        if self.qos.ended and self.qos.can_consume() and not jobs.is_stopping():
+        if self.qos.ended and self.qos.can_consume() and not worker_state.is_stopping():
             self._brpop_start()  # now: who waits for a result need not wait for the event loop
         return True
 
@@ -485,7 +485,7 @@ class Channel(address.NamedUser, redis.Channel):
         left_over = []
         told_at = monotonic()
         for place, entry in enumerate(entries):
-            if jobs.is_stopping() or (inline and inline.is_over):
+            if worker_state.is_stopping() or (inline and inline.is_over):
                 left_over += entries[place:]
                 break
             queue = self._queues.queue_of(entry.tag)

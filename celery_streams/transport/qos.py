@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from kombu.transport import redis, virtual
 from redis.exceptions import RedisError
 
-from celery_streams import jobs
+from celery_streams import worker_state
 from celery_streams.transport import keys
 from celery_streams.transport.lease import Lease
 from celery_streams.transport.queues import Ended
@@ -90,7 +90,7 @@ class QoS(redis.QoS):
         # Closed by a lost connection: what its worker began before goes on, and what it
         # acknowledges since is told by this thread alone. That comes last.
         had_some = bool(self._kept)
-        running = jobs.running()
+        running = worker_state.running()
         for tag, runs_surely in [*self._kept.items()]:
             if not runs_surely and tag not in running:
                 self._kept.pop(tag, None)
@@ -104,7 +104,7 @@ class QoS(redis.QoS):
 
     def _hand_back_the_rest(self) -> None:
         # After a crash it stays under its lease, as after SIGKILL: it then counts as delivered.
-        if not jobs.has_crashed():
+        if not worker_state.has_crashed():
             self.channel.hand_back_all({*self._kept, *self.tags_ended()})
         self._owes_the_rest = False
 
@@ -175,14 +175,14 @@ class QoS(redis.QoS):
 
     def hand_back_waiting(self) -> None:
         """Hand back what was not begun: the worker ends, and others are to begin it."""
-        jobs.run_what_is_ready()
-        waiting = set(self._delivered) - self._dirty - set(jobs.in_pool())
+        worker_state.run_what_is_ready()
+        waiting = set(self._delivered) - self._dirty - set(worker_state.in_pool())
         if waiting:
             # A job that has just ended is in no pool any more, and acknowledged in a moment; and
             # a thread that it leaves free begins the next.
             sleep(MOMENT)
-            jobs.run_what_is_ready()
-            waiting -= self._dirty | jobs.running()
+            worker_state.run_what_is_ready()
+            waiting -= self._dirty | worker_state.running()
         self.channel.hand_back_all((set(self._delivered) - waiting) | self.tags_ended())
         for tag in waiting:
             virtual.QoS.ack(self, tag)
@@ -200,8 +200,8 @@ class QoS(redis.QoS):
         if self._is_closed or self._pid != os.getpid():
             return
         self._flush()
-        is_last = jobs.is_stopping()
-        begun = {} if is_last else jobs.in_pool()
+        is_last = worker_state.is_stopping()
+        begun = {} if is_last else worker_state.in_pool()
         self._kept = {tag: begun[tag] for tag in self._delivered if tag in begun}
         with self._telling, suppress(OSError, RedisError):  # told later; or the lease runs out
             self._is_closed = self._owes_the_rest = True

@@ -25,7 +25,7 @@ from kombu.transport import get_transport_cls
 from kombu.utils.encoding import safe_repr
 from redis.exceptions import NoPermissionError, ResponseError
 
-from celery_streams import jobs
+from celery_streams import worker_state
 from celery_streams.address import UnknownServer
 from celery_streams.errors import DeadLetter, ServerTooOld
 from celery_streams.printable import make_logs_safe
@@ -80,7 +80,7 @@ class Consumer(consumer.Consumer):
     def __init__(self, *args: Any, **options: Any) -> None:
         """Check where jobs come from, and where their results go; raises UnknownServer."""
         app = options["app"]
-        jobs.note_worker()
+        worker_state.note_worker()
         app.control.mailbox.node_cls = Node
         chosen = app.conf.broker_transport
         transport: Any = get_transport_cls(chosen) if chosen else object
@@ -161,7 +161,7 @@ class Consumer(consumer.Consumer):
             if lasting:
                 logger.critical("the worker ends: %s", lasting)
                 raise SystemExit(1) from None
-            jobs.note_crash()
+            worker_state.note_crash()
             raise
 
     def is_inline(self, task: str) -> bool:

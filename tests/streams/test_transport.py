@@ -15,7 +15,6 @@ from kombu import Connection, Consumer, Exchange, Producer, Queue
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
-from celery_streams import jobs
 from celery_streams.errors import MessageTooLarge, QueueFull, ServerTooOld
 from celery_streams.transport import keys, qos
 from celery_streams.transport.channel import EARLY, Dead

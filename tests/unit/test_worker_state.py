@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from celery.worker import state
 
-from celery_streams import jobs
+from celery_streams import worker_state
 
 
 @pytest.mark.parametrize(
@@ -26,4 +26,4 @@ def test_a_status_of_zero_is_one(
     monkeypatch.setattr(state, "should_stop", stop)
     monkeypatch.setattr(state, "should_terminate", terminate)
 
-    assert jobs.is_stopping() is expected
+    assert worker_state.is_stopping() is expected
