@@ -24,10 +24,10 @@ from celery_streams import address, fastjson, scripts
 from celery_streams.compression import decompress
 from celery_streams.errors import Unreadable
 from celery_streams.fastjson import MARK
-from celery_streams.refusals import PatientRedis, may_pass
 from celery_streams.results import failures, stored
 from celery_streams.results.store import Rule
 from celery_streams.results.waiting import ResultConsumer
+from celery_streams.retries import PatientRedis, may_pass
 from celery_streams.scripts import FOR_ACCEPTED
 from celery_streams.transport.queues import Result
 

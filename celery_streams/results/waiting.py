@@ -19,9 +19,9 @@ from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.states import FAILURE, READY_STATES, SUCCESS
 from redis.exceptions import AuthenticationError, ResponseError
 
-from celery_streams.refusals import is_of_state
 from celery_streams.results.announced import Announced
 from celery_streams.results.link import Link, Subscription
+from celery_streams.retries import is_of_state
 
 logger = logging.getLogger(__name__)
 

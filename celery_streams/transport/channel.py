@@ -27,7 +27,7 @@ from celery_streams import address, scripts, worker_state
 from celery_streams.compression import decompress
 from celery_streams.errors import MessageTooLarge, Unreadable
 from celery_streams.protocol import pack
-from celery_streams.refusals import patiently
+from celery_streams.retries import patiently
 from celery_streams.transport import keys, purged, queues, times
 from celery_streams.transport.envelope import (
     MAX_BYTES,

@@ -29,7 +29,7 @@ from celery_streams import worker_state
 from celery_streams.address import UnknownServer
 from celery_streams.errors import DeadLetter, ServerTooOld
 from celery_streams.printable import make_logs_safe
-from celery_streams.refusals import may_pass
+from celery_streams.retries import may_pass
 from celery_streams.transport import envelope, keys
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.envelope import Malformed

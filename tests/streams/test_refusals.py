@@ -18,7 +18,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from celery_streams.refusals import is_of_state, may_pass
+from celery_streams.retries import is_of_state, may_pass
 from tests.streams.test_inline import program, signature, start
 from tests.waiting import eventually
 
@@ -181,7 +181,7 @@ def test_a_refusal_is_told_from_an_error(error: Exception, *, passes: bool, is_s
 def test_a_caller_is_told_at_once_even_if_it_has_loaded_celerys_worker() -> None:
     from celery.worker import state
 
-    from celery_streams.refusals import patiently
+    from celery_streams.retries import patiently
 
     def refuse() -> None:
         calls.append(1)
