@@ -6,7 +6,7 @@ import click
 
 from callers.client import Client
 from callers.command import ELEMENTS_IN_FULL, run, seconds_option, show
-from celery_streams.transport.envelope import MAX_NAME, is_name
+from celery_streams.transport.validation import MAX_NAME, is_name
 
 
 @click.command()

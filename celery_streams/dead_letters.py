@@ -20,8 +20,8 @@ from redis import Redis
 from celery_streams import scripts
 from celery_streams.compression import decompress
 from celery_streams.errors import ClusterError, Unreadable
-from celery_streams.transport import envelope, keys
-from celery_streams.transport.envelope import Malformed
+from celery_streams.transport import keys, validation
+from celery_streams.transport.validation import Malformed
 
 #: Kombu's priority steps, where the transport's options name no others.
 PRIORITY_STEPS = (0, 3, 6, 9)
@@ -80,9 +80,9 @@ class Letter:
     @property
     def job_id(self) -> str | None:
         """The id of its job, if the message says so."""
-        job_id, _ = envelope.sender(self.envelope)
+        job_id, _ = validation.sender(self.envelope)
         if job_id is None and isinstance(self.body, dict):
-            job_id, _ = envelope.sender({"headers": self.body})
+            job_id, _ = validation.sender({"headers": self.body})
         return job_id
 
     @cached_property
@@ -95,7 +95,7 @@ class Letter:
             if encoding == "base64":
                 body = b64decode(body, validate=True)
             if compression := self._header("compression"):
-                body = decompress(body, compression, envelope.MAX_BYTES)
+                body = decompress(body, compression, validation.MAX_BYTES)
             kind = self.envelope["content-type"]
             return serialization.loads(body, kind, "utf-8", accept={"application/json"})
         except Exception:  # noqa: BLE001 - it is a dead letter: anything may be wrong with it
@@ -142,7 +142,7 @@ def replay(
     Redis. Raises NotReplayable or UnknownLetter.
     """
     try:
-        message = envelope.check(letter.message)
+        message = validation.check(letter.message)
     except Malformed as error:
         raise NotReplayable(f"{letter.id} cannot be replayed: {error}") from None
     stream, result, failure = keys.stream(letter.queue, _step(message, steps)), "", b""

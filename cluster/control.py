@@ -7,7 +7,7 @@ from kombu.utils.functional import maybe_list
 
 from celery_streams.transport import revoked
 from celery_streams.transport.channel import Channel
-from celery_streams.transport.envelope import is_name
+from celery_streams.transport.validation import is_name
 
 
 class Control(control.Control):

@@ -14,7 +14,7 @@ from kombu import Producer
 from kombu.compression import get_encoder
 from kombu.transport.virtual import Channel as VirtualChannel
 
-from celery_streams.transport import envelope
+from celery_streams.transport import validation
 from cluster import limits
 from cluster.routes import nearest
 
@@ -122,17 +122,17 @@ def _check_seconds(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a number of seconds, not {limits.brief(value)}")
     if not value > 0:
         raise ValueError(f"{name} must be a number of seconds above zero, not {value}")
-    if value > envelope.MAX_SECONDS:
+    if value > validation.MAX_SECONDS:
         raise ValueError(
-            f"{name} must be at most {envelope.MAX_SECONDS} s, not {limits.brief(value)}"
+            f"{name} must be at most {validation.MAX_SECONDS} s, not {limits.brief(value)}"
         )
 
 
 def _check_retries(value: Any) -> None:
     retries = limits.whole_number("retries", 0 if value is None else value, least=0)
-    if retries > envelope.MAX_RETRIES:
+    if retries > validation.MAX_RETRIES:
         raise ValueError(
-            f"retries must be at most {envelope.MAX_RETRIES}, not {limits.brief(retries)}"
+            f"retries must be at most {validation.MAX_RETRIES}, not {limits.brief(retries)}"
         )
 
 
@@ -174,9 +174,9 @@ def _check_encoding(serializer: Any, compression: Any) -> None:
 def _check_name(name: str, value: Any) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a text, not {limits.brief(value)}")
-    if not envelope.is_name(value):
+    if not validation.is_name(value):
         raise ValueError(
-            f"{name} must be a text of up to {envelope.MAX_NAME} characters, not "
+            f"{name} must be a text of up to {validation.MAX_NAME} characters, not "
             f"{limits.brief(value)}"
         )
 

@@ -27,8 +27,8 @@ from celery_streams.producer.template import Job, Recorder, Template, new_id
 from celery_streams.results.backend import RedisBackend
 from celery_streams.scripts import PUBLISH
 from celery_streams.transport.channel import Channel
-from celery_streams.transport.envelope import MAX_NAME
 from celery_streams.transport.queues import refusal
+from celery_streams.transport.validation import MAX_NAME
 from cluster import broker
 from cluster import options as job_options
 from cluster.codec import INLINE_JSON

@@ -29,7 +29,10 @@ from celery_streams.errors import MessageTooLarge, Unreadable
 from celery_streams.protocol import pack
 from celery_streams.retries import patiently
 from celery_streams.transport import keys, purged, queues, times
-from celery_streams.transport.envelope import (
+from celery_streams.transport.qos import QoS
+from celery_streams.transport.queues import Ended, Entry, Lengths, Once, Queues
+from celery_streams.transport.revoked import Revoked, record
+from celery_streams.transport.validation import (
     MAX_BYTES,
     Malformed,
     check,
@@ -37,9 +40,6 @@ from celery_streams.transport.envelope import (
     sender,
     too_large,
 )
-from celery_streams.transport.qos import QoS
-from celery_streams.transport.queues import Ended, Entry, Lengths, Once, Queues
-from celery_streams.transport.revoked import Revoked, record
 
 logger = logging.getLogger(__name__)
 

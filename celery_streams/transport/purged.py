@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 
 from celery_streams.dead_letters import Letter
 from celery_streams.results.backend import RedisBackend
-from celery_streams.transport import envelope, revoked
-from celery_streams.transport.envelope import Malformed
+from celery_streams.transport import revoked, validation
+from celery_streams.transport.validation import Malformed
 
 logger = logging.getLogger(__name__)
 _celery: Any = _state
@@ -39,7 +39,7 @@ def _tell_chord(backend: RedisBackend, letter: Letter) -> None:
     if not isinstance(headers, dict) or not headers.get("group"):
         return
     with suppress(Malformed):
-        envelope.check_call(letter.body, headers)
+        validation.check_call(letter.body, headers)
         request: Any = Context(headers, **(letter.body[2] or {}))
         if request.chord:
             error: Any = TaskRevokedError("purged")

@@ -30,10 +30,10 @@ from celery_streams.address import UnknownServer
 from celery_streams.errors import DeadLetter, ServerTooOld
 from celery_streams.printable import make_logs_safe
 from celery_streams.retries import may_pass
-from celery_streams.transport import envelope, keys
+from celery_streams.transport import keys, validation
 from celery_streams.transport.channel import Channel
-from celery_streams.transport.envelope import Malformed
 from celery_streams.transport.transport import Connection, Transport
+from celery_streams.transport.validation import Malformed
 from celery_streams.worker import control, request
 from celery_streams.worker.inline import Inline
 from celery_streams.worker.pidbox import Node, ignore_malformed
@@ -284,7 +284,7 @@ class Consumer(consumer.Consumer):
         if not dead.job_id:
             return None
         request = Context(id=dead.job_id, delivery_info={})
-        _, request.reply_to = envelope.sender(dead.envelope)
+        _, request.reply_to = validation.sender(dead.envelope)
         failure = _dead_letter(dead.reason, dead.queue)
         self.fail(request, failure)
         if not dead.envelope.get("body"):
@@ -362,11 +362,11 @@ def _check(message: Any) -> None:
     """Raise what is wrong with a message; those of protocol 1 have their task in the body."""
     headers = message.headers
     if "task" in headers:
-        envelope.check_task(headers)
+        validation.check_task(headers)
     payload = message.payload
     if "task" in headers or (isinstance(payload, dict) and "task" in payload):
-        envelope.check_call(payload, headers)
-        if _may_be_deep(message) and envelope.is_deep(payload):
+        validation.check_call(payload, headers)
+        if _may_be_deep(message) and validation.is_deep(payload):
             raise Malformed("the task's arguments are nested too deeply")
 
 
@@ -376,7 +376,7 @@ def _may_be_deep(message: Any) -> bool:
         return True
     left = ("[", "{") if isinstance(message.body, str) else (b"[", b"{")
     brackets: int = sum(map(message.body.count, left))
-    return brackets > envelope.MAX_DEPTH
+    return brackets > validation.MAX_DEPTH
 
 
 def _lay_down(message: Any, reason: str) -> None:
@@ -414,7 +414,7 @@ def _task(message: Any) -> dict[str, Any]:
 def _job_id(message: Any, error: Exception | None) -> str | None:
     if isinstance(error, Malformed) and error.job_id:
         return error.job_id
-    job_id, _ = envelope.sender({"headers": _task(message), "properties": message.properties})
+    job_id, _ = validation.sender({"headers": _task(message), "properties": message.properties})
     return job_id
 
 
@@ -422,11 +422,11 @@ def _request(message: Any, job_id: str) -> Context:
     """Return Celery's request, as far as the message can be read, for those who wait for it."""
     embed: Any = {}
     with suppress(Exception):
-        envelope.check_call(message.payload, message.headers)
+        validation.check_call(message.payload, message.headers)
         payload = message.payload
         embed = payload if isinstance(payload, dict) else payload[2]
     request = Context(_task(message), **(embed or {}))
-    _, request.reply_to = envelope.sender({"properties": message.properties})
+    _, request.reply_to = validation.sender({"properties": message.properties})
     request.id, request.delivery_info = job_id, {}
     return request
 

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from celery_streams.dead_letters import Letter
 from celery_streams.transport import revoked
 from celery_streams.transport.channel import Channel
-from celery_streams.transport.envelope import MAX_SECONDS, Malformed, check, is_name
+from celery_streams.transport.validation import MAX_SECONDS, Malformed, check, is_name
 from celery_streams.worker.pool import unkept_limits
 
 logger = logging.getLogger(__name__)

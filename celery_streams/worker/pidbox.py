@@ -9,7 +9,7 @@ from kombu import pidbox
 from kombu.exceptions import EncodeError, KombuError
 
 from celery_streams.errors import MessageTooLarge
-from celery_streams.transport.envelope import MAX_NUMBER, is_name
+from celery_streams.transport.validation import MAX_NUMBER, is_name
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from celery_streams import dead_letters
 from celery_streams.results.announced import OVERHEAD
 from celery_streams.results.waiting import KEPT
-from celery_streams.transport import envelope, queues
+from celery_streams.transport import queues, validation
 from celery_streams.transport.channel import Channel
-from celery_streams.transport.envelope import MAX_NAME, Malformed
+from celery_streams.transport.validation import MAX_NAME, Malformed
 from celery_streams.worker import consumer
 from cluster.codec import unpack
 from cluster.errors import OutOfMemory, Unreadable, ValueGone
@@ -52,15 +52,15 @@ def _sentence(error: Exception) -> None:
 def check_envelope(data: bytes) -> None:
     """Read a message as a channel does."""
     try:
-        found = envelope.check(data)
+        found = validation.check(data)
     except Malformed as error:
         _sentence(error)
         for name in (error.job_id, error.reply_to):
             assert name is None or 0 < len(name.encode()) <= 4 * MAX_NAME
         return
     assert isinstance(found["headers"], dict)
-    envelope.check_parsed(found)
-    envelope.sender(found)
+    validation.check_parsed(found)
+    validation.sender(found)
 
 
 def check_call(data: bytes) -> None:
@@ -71,8 +71,8 @@ def check_call(data: bytes) -> None:
         return
     for headers in (HEADERS, {}):
         try:
-            envelope.check_call(payload, headers)
-            envelope.is_deep(payload)
+            validation.check_call(payload, headers)
+            validation.is_deep(payload)
         except Malformed as error:
             _sentence(error)
 

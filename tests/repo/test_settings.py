@@ -73,7 +73,7 @@ def test_the_concurrency_of_the_example_is_the_codes(family: str) -> None:
         ("celeryconfig.py", r'"MAX_DELIVERIES", (\d+)', "MAX_DELIVERIES"),
         ("celeryconfig.py", r'"QUEUE_MAX_LENGTH", ([\d_]+)', "QUEUE_MAX_LENGTH"),
         ("celeryconfig.py", r'"MAX_MESSAGE_BYTES", ([\d *]+)', "MAX_MESSAGE_BYTES"),
-        ("celery_streams/transport/envelope.py", r"^MAX_BYTES = ([\d *]+)", "MAX_MESSAGE_BYTES"),
+        ("celery_streams/transport/validation.py", r"^MAX_BYTES = ([\d *]+)", "MAX_MESSAGE_BYTES"),
         ("celeryconfig.py", r'"MAX_COUNTDOWN", ([\d_]+)', "MAX_COUNTDOWN"),
         ("celeryconfig.py", r'"REDIS_PORT", (\d+)', "REDIS_PORT"),
         ("celeryconfig.py", r'"RABBITMQ_PORT", (\d+)', "RABBITMQ_PORT"),

@@ -20,7 +20,7 @@ from celery.events.event import get_exchange as event_exchange
 from celery.exceptions import NotRegistered, SoftTimeLimitExceeded, TimeLimitExceeded
 
 from celery_streams.errors import DeadLetter, OutOfMemory
-from celery_streams.transport.envelope import Malformed
+from celery_streams.transport.validation import Malformed
 from tests.repo.repo import ROOT
 from tests.waiting import eventually
 

@@ -18,7 +18,7 @@ from redis.exceptions import NoPermissionError
 from celery_streams.errors import MessageTooLarge, QueueFull, ServerTooOld
 from celery_streams.transport import keys, qos
 from celery_streams.transport.channel import EARLY, Dead
-from celery_streams.transport.envelope import Malformed
+from celery_streams.transport.validation import Malformed
 from tests.streams.conftest import LEASE, Connect
 from tests.waiting import eventually
 

@@ -16,7 +16,7 @@ from kombu.transport.virtual import Message
 
 from celery_streams.transport import channel as streams_channel
 from celery_streams.transport.channel import Dead
-from celery_streams.transport.envelope import MAX_BYTES
+from celery_streams.transport.validation import MAX_BYTES
 from celery_streams.worker.consumer import Consumer
 from cluster.errors import DeadLetter
 from tests.messages import JOB, body, message

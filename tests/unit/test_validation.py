@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from kombu.utils.json import dumps
 
-from celery_streams.transport.envelope import (
+from celery_streams.transport.validation import (
     MAX_DEPTH,
     Malformed,
     check,
