@@ -28,7 +28,7 @@ from celery_streams.compression import decompress
 from celery_streams.errors import MessageTooLarge, Unreadable
 from celery_streams.protocol import pack
 from celery_streams.retries import patiently
-from celery_streams.transport import keys, purged, queues, times
+from celery_streams.transport import eta, keys, purged, queues
 from celery_streams.transport.qos import QoS
 from celery_streams.transport.queues import Ended, Entry, Lengths, Once, Queues
 from celery_streams.transport.revoked import Revoked, record
@@ -245,7 +245,7 @@ class Channel(address.NamedUser, redis.Channel):
         is_transient = auto_delete or options.get("exclusive") or not options.get("durable", True)
         known = self.connection.transient_queues
         (known.add if is_transient else known.discard)(queue)
-        lifetime = times.milliseconds((options.get("arguments") or {}).get("x-message-ttl"))
+        lifetime = eta.milliseconds((options.get("arguments") or {}).get("x-message-ttl"))
         if lifetime is None:
             self.message_lifetimes.pop(queue, None)
         else:
@@ -265,7 +265,7 @@ class Channel(address.NamedUser, redis.Channel):
         if self._is_listed(queue) or message["properties"].get("delivery_mode") == _TRANSIENT:
             super()._put(queue, message, **options)
             return
-        due = times.due(message)
+        due = eta.due(message)
         publication = (
             *(queue, self._step(message), self.queue_max_length, text),
             due if due > time() + AHEAD else 0,
@@ -303,7 +303,7 @@ class Channel(address.NamedUser, redis.Channel):
         messages that are not for later: any other message is published each time.
         """
         text = self._text_of(message)
-        if not queue or self._is_listed(queue) or times.due(message):
+        if not queue or self._is_listed(queue) or eta.due(message):
             where = message["properties"]["delivery_info"]
             self.basic_publish(message, where["exchange"], where["routing_key"])
             return once.note
@@ -549,7 +549,7 @@ class Channel(address.NamedUser, redis.Channel):
         except Malformed as error:
             self._answer(Dead(queue, error.job_id, str(error), {}), entry.tag)
             return None
-        due = times.due(message)
+        due = eta.due(message)
         if due and self._seconds_until(due) > EARLY:
             self._tried(self._queues.put_off, entry.tag, self._step(message), due)
             self._renew(queue)
@@ -560,7 +560,7 @@ class Channel(address.NamedUser, redis.Channel):
             return None
         headers = message["headers"]
         if abs(self._server_ahead) > EARLY:
-            times.shift(headers, self._server_ahead)
+            eta.shift(headers, self._server_ahead)
         # The name that RabbitMQ's quorum queues have for it.
         headers.pop("x-delivery-count", None)
         message["properties"]["delivery_tag"] = entry.tag
@@ -576,7 +576,7 @@ class Channel(address.NamedUser, redis.Channel):
         """
         named = None
         if not message["headers"].get("expires"):
-            named = times.milliseconds(message["properties"].get("expiration"))
+            named = eta.milliseconds(message["properties"].get("expiration"))
         allowed = [each for each in (named, self.message_lifetimes.get(queue)) if each is not None]
         if not allowed:
             return False
@@ -782,7 +782,7 @@ class Channel(address.NamedUser, redis.Channel):
 
     def is_due(self, eta: Any) -> bool:
         """Return True if the time that a header names has come."""
-        due = times.moment(eta)
+        due = eta.moment(eta)
         return due is not None and self._seconds_until(due.timestamp()) <= 0
 
     def _promote_at(self, due: float) -> None:
