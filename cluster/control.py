@@ -5,7 +5,7 @@ from typing import Any
 from celery.app import control
 from kombu.utils.functional import maybe_list
 
-from celery_streams.transport import revoked
+from celery_streams.transport import revocation
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.validation import is_name
 
@@ -30,13 +30,15 @@ class Control(control.Control):
         ids = [str(each) for each in maybe_list(task_id) or []]
         if not all(each and is_name(each) for each in ids):
             raise ValueError("what is revoked must be ids of jobs")
-        if len(ids) > revoked.MAX_KEPT:
-            raise ValueError(f"{len(ids)} jobs are more than the {revoked.MAX_KEPT} kept revoked")
+        if len(ids) > revocation.MAX_KEPT:
+            raise ValueError(
+                f"{len(ids)} jobs are more than the {revocation.MAX_KEPT} kept revoked"
+            )
         if not destination:
             self._record(ids)
         answers = []
-        for start in range(0, len(ids), revoked.MAX_IDS):
-            some = ids[start : start + revoked.MAX_IDS]
+        for start in range(0, len(ids), revocation.MAX_IDS):
+            some = ids[start : start + revocation.MAX_IDS]
             answers += super().revoke(some, destination, terminate, signal, **options) or []
         return answers or None
 
@@ -54,4 +56,4 @@ class Control(control.Control):
         with self.app.connection_or_acquire() as connection:
             channel = connection.default_channel
             if isinstance(channel, Channel):
-                revoked.store(self.app.backend, channel.record_revoked(ids))
+                revocation.store(self.app.backend, channel.record_revoked(ids))

@@ -28,10 +28,10 @@ from celery_streams.compression import decompress
 from celery_streams.errors import MessageTooLarge, Unreadable
 from celery_streams.protocol import pack
 from celery_streams.retries import patiently
-from celery_streams.transport import eta, keys, purged, queues
+from celery_streams.transport import eta, keys, purge, queues
 from celery_streams.transport.qos import QoS
 from celery_streams.transport.queues import Ended, Entry, Lengths, Once, Queues
-from celery_streams.transport.revoked import Revoked, record
+from celery_streams.transport.revocation import Revoked, record
 from celery_streams.transport.validation import (
     MAX_BYTES,
     Malformed,
@@ -895,7 +895,7 @@ class Channel(address.NamedUser, redis.Channel):
         count = 0
         for messages in self._queues.purge(queue):
             count += len(messages)
-            purged.answer(messages, self.app)
+            purge.answer(messages, self.app)
         return count
 
     def queue_delete(self, queue: str, *args: Any, **options: Any) -> None:

@@ -19,7 +19,7 @@ from celery.worker import control, state
 from redis.exceptions import RedisError
 
 from celery_streams.dead_letters import Letter
-from celery_streams.transport import revoked
+from celery_streams.transport import revocation
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.validation import MAX_SECONDS, Malformed, check, is_name
 from celery_streams.worker.pool import unkept_limits
@@ -46,7 +46,7 @@ _signals: Any = platform_signals
 _MapRoute: Any = MapRoute
 _RATE = re.compile(r"\d{1,9}(\.\d{1,9})?(/[smh])?")
 # Revoked ids are kept for as long as their jobs may come: Celery's own limit is 50,000.
-_state.revoked.maxlen, _state.revoked.expires = revoked.MAX_KEPT, revoked.SECONDS
+_state.revoked.maxlen, _state.revoked.expires = revocation.MAX_KEPT, revocation.SECONDS
 
 
 class Refused(Exception):
@@ -86,7 +86,7 @@ def revoke(
     """Revoke jobs by their ids, here and in every worker that starts later."""
     ids = [task_id] if isinstance(task_id, str) else task_id
     try:
-        _check_names("ids", ids, revoked.MAX_IDS)
+        _check_names("ids", ids, revocation.MAX_IDS)
         number = _signal(signal)
     except Refused as error:
         return _celery.nok(str(error))
@@ -124,7 +124,7 @@ def _record(state: Any, ids: list[str], not_begun: list[str]) -> None:
             added = ids
             if isinstance(channel, Channel):
                 added = channel.record_revoked(ids)
-            revoked.store(backend, sorted(set(added) & set(not_begun)))
+            revocation.store(backend, sorted(set(added) & set(not_begun)))
         except (OSError, RedisError) as error:
             logger.error("revoked here, but not kept for other workers: %s", error)  # noqa: TRY400
 
@@ -169,8 +169,8 @@ def _check_stamps(
     stamps = [each for value in headers.values() for each in _as_list(value)]
     _check_names("headers", [*headers, *stamps], MOST)
     kept = sum(map(len, map(_as_list, _state.revoked_stamps.values())))
-    if kept + len(stamps) > revoked.MAX_IDS:
-        raise Refused(f"this worker keeps {kept} stamps, and takes {revoked.MAX_IDS}")
+    if kept + len(stamps) > revocation.MAX_IDS:
+        raise Refused(f"this worker keeps {kept} stamps, and takes {revocation.MAX_IDS}")
     return {"headers": headers}
 
 
@@ -318,7 +318,7 @@ def _check_cancel_consumer(state: Any, queue: Any, **_: Any) -> None:
 
 @_checked("query_task")
 def _check_query_task(state: Any, ids: Any, **_: Any) -> None:
-    _check_names("ids", [ids] if isinstance(ids, str) else ids, revoked.MAX_IDS)
+    _check_names("ids", [ids] if isinstance(ids, str) else ids, revocation.MAX_IDS)
 
 
 @_checked("registered")
@@ -343,7 +343,7 @@ def _check_election(state: Any, id: Any, topic: Any, action: Any = None, **_: An
 
 def revoked_ids(state: Any, **_: Any) -> list[str]:
     """List revoked task-ids: the latest, for there may be more than one answer takes."""
-    return list(_state.revoked)[-revoked.MAX_IDS :]
+    return list(_state.revoked)[-revocation.MAX_IDS :]
 
 
 _celery.inspect_command(name="revoked", alias="dump_revoked")(revoked_ids)

@@ -12,7 +12,7 @@ from redis import Redis
 
 from callers.client import Client
 from celery_streams import dead_letters
-from celery_streams.transport import revoked
+from celery_streams.transport import revocation
 from tests.local.local import Local
 from tests.waiting import eventually
 
@@ -94,7 +94,7 @@ def test_what_a_stock_program_revokes_is_kept_for_later_workers(client: Client, 
     told = answers(client, "revoke", task_id=[job_id])
 
     assert all("flagged as revoked" in answer["ok"] for answer in told.values())
-    eventually("it is kept", lambda: redis.zscore(revoked.KEY, job_id) is not None)
+    eventually("it is kept", lambda: redis.zscore(revocation.KEY, job_id) is not None)
     eventually("it is stored", lambda: states([client.app.AsyncResult(job_id)]) == {"REVOKED"})
 
 
@@ -106,10 +106,10 @@ def test_a_time_ahead_hides_no_revoked_job(server_only: Local) -> None:
             server_only.own_worker("local", "worker", "add"),
         ):
             assert client.call("add.tasks.add", 4, 6) == 10
-            redis.zadd(revoked.KEY, {"x": 1e18})
+            redis.zadd(revocation.KEY, {"x": 1e18})
             sleep(2)  # it is read
             job = client.submit(client.signature("add.tasks.add", 1, 2).set(countdown=4))
-            revoked.record(redis, [job.id])  # as another worker does
+            revocation.record(redis, [job.id])  # as another worker does
             with pytest.raises(TaskRevokedError):
                 client.get(job, timeout=30)
 
@@ -118,7 +118,7 @@ def test_revoked_ids_that_cannot_be_read_hold_up_no_job(server_only: Local) -> N
     with server_only.client() as client:
         store: Any = client.app.backend
         with Redis(connection_pool=store.client.connection_pool) as redis:
-            redis.set(revoked.KEY, "no sorted set")
+            redis.set(revocation.KEY, "no sorted set")
         with server_only.own_worker("local", "worker", "add"):
             for i in range(5):
                 assert client.call("add.tasks.longtime_add", i, i, 0) == 2 * i
@@ -163,7 +163,7 @@ def test_what_is_terminated_from_the_command_line_stays_revoked(
     done = local.command("celery", "-A", "add.worker", "control", "terminate", "TERM", job_id)
 
     assert done.returncode == 0, done.stderr
-    eventually("it is kept", lambda: redis.zscore(revoked.KEY, job_id) is not None)
+    eventually("it is kept", lambda: redis.zscore(revocation.KEY, job_id) is not None)
     eventually("it is stored", lambda: states([client.app.AsyncResult(job_id)]) == {"REVOKED"})
 
 
@@ -171,11 +171,11 @@ def test_what_is_terminated_from_the_command_line_stays_revoked(
 def test_what_cannot_be_revoked_is_an_error_of_the_caller(
     client: Client, redis: Any, ids: Any
 ) -> None:
-    before = redis.zcard(revoked.KEY)
+    before = redis.zcard(revocation.KEY)
     with pytest.raises(ValueError, match=r"ids of jobs|more than the 200000"):
         client.app.control.revoke(ids)
 
-    assert redis.zcard(revoked.KEY) == before
+    assert redis.zcard(revocation.KEY) == before
 
 
 @pytest.mark.parametrize("limit", ["0", "0/s", "0.0/h", 0])
@@ -221,7 +221,7 @@ def test_more_revoked_ids_than_an_answer_takes_are_told_in_part(server_only: Loc
             (reply,) = control.broadcast("revoked", reply=True, timeout=10, limit=1)
             return {job_id for each in reply.values() for job_id in each}
 
-        eventually("the latest are told", lambda: told() == {*ids[-revoked.MAX_IDS :]})
+        eventually("the latest are told", lambda: told() == {*ids[-revocation.MAX_IDS :]})
 
 
 def test_a_time_that_no_calendar_has_keeps_no_other_from_being_listed(

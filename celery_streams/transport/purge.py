@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from celery_streams.dead_letters import Letter
 from celery_streams.results.backend import RedisBackend
-from celery_streams.transport import revoked, validation
+from celery_streams.transport import revocation, validation
 from celery_streams.transport.validation import Malformed
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def answer(messages: Iterable[bytes], app: Any = None) -> None:
         return
     letters = [Letter("", "", message, "purged", "", "") for message in messages]
     try:
-        revoked.store(backend, [each.job_id for each in letters if each.job_id], "purged")
+        revocation.store(backend, [each.job_id for each in letters if each.job_id], "purged")
         for letter in letters:
             _tell_chord(backend, letter)
     except (OSError, RedisError) as error:
