@@ -19,7 +19,7 @@ from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.states import FAILURE, READY_STATES, SUCCESS
 from redis.exceptions import AuthenticationError, ResponseError
 
-from celery_streams.results.announced import Announced
+from celery_streams.results.buffer import Announced
 from celery_streams.results.link import Link, Subscription
 from celery_streams.retries import is_of_state
 

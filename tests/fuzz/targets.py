@@ -17,7 +17,7 @@ from kombu import serialization
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from celery_streams import dead_letters
-from celery_streams.results.announced import OVERHEAD
+from celery_streams.results.buffer import OVERHEAD
 from celery_streams.results.waiting import KEPT
 from celery_streams.transport import queues, validation
 from celery_streams.transport.channel import Channel

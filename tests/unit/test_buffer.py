@@ -1,6 +1,6 @@
 """What is announced before it is asked for stays within its bytes."""
 
-from celery_streams.results.announced import OVERHEAD, Announced
+from celery_streams.results.buffer import OVERHEAD, Announced
 
 #: Bytes of what is known of a job here, and of its entry.
 KNOWN = {"result": "x" * 27}
