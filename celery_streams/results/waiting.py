@@ -20,7 +20,7 @@ from celery.states import FAILURE, READY_STATES, SUCCESS
 from redis.exceptions import AuthenticationError, ResponseError
 
 from celery_streams.results.buffer import Announced
-from celery_streams.results.link import Link, Subscription
+from celery_streams.results.connections import Link, Subscription
 from celery_streams.retries import is_of_state
 
 logger = logging.getLogger(__name__)
