@@ -12,7 +12,7 @@ from celery.exceptions import TaskRevokedError
 from celery.states import PENDING, RECEIVED, REJECTED, RETRY, REVOKED
 
 from celery_streams.results.backend import RedisBackend
-from celery_streams.results.store import Rule
+from celery_streams.results.states import Rule
 from celery_streams.scripts import REVOKE, STORE
 
 #: The sorted set.

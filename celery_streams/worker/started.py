@@ -16,7 +16,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from celery_streams.results.backend import RedisBackend
-from celery_streams.results.store import Rule
+from celery_streams.results.states import Rule
 
 logger = logging.getLogger(__name__)
 

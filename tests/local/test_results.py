@@ -19,7 +19,7 @@ from redis.exceptions import AuthenticationError
 
 from celery_streams.errors import Unreadable
 from celery_streams.results import waiting
-from celery_streams.results.store import Rule
+from celery_streams.results.states import Rule
 from celery_streams.results.waiting import Wait
 from celery_streams.scripts import LARGE
 from tests.local.store import Proxy, Store, calls, soon
