@@ -24,7 +24,7 @@ from celery_streams import address, fastjson, scripts
 from celery_streams.compression import decompress
 from celery_streams.errors import Unreadable
 from celery_streams.fastjson import MARK
-from celery_streams.results import failures, stored
+from celery_streams.results import failures, validation
 from celery_streams.results.states import Rule
 from celery_streams.results.waiting import ResultConsumer
 from celery_streams.retries import PatientRedis, may_pass
@@ -304,7 +304,7 @@ class RedisBackend(redis.RedisBackend):
         return self.decode(payload), False
 
     def _checked(self, meta: Any, job_id: str | None, *, is_plain: bool) -> Any:
-        stored.check(meta, job_id)
+        validation.check(meta, job_id)
         if is_plain and meta["status"] == SUCCESS:
             return meta
         return self.meta_from_decoded(meta)
@@ -312,7 +312,7 @@ class RedisBackend(redis.RedisBackend):
     def meta_from_decoded(self, meta: Any) -> Any:
         """Return what is known of a job, its error rebuilt."""
         meta = super().meta_from_decoded(meta)
-        stored.check_failure(meta)
+        validation.check_failure(meta)
         return meta
 
     def decode(self, payload: Any) -> Any:
@@ -337,7 +337,7 @@ class RedisBackend(redis.RedisBackend):
             return None
         meta = self.decode(payload)
         members = meta.get("result") if isinstance(meta, dict) else None
-        if members is None or not stored.are_results([members]):
+        if members is None or not validation.are_results([members]):
             raise Unreadable(f"what is stored is not the group {group_id}")
         return {**meta, "result": result_from_tuple(members, self.app)}
 
