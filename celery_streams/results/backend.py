@@ -25,8 +25,8 @@ from celery_streams.compression import decompress
 from celery_streams.errors import Unreadable
 from celery_streams.fastjson import MARK
 from celery_streams.results import failures, validation
+from celery_streams.results.consumer import ResultConsumer
 from celery_streams.results.states import Rule
-from celery_streams.results.waiting import ResultConsumer
 from celery_streams.retries import PatientRedis, may_pass
 from celery_streams.scripts import FOR_ACCEPTED
 from celery_streams.transport.queues import Result

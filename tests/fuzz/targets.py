@@ -18,7 +18,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 
 from celery_streams import dead_letters
 from celery_streams.results.buffer import OVERHEAD
-from celery_streams.results.waiting import KEPT
+from celery_streams.results.consumer import KEPT
 from celery_streams.transport import queues, validation
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.validation import MAX_NAME, Malformed

@@ -18,7 +18,7 @@ from celery.utils import uuid
 from callers import bulk
 from callers.client import Client
 from celery_streams.producer.sender import Sender
-from celery_streams.results import waiting
+from celery_streams.results import consumer
 from cluster.codec import pack
 from cluster.errors import JobTimeout, QueueFull, UnknownTask, Unreachable
 from local.server import ROOT
@@ -292,13 +292,13 @@ def test_what_has_not_begun_when_the_caller_stops_never_runs(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids: list[str] = []
-    expect = waiting.Bulk.expect
+    expect = consumer.Bulk.expect
 
-    def note(self: waiting.Bulk, job_ids: Any) -> None:
+    def note(self: consumer.Bulk, job_ids: Any) -> None:
         ids.extend(job_ids)
         expect(self, job_ids)
 
-    monkeypatch.setattr(waiting.Bulk, "expect", note)
+    monkeypatch.setattr(consumer.Bulk, "expect", note)
     values: Any = client.imap(SLOW, [(1, 1, 1)] * 13)
     assert next(values) == 2
     values.close()
@@ -318,13 +318,13 @@ def assert_revoked(client: Client, ids: list[str]) -> None:
 
 STOPPED = f"""
 from callers.client import Client
-from celery_streams.results import waiting
+from celery_streams.results import consumer
 client = Client()
-wait = waiting.Bulk.wait
+wait = consumer.Bulk.wait
 def tell(self, until):  # all are submitted
     print(*self.open, flush=True)
     return wait(self, until)
-waiting.Bulk.wait = tell
+consumer.Bulk.wait = tell
 client.map({SLOW!r}, [(1, 1, 1)] * 13)
 """
 

@@ -18,9 +18,8 @@ from celery.utils import uuid
 from redis.exceptions import AuthenticationError
 
 from celery_streams.errors import Unreadable
-from celery_streams.results import waiting
+from celery_streams.results.consumer import Wait
 from celery_streams.results.states import Rule
-from celery_streams.results.waiting import Wait
 from celery_streams.scripts import LARGE
 from tests.local.store import Proxy, Store, calls, soon
 from tests.waiting import eventually
