@@ -34,7 +34,7 @@ from celery_streams.transport import keys, validation
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.transport import Connection, Transport
 from celery_streams.transport.validation import Malformed
-from celery_streams.worker import control, request
+from celery_streams.worker import request
 from celery_streams.worker.inline import Inline
 from celery_streams.worker.pidbox import Node, ignore_malformed
 from celery_streams.worker.pool import contain_errors, unkept_limits
