@@ -38,8 +38,8 @@ from celery_streams.worker import request
 from celery_streams.worker.inline import Inline
 from celery_streams.worker.pidbox import Node, ignore_malformed
 from celery_streams.worker.pool import contain_errors, unkept_limits
-from celery_streams.worker.ratelimits import RateLimits
-from celery_streams.worker.timelimits import TimeLimits
+from celery_streams.worker.rate_limits import RateLimits
+from celery_streams.worker.time_limits import TimeLimits
 
 __all__ = ["Consumer", "control"]  # the second for the commands that it brings
 

@@ -25,7 +25,7 @@ from celery_streams.fastjson import MARK
 from celery_streams.results.backend import RedisBackend
 from celery_streams.transport.queues import Ended, Entry
 from celery_streams.transport.validation import MAX_DEPTH, MAX_NAME, MAX_REPR, MAX_RETRIES
-from celery_streams.worker.timelimits import INTERVAL, TimeLimits
+from celery_streams.worker.time_limits import INTERVAL, TimeLimits
 
 logger = get_logger(__name__)
 
