@@ -22,7 +22,7 @@ from bench.values import leave_blas_alone
 from callers.client import Client
 from callers.command import run
 from local.cluster import FAMILIES, Cluster
-from local.own import call, on_a_cluster_of_its_own
+from local.temporary import call, on_a_cluster_of_its_own
 
 Rounds = Callable[[str, int], Iterator[int]]
 

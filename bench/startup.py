@@ -27,8 +27,8 @@ from callers.command import run
 from cluster import password
 from cluster.errors import ClusterError
 from local.cluster import Cluster
-from local.own import on_a_cluster_of_its_own
 from local.server import ROOT, free_port
+from local.temporary import on_a_cluster_of_its_own
 
 #: Ms that a start may take on two idle cores.
 OF_WORKER, OF_STACK = 500.0, 5000.0

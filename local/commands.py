@@ -10,9 +10,9 @@ from cluster import broker, health, limits
 from cluster.app import create
 from local import server
 from local.cluster import FAMILIES, STOP_TIMEOUT, Cluster, replicas, running
-from local.own import call, on_a_cluster_of_its_own
 from local.process import show
 from local.state import DEFAULT, Running, State, stop
+from local.temporary import call, on_a_cluster_of_its_own
 
 #: Seconds that a broker which is not the cluster's own may take to answer.
 CONNECT_TIMEOUT = 5.0
