@@ -20,7 +20,7 @@ from callers.command import (
     show,
     timeout_option,
 )
-from callers.operand import Operand
+from callers.npy import Operand
 from callers.output import Output, out_option
 from cluster import limits, matrices
 from cluster.machine import memory
