@@ -23,8 +23,8 @@ from callers.command import (
 from callers.npy import Operand
 from callers.output import Output, out_option
 from cluster import limits, matrices
-from cluster.machine import memory
 from cluster.matrices import Matrix
+from cluster.resources import memory
 
 
 class Question(NamedTuple):

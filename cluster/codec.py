@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.utils.json import dumps, loads, register_type
 
 from celery_streams import fastjson
-from cluster import blobs, machine
+from cluster import blobs, resources
 from cluster.errors import OutOfMemory, Unreadable
 
 if TYPE_CHECKING:
@@ -295,8 +295,8 @@ def _decoded(kind: str, data: str) -> bytes:
 
 def _make_room(size: int) -> None:
     # Linux grants what it does not have, and ends the process when it is used.
-    if size > machine.memory():
-        raise MemoryError(f"it takes {size} bytes, of {machine.memory()} here")
+    if size > resources.memory():
+        raise MemoryError(f"it takes {size} bytes, of {resources.memory()} here")
 
 
 _SHAPE = {_MARK, _VALUE}

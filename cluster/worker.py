@@ -13,7 +13,7 @@ from celery.signals import worker_process_init
 from redis.exceptions import RedisError
 
 from celery_streams.worker.started import Started
-from cluster import limits, machine
+from cluster import limits, resources
 from cluster.app import App, create
 from cluster.broker import AWAY
 from cluster.health import Heartbeat, hang_timeout
@@ -51,7 +51,7 @@ def run(app: Celery[Any]) -> None:
     try:
         chosen = options(app)
         hang_timeout()
-        machine.share_cores(concurrency(app), os.environ)  # before the tasks load numpy
+        resources.share_cores(concurrency(app), os.environ)  # before the tasks load numpy
     except ValueError as error:  # a setting that is wrong, found as celeryconfig is loaded
         sys.exit(f"error: {error}")
     wanted = _wanted(app)
@@ -106,7 +106,7 @@ def concurrency(app: Celery[Any]) -> int:
     """
     if app.main in app.conf.family_concurrency:
         return _wanted(app)
-    return min(_wanted(app), machine.cores())
+    return min(_wanted(app), resources.cores())
 
 
 def _wanted(app: Celery[Any]) -> int:

@@ -118,7 +118,7 @@ def _address_of_this_machine() -> str:
 
 def test_a_process_knows_its_containers_cores_and_memory(stack: Stack) -> None:
     image = stack.inspect(stack.containers("mat_mul")[0])["Image"]
-    program = "from cluster import machine; print(machine.cores(), machine.memory())"
+    program = "from cluster import resources; print(resources.cores(), resources.memory())"
 
     limits = ("--cpus=1", "--memory=512m")
     assert docker("run", "--rm", *limits, image, "python", "-c", program) == "1 536870912"

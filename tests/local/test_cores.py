@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import machine
+from cluster import resources
 from tests.local.local import Local
 from tests.waiting import eventually
 
@@ -15,7 +15,7 @@ linux_only = pytest.mark.skipif(
 
 @linux_only
 def test_processes_and_threads_are_never_more_than_the_cores(server_only: Local) -> None:
-    wanted = machine.cores() + 3
+    wanted = resources.cores() + 3
     with (
         server_only.own_worker("mat_mul.worker", MAT_MUL_CONCURRENCY=str(wanted)) as worker,
         server_only.client() as client,
@@ -24,13 +24,13 @@ def test_processes_and_threads_are_never_more_than_the_cores(server_only: Local)
 
         main = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
         processes = main.read_text().split()
-        assert len(processes) == machine.cores()
+        assert len(processes) == resources.cores()
         eventually(
             "one thread in each process",
             lambda: (
                 [len([*Path(f"/proc/{pid}/task").iterdir()]) for pid in processes]
-                == [1] * machine.cores()
+                == [1] * resources.cores()
             ),
         )
-    warning = f"warning: mat_mul runs {machine.cores()} jobs side by side, as many as there are"
+    warning = f"warning: mat_mul runs {resources.cores()} jobs side by side, as many as there are"
     assert warning in server_only.own_log.read_text()

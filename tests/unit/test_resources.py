@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import machine
+from cluster import resources
 
 
 @pytest.fixture(autouse=True)
@@ -32,18 +32,18 @@ def test_the_cores_are_those_that_affinity_and_quota_allow(
 ) -> None:
     _write(tmp_path, files)
 
-    assert machine.cores(tmp_path) == cores
+    assert resources.cores(tmp_path) == cores
 
 
 def test_the_memory_is_the_machines_or_the_groups() -> None:
-    assert machine.memory(Path("/nowhere")) > 2**28
+    assert resources.memory(Path("/nowhere")) > 2**28
 
 
 @pytest.mark.parametrize("name", ["memory.max", "memory/memory.limit_in_bytes"])
 def test_the_memory_is_the_groups_where_it_has_a_limit(tmp_path: Path, name: str) -> None:
     _write(tmp_path, {name: "1048576\n"})
 
-    assert machine.memory(tmp_path) == 2**20
+    assert resources.memory(tmp_path) == 2**20
 
 
 @pytest.mark.parametrize(
@@ -63,10 +63,10 @@ def test_processes_and_their_threads_are_never_more_than_the_cores(
 ) -> None:
     environment = dict(given)
 
-    machine.share_cores(processes, environment)
+    resources.share_cores(processes, environment)
 
     assert environment == {
-        **dict.fromkeys(machine.THREAD_VARIABLES, str(threads)),
+        **dict.fromkeys(resources.THREAD_VARIABLES, str(threads)),
         "OPENBLAS_THREAD_TIMEOUT": "4",
     }
 
