@@ -16,7 +16,7 @@ from celery_streams.worker.started import Started
 from cluster import limits, resources
 from cluster.app import App, create
 from cluster.broker import AWAY
-from cluster.health import Heartbeat, hang_timeout
+from cluster.heartbeat import Heartbeat, hang_timeout
 from cluster.rabbitmq import DeadLetters
 
 

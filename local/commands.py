@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cluster import broker, health, limits
+from cluster import broker, heartbeat, limits
 from cluster.app import create
 from local import server
 from local.cluster import FAMILIES, STOP_TIMEOUT, Cluster, replicas, running
@@ -155,7 +155,7 @@ def worker(family: str) -> None:
     state.add(family, pid)
     # Celery warns a root of what its tasks could do; here they are the user's own.
     os.environ["PYTHONWARNINGS"] = "ignore:You're running the worker with superuser privileges"
-    os.environ[health.VARIABLE] = str(state.heartbeat(family, pid))
+    os.environ[heartbeat.VARIABLE] = str(state.heartbeat(family, pid))
     # The same process goes on as the worker: signals reach Celery itself.
     os.execv(sys.executable, [sys.executable, "-m", f"{family}.worker"])
 

@@ -10,7 +10,7 @@ from kombu.exceptions import EncodeError
 
 from callers.client import Client
 from cluster.errors import DeadLetter, OutOfMemory
-from cluster.health import FETCH_TIMEOUT
+from cluster.heartbeat import FETCH_TIMEOUT
 from tests.local.local import Local
 from tests.waiting import eventually
 
