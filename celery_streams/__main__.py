@@ -17,7 +17,7 @@ from kombu.exceptions import OperationalError
 from kombu.utils.url import sanitize_url
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
-from celery_streams import dead_letters as dead_letters
+from celery_streams import dead_letters
 from celery_streams.dead_letters import Letter
 from celery_streams.errors import ClusterError
 from celery_streams.printable import printable

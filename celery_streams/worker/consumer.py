@@ -34,14 +34,14 @@ from celery_streams.transport import keys, validation
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.transport import Connection, Transport
 from celery_streams.transport.validation import Malformed
-from celery_streams.worker import request
+from celery_streams.worker import remote_control, request
 from celery_streams.worker.inline import Inline
 from celery_streams.worker.pidbox import Node, ignore_malformed
 from celery_streams.worker.pool import contain_errors, unkept_limits
 from celery_streams.worker.rate_limits import RateLimits
 from celery_streams.worker.time_limits import TimeLimits
 
-__all__ = ["Consumer", "control"]  # the second for the commands that it brings
+__all__ = ["Consumer", "remote_control"]  # the second for the commands that it brings
 
 logger = get_logger(__name__)
 

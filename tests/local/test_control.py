@@ -28,10 +28,7 @@ def redis(client: Client) -> Iterator[Any]:
 def answers(client: Client, command: str, **arguments: Any) -> dict[str, Any]:
     """Return what each worker answers to a command, by its family."""
     control: Any = client.app.control
-    replies = (
-        remote_control.broadcast(command, arguments=arguments, reply=True, timeout=10, limit=3)
-        or []
-    )
+    replies = control.broadcast(command, arguments=arguments, reply=True, timeout=10, limit=3) or []
     return {name.split("@")[0]: told for reply in replies for name, told in reply.items()}
 
 
@@ -151,10 +148,10 @@ def test_a_new_rate_limit_holds_for_the_jobs_that_wait_already(server_only: Loca
         assert client.call("add.tasks.add", 4, 6) == 10  # it listens
         control: Any = client.app.control
         for limit in ("2/h", "1/m"):
-            remote_control.rate_limit(task, limit, reply=True, timeout=10, limit=1)
+            control.rate_limit(task, limit, reply=True, timeout=10, limit=1)
         jobs = [client.submit(task, i, i, 0) for i in range(20)]
         client.get(jobs[0])
-        remote_control.rate_limit(task, "", reply=True, timeout=10, limit=1)
+        control.rate_limit(task, "", reply=True, timeout=10, limit=1)
         # One a minute before.
         assert [client.get(job, timeout=30) for job in jobs] == [2 * i for i in range(20)]
 
@@ -205,7 +202,7 @@ def test_an_answer_that_is_too_large_is_an_error_of_its_command(server_only: Loc
             client.submit(later)
         control: Any = client.app.control
         for command in ("scheduled", "stats"):
-            (told,) = remote_control.broadcast(command, reply=True, timeout=10, limit=1)
+            (told,) = control.broadcast(command, reply=True, timeout=10, limit=1)
             (answer,) = told.values()
             assert ("the answer cannot be sent" in answer.get("error", "")) == (
                 command == "scheduled"
@@ -221,7 +218,7 @@ def test_more_revoked_ids_than_an_answer_takes_are_told_in_part(server_only: Loc
         control: Any = client.app.control
 
         def told() -> set[str]:
-            (reply,) = remote_control.broadcast("revoked", reply=True, timeout=10, limit=1)
+            (reply,) = control.broadcast("revoked", reply=True, timeout=10, limit=1)
             return {job_id for each in reply.values() for job_id in each}
 
         eventually("the latest are told", lambda: told() == {*ids[-revocation.MAX_IDS :]})
@@ -327,7 +324,7 @@ def test_a_message_that_is_no_command_is_ignored(
 ) -> None:
     control: Any = client.app.control
     with client.app.connection_for_write() as connection:
-        mailbox = remote_control.mailbox(connection)
+        mailbox = control.mailbox(connection)
         producer = connection.Producer(serializer="json")
         command = {"method": "ping", "arguments": {}, **fields}
         producer.publish(command, exchange=mailbox.exchange, declare=[mailbox.exchange])

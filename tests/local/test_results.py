@@ -18,6 +18,7 @@ from celery.utils import uuid
 from redis.exceptions import AuthenticationError
 
 from celery_streams.errors import Unreadable
+from celery_streams.results import consumer
 from celery_streams.results.consumer import Wait
 from celery_streams.results.states import Rule
 from celery_streams.scripts import LARGE
@@ -65,7 +66,7 @@ def proxy(store: Store) -> Iterator[Proxy]:
 @pytest.fixture
 def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nothing but a notice tell of a job's end before the deadline."""
-    monkeypatch.setattr(waiting, "INTERVAL", NO_POLLS)
+    monkeypatch.setattr(consumer, "INTERVAL", NO_POLLS)
 
 
 def send(app: Any, count: int = 1) -> list[Any]:
@@ -416,7 +417,7 @@ def test_a_silent_connection_is_replaced_and_tells_again(
     (lost, after) = send(app, 2)
     proxy.silence()
     seconds(lost.get, timeout=4.5)
-    monkeypatch.setattr(waiting, "INTERVAL", NO_POLLS)
+    monkeypatch.setattr(consumer, "INTERVAL", NO_POLLS)
     with soon(store.ends, after, 7, "SUCCESS", app.thread_oid):
         value, took = seconds(after.get, timeout=DEADLINE)
 
@@ -438,7 +439,7 @@ def test_a_wait_without_a_timeout_outlives_a_restart(
 
     with soon(restart):
         assert job.get() == 7
-    monkeypatch.setattr(waiting, "INTERVAL", NO_POLLS)
+    monkeypatch.setattr(consumer, "INTERVAL", NO_POLLS)
     with soon(own_store.ends, other, 8, "SUCCESS", app.thread_oid):
         value, took = seconds(other.get, timeout=DEADLINE)
     assert value == 8

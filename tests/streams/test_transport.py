@@ -15,6 +15,7 @@ from kombu import Connection, Consumer, Exchange, Producer, Queue
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
+from celery_streams import worker_state
 from celery_streams.errors import MessageTooLarge, QueueFull, ServerTooOld
 from celery_streams.transport import keys, qos
 from celery_streams.transport.channel import EARLY, Dead
@@ -223,9 +224,9 @@ def test_what_a_pool_begins_while_its_worker_stops_is_not_handed_back(
     worker.wait_for(2)
     begun = worker.messages[0].delivery_tag
 
-    monkeypatch.setattr(jobs, "running", set)
+    monkeypatch.setattr(worker_state, "running", set)
     monkeypatch.setattr(
-        qos, "sleep", lambda _: monkeypatch.setattr(jobs, "running", lambda: {begun})
+        qos, "sleep", lambda _: monkeypatch.setattr(worker_state, "running", lambda: {begun})
     )
     worker.channel.qos.hand_back_waiting()
 
