@@ -1,7 +1,8 @@
--- Keep a message until its time.
--- KEYS: delayed. ARGV: greatest length, time in seconds, priority step, message
+-- Put off what is not to be done yet.
+-- KEYS: delayed, stream. ARGV: group, id, time in seconds, priority step
 
-if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1]) then
-  return redis.error_reply('QUEUEFULL ' .. KEYS[1] .. ' holds ' .. ARGV[1] .. ' messages')
-end
-return redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3] .. ':' .. ARGV[4])
+local message = take(KEYS[2], ARGV[1], ARGV[2])
+if not message then return 0 end
+redis.call('ZADD', KEYS[1], ARGV[3], ARGV[4] .. ':' .. message)
+drop(KEYS[2], ARGV[1], ARGV[2])
+return 1
