@@ -325,7 +325,7 @@ class Channel(address.NamedUser, redis.Channel):
 
     def create_publish_batch(self, max_size: int) -> Any:
         """Return a batch whose commands name the scripts by their digests."""
-        for script in (scripts.PUBLISH, scripts.DELAY, scripts.EXPIRE):
+        for script in (scripts.PUBLISH, scripts.PUBLISH_DELAYED, scripts.EXPIRE):
             self._plain.script_load(script.source)
         return PublishBatch(self, max_size)
 

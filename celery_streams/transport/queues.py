@@ -140,7 +140,7 @@ class Queues:
         A queue takes `most` messages of each priority step, and as many for later.
         """
         if due:
-            return scripts.DELAY, self._delayed(queue), (most, due, step, message)
+            return scripts.PUBLISH_DELAYED, self._delayed(queue), (most, due, step, message)
         return scripts.PUBLISH, self._prefix + keys.stream(queue, step), (most, message)
 
     def publish(self, queue: str, step: int, most: int, message: str, due: float = 0) -> None:
@@ -199,7 +199,7 @@ class Queues:
         """Release messages, to be fetched first of their priority; add to their deliveries."""
         for stream, ids in keys.by_stream(tags).items():
             pair = [keys.returned_from(stream), stream]
-            scripts.HAND_BACK(self._client(), pair, keys.GROUP, deliveries, *ids)
+            scripts.RELEASE(self._client(), pair, keys.GROUP, deliveries, *ids)
 
     def hand_back_all(self, consumer: str, streams: Iterable[str], kept: Iterable[str]) -> None:
         """Hand back all that a consumer holds, but for what is kept."""
@@ -207,13 +207,13 @@ class Queues:
         for stream in sorted(streams):  # what was returned before stays in front
             pair = [keys.returned_from(stream), stream]
             argv = (keys.GROUP, consumer, *kept_ids.get(stream, ()))
-            scripts.HAND_BACK_ALL(self._client(), pair, *argv)
+            scripts.RELEASE_ALL(self._client(), pair, *argv)
 
     def put_off(self, tag: str, step: int, due: float) -> None:
         """Keep a message that was delivered until its time, in seconds since 1970."""
         stream, entry_id = keys.place(tag)
         pair = [keys.delayed(keys.queue_of(stream)), stream]
-        scripts.PUT_OFF(self._client(), pair, keys.GROUP, entry_id, due, step)
+        scripts.DELAY(self._client(), pair, keys.GROUP, entry_id, due, step)
 
     def bury(self, tag: str, reason: str) -> bool:
         """Lay a message among the dead letters; False if somebody else has it by now."""
@@ -221,7 +221,7 @@ class Queues:
         pair = [keys.dead(keys.queue_of(stream)), stream]
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return bool(
-            scripts.BURY(self._client(), pair, keys.GROUP, entry_id, now, reason, MOST_DEAD)
+            scripts.DEAD_LETTER(self._client(), pair, keys.GROUP, entry_id, now, reason, MOST_DEAD)
         )
 
     def promote(self, queue: str) -> Promoted:

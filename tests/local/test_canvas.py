@@ -120,7 +120,7 @@ def test_a_group_tells_of_each_job_that_ends(client: Client, add: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "style", ["delay", "apply_async", "send_task", "signature", "by_url_alone"]
+    "style", ["publish_delayed", "apply_async", "send_task", "signature", "by_url_alone"]
 )
 def test_a_job_can_be_called_in_every_style_of_celery(
     local: Local, client: Client, style: str
@@ -133,7 +133,7 @@ def test_a_job_can_be_called_in_every_style_of_celery(
     broker, results = client.app.conf.broker_read_url, client.app.conf.result_backend
     styles: dict[str, Any] = {
         # As a program with the family's code does it.
-        "delay": lambda: client.app.tasks[add.name].delay(4, 6),
+        "publish_delayed": lambda: client.app.tasks[add.name].delay(4, 6),
         "apply_async": lambda: by_name.apply_async(countdown=0.1),
         "send_task": lambda: client.app.send_task("add.tasks.add", (4,), {"y": 6}),
         "signature": lambda: signature("add.tasks.add", args=(4, 6), app=client.app).delay(),
