@@ -350,7 +350,7 @@ class Channel(address.NamedUser, redis.Channel):
             self._finish_fetch()
             with suppress(OSError, RedisError):
                 self.acknowledge()
-                self._qos.hand_back_waiting()
+                self._qos.release_waiting()
             self._qos.tell_the_last()
 
     @property
@@ -450,7 +450,7 @@ class Channel(address.NamedUser, redis.Channel):
         self.qos.expect([entry.tag for entry in entries])
         left_over = self._deliver_all(entries)
         if left_over:
-            self.hand_back([entry.tag for entry in left_over])
+            self.release([entry.tag for entry in left_over])
         self.qos.expect(())
         if self.qos.ended and did_not_wait and self._waits:
             sleep(GATHER)
@@ -513,7 +513,7 @@ class Channel(address.NamedUser, redis.Channel):
         self._kept = deque(each for each in kept if self._queues.queue_of(each.tag) in consumed)
         self.qos.expect(entry.tag for entry in self._kept)
         if gone := [each.tag for each in kept if each not in self._kept]:
-            self.hand_back(gone)
+            self.release(gone)
 
     def deliver_kept(self) -> bool:
         """Deliver the next message that is kept; return False if there is nothing to deliver."""
@@ -696,13 +696,13 @@ class Channel(address.NamedUser, redis.Channel):
             self._undo_acknowledging()
         super()._on_connection_disconnect(connection)  # type: ignore[misc]
 
-    def hand_back(self, tags: Iterable[str], deliveries: int = 0) -> None:
+    def release(self, tags: Iterable[str], deliveries: int = 0) -> None:
         """Hand messages back, to be fetched before all others."""
-        self._tried(self._queues.hand_back, tags, deliveries)
+        self._tried(self._queues.release, tags, deliveries)
 
-    def hand_back_all(self, kept: Iterable[str]) -> None:
+    def release_all(self, kept: Iterable[str]) -> None:
         """Hand back all that Redis knows this consumer to hold, but for what is kept."""
-        self._tried(self._queues.hand_back_all, self.consumer, self._mine, kept)
+        self._tried(self._queues.release_all, self.consumer, self._mine, kept)
 
     def requeue(self, tag: str) -> None:
         """Hand one message back that counts as delivered, until that was too often."""
@@ -712,7 +712,7 @@ class Channel(address.NamedUser, redis.Channel):
 
     def _count(self, tag: str, deliveries: int, envelope: Mapping[str, Any]) -> None:
         if deliveries + 1 < self.max_deliveries:
-            self.hand_back([tag], 1)
+            self.release([tag], 1)
         else:
             self._answer_too_often(tag, envelope, "its process ended, or the task gave it back")
 

@@ -95,17 +95,17 @@ class QoS(redis.QoS):
             if not runs_surely and tag not in running:
                 self._kept.pop(tag, None)
         if self._owes_the_rest:
-            self._hand_back_the_rest()
+            self._release_the_rest()
         self.channel.acknowledge()
         if had_some or self.ended:
             return set(self._kept)
         self.closed.discard(self)
         return None
 
-    def _hand_back_the_rest(self) -> None:
+    def _release_the_rest(self) -> None:
         # After a crash it stays under its lease, as after SIGKILL: it then counts as delivered.
         if not worker_state.has_crashed():
-            self.channel.hand_back_all({*self._kept, *self.tags_ended()})
+            self.channel.release_all({*self._kept, *self.tags_ended()})
         self._owes_the_rest = False
 
     def tags_ended(self) -> set[str]:
@@ -163,7 +163,7 @@ class QoS(redis.QoS):
     def restore_unacked(self, client: Any = None) -> None:
         """Hand back all that is held."""
         self._flush()
-        self.channel.hand_back(tag for tag in self._delivered if keys.is_tag(tag))
+        self.channel.release(tag for tag in self._delivered if keys.is_tag(tag))
         for tag in [tag for tag in self._delivered if not keys.is_tag(tag)]:
             self.restore_by_tag(tag, client=client)
         self._delivered.clear()
@@ -173,7 +173,7 @@ class QoS(redis.QoS):
         if self.channel.has_lists:
             super().restore_visible(*args, **options)
 
-    def hand_back_waiting(self) -> None:
+    def release_waiting(self) -> None:
         """Hand back what was not begun: the worker ends, and others are to begin it."""
         worker_state.run_what_is_ready()
         waiting = set(self._delivered) - self._dirty - set(worker_state.in_pool())
@@ -183,7 +183,7 @@ class QoS(redis.QoS):
             sleep(MOMENT)
             worker_state.run_what_is_ready()
             waiting -= self._dirty | worker_state.running()
-        self.channel.hand_back_all((set(self._delivered) - waiting) | self.tags_ended())
+        self.channel.release_all((set(self._delivered) - waiting) | self.tags_ended())
         for tag in waiting:
             virtual.QoS.ack(self, tag)
 
@@ -209,7 +209,7 @@ class QoS(redis.QoS):
             for tag in [tag for tag in self._delivered if not keys.is_tag(tag)]:
                 self.restore_by_tag(tag)
             self.channel.acknowledge()
-            self._hand_back_the_rest()
+            self._release_the_rest()
         if is_last:
             self.tell_the_last()
         is_done = not (self._kept or self.ended or self._owes_the_rest)

@@ -195,13 +195,13 @@ class Queues:
 
     # Give back ---------------------------------------------------------------------------
 
-    def hand_back(self, tags: Iterable[str], deliveries: int = 0) -> None:
+    def release(self, tags: Iterable[str], deliveries: int = 0) -> None:
         """Release messages, to be fetched first of their priority; add to their deliveries."""
         for stream, ids in keys.by_stream(tags).items():
             pair = [keys.returned_from(stream), stream]
             scripts.RELEASE(self._client(), pair, keys.GROUP, deliveries, *ids)
 
-    def hand_back_all(self, consumer: str, streams: Iterable[str], kept: Iterable[str]) -> None:
+    def release_all(self, consumer: str, streams: Iterable[str], kept: Iterable[str]) -> None:
         """Hand back all that a consumer holds, but for what is kept."""
         kept_ids = keys.by_stream(kept)
         for stream in sorted(streams):  # what was returned before stays in front

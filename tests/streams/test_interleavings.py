@@ -56,7 +56,7 @@ class Play:
             message.ack()
             self.acknowledged.add(message.payload)
 
-    def hand_back(self) -> None:
+    def release(self) -> None:
         """Give a message back."""
         if message := self._any_message():
             message.reject(requeue=True)
@@ -107,7 +107,7 @@ def test_nothing_is_lost_and_nothing_comes_again(
 ) -> None:
     play = Play(connect, url)
     often: list[Callable[[], None]] = [play.publish, play.fetch, play.fetch, play.acknowledge]
-    seldom = [play.join, play.hand_back, play.leave, play.crash]
+    seldom = [play.join, play.release, play.leave, play.crash]
     for _ in range(STEPS):
         play.chance.choice(play.chance.choice((often, often, often, seldom)))()
     play.finish(store)

@@ -228,7 +228,7 @@ def test_what_a_pool_begins_while_its_worker_stops_is_not_handed_back(
     monkeypatch.setattr(
         qos, "sleep", lambda _: monkeypatch.setattr(worker_state, "running", lambda: {begun})
     )
-    worker.channel.qos.hand_back_waiting()
+    worker.channel.qos.release_waiting()
 
     assert Worker(connect()).wait_for(1) == [2]
     assert held(store) == 2
