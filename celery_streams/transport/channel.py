@@ -551,7 +551,7 @@ class Channel(address.NamedUser, redis.Channel):
             return None
         due = eta.due(message)
         if due and self._seconds_until(due) > EARLY:
-            self._tried(self._queues.put_off, entry.tag, self._step(message), due)
+            self._tried(self._queues.delay, entry.tag, self._step(message), due)
             self._renew(queue)
             self._promote_at(due)
             return None
@@ -866,9 +866,11 @@ class Channel(address.NamedUser, redis.Channel):
         except ResponseError as error:
             self._log_refusal(error)
 
-    def waiting_for_their_time(self, most: int) -> list[tuple[float, bytes]]:
+    def delayed_messages(self, most: int) -> list[tuple[float, bytes]]:
         """Return up to so many messages of each queue that are for later, and when they are due."""
-        return [each for queue in self._durable_queues for each in self._queues.later(queue, most)]
+        return [
+            each for queue in self._durable_queues for each in self._queues.delayed(queue, most)
+        ]
 
     # Whole queues --------------------------------------------------------------------
 

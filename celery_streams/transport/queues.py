@@ -209,7 +209,7 @@ class Queues:
             argv = (keys.GROUP, consumer, *kept_ids.get(stream, ()))
             scripts.RELEASE_ALL(self._client(), pair, *argv)
 
-    def put_off(self, tag: str, step: int, due: float) -> None:
+    def delay(self, tag: str, step: int, due: float) -> None:
         """Keep a message that was delivered until its time, in seconds since 1970."""
         stream, entry_id = keys.place(tag)
         pair = [keys.delayed(keys.queue_of(stream)), stream]
@@ -250,7 +250,7 @@ class Queues:
             for stream, entry_id, message in too_often
         ]
 
-    def later(self, queue: str, most: int) -> list[tuple[float, bytes]]:
+    def delayed(self, queue: str, most: int) -> list[tuple[float, bytes]]:
         """Return up to so many messages that wait for their time, and it, the next ones first."""
         waiting = self._client().zrange(self._delayed(queue), 0, most - 1, withscores=True)
         return [(float(due), member.partition(b":")[2]) for member, due in waiting]

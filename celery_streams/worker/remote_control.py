@@ -360,7 +360,7 @@ _scheduled_here = _panel["scheduled"]
 def scheduled(state: Any, **options: Any) -> list[dict[str, Any]]:
     """List ETA and countdown tasks: those this worker holds, and its queues' in Redis."""
     channel = getattr(state.consumer.task_consumer, "channel", None)
-    delayed = channel.waiting_for_their_time(MOST) if isinstance(channel, Channel) else ()
+    delayed = channel.delayed_messages(MOST) if isinstance(channel, Channel) else ()
     told = (_scheduled(due, message, state.hostname) for due, message in delayed)
     return [*_scheduled_here(state, **options), *filter(None, told)]
 

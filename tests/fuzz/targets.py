@@ -86,7 +86,7 @@ class _Channel(Channel):
         self.priority_steps = [0, 3, 6, 9]
         self.message_lifetimes = {}
         self._qos: Any = SimpleNamespace(ended=deque())
-        self._queues: Any = SimpleNamespace(put_off=lambda *_: None, fetch=lambda *_: [])
+        self._queues: Any = SimpleNamespace(delay=lambda *_: None, fetch=lambda *_: [])
         self.auto_delete_queues: Any = ()
         self._closed = self.closed = True  # nothing is to be closed
 
