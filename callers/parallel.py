@@ -30,7 +30,7 @@ COUNT = 10
 #: Seconds beyond the jobs' own times that all of them may wait in their queue.
 PATIENCE = 60.0
 
-Ended = Callable[[object], object]
+Ack = Callable[[object], object]
 
 
 class Run(NamedTuple):
@@ -48,7 +48,7 @@ def signatures(client: Client, seconds: float) -> list[Any]:
     ]
 
 
-def in_series(client: Client, seconds: float, ended: Ended) -> Any:
+def in_series(client: Client, seconds: float, ended: Ack) -> Any:
     """Submit each addition when the one before has ended, and sum up here."""
     total = 0
     for signature in signatures(client, seconds):
@@ -57,13 +57,13 @@ def in_series(client: Client, seconds: float, ended: Ended) -> Any:
     return total
 
 
-def as_group(client: Client, seconds: float, ended: Ended) -> Any:
+def as_group(client: Client, seconds: float, ended: Ack) -> Any:
     """Submit all additions at once, and sum up here."""
     result = client.submit(group(signatures(client, seconds)))
     return sum(client.get(result, COUNT * seconds + PATIENCE, ended))
 
 
-def as_chord(client: Client, seconds: float, ended: Ended) -> Any:
+def as_chord(client: Client, seconds: float, ended: Ack) -> Any:
     """Submit all additions at once; a last job, `tsum`, sums up."""
     result = client.submit(chord(signatures(client, seconds), client.signature("add.tasks.tsum")))
     client.get(result.parent, COUNT * seconds + PATIENCE, ended)

@@ -30,7 +30,7 @@ from celery_streams.protocol import pack
 from celery_streams.retries import patiently
 from celery_streams.transport import eta, keys, purge, queues
 from celery_streams.transport.qos import QoS
-from celery_streams.transport.queues import Ended, Entry, Lengths, Once, Queues
+from celery_streams.transport.queues import Ack, Entry, Lengths, Once, Queues
 from celery_streams.transport.revocation import Revoked, record
 from celery_streams.transport.validation import (
     MAX_BYTES,
@@ -177,7 +177,7 @@ class Channel(address.NamedUser, redis.Channel):
         #: most, and what it acknowledges.
         self._asked: tuple[str, ...] = ()
         self._most = 0
-        self._ending: list[Ended] = []
+        self._ending: list[Ack] = []
         self._lists_turn = False
         #: Fetched, and to be delivered by the next calls, where a program takes one at a time.
         self._kept: deque[Entry] = deque()
@@ -536,7 +536,7 @@ class Channel(address.NamedUser, redis.Channel):
             return False
         self._queue_cycle.rotate(queue)
         if queue in self._no_ack:  # whatever its consumer makes of it
-            self.qos.ended.append(Ended(entry.tag))
+            self.qos.ended.append(Ack(entry.tag))
             if not self.fetches_soon():
                 self.acknowledge()
         self.connection._deliver(message, queue)  # noqa: SLF001 - kombu's
@@ -590,7 +590,7 @@ class Channel(address.NamedUser, redis.Channel):
             reason = "it waited for longer than its expiration, or its queue's message_ttl"
             self._answer(Dead(queue, job_id, reason, message), tag)
             return
-        self.qos.ended.append(Ended(tag))
+        self.qos.ended.append(Ack(tag))
         if not self.fetches_soon():
             self.acknowledge()
 
@@ -660,7 +660,7 @@ class Channel(address.NamedUser, redis.Channel):
         """Return one message, or None."""
         message = super().basic_get(queue, no_ack=no_ack, **options)
         if message is not None and no_ack and keys.is_tag(str(message.delivery_tag)):
-            self.qos.ended.append(Ended(str(message.delivery_tag)))
+            self.qos.ended.append(Ack(str(message.delivery_tag)))
             self.acknowledge()
         return message
 
@@ -680,8 +680,8 @@ class Channel(address.NamedUser, redis.Channel):
                 self.qos.ended.extendleft(some)
                 raise
 
-    def _some_ended(self) -> list[Ended]:
-        some: list[Ended] = []
+    def _some_ended(self) -> list[Ack]:
+        some: list[Ack] = []
         with suppress(IndexError):  # no more: another thread may have taken some
             while len(some) < BATCH:
                 some.append(self.qos.ended.popleft())

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from celery_streams import worker_state
 from celery_streams.transport import keys
 from celery_streams.transport.lease import Lease
-from celery_streams.transport.queues import Ended
+from celery_streams.transport.queues import Ack
 
 #: Seconds, more than enough, from the end of a job to its acknowledgement in a thread of a pool.
 MOMENT = 0.1
@@ -40,7 +40,7 @@ class QoS(redis.QoS):
         super().__init__(*args, **options)
         self._pid = os.getpid()
         #: Acknowledged, and not yet told to Redis. Threads append to it.
-        self.ended: deque[Ended] = deque()
+        self.ended: deque[Ack] = deque()
         self._lease: Lease | None = None
         #: For leases, and for whatever comes after the channel is closed.
         self.client: Any = None
@@ -134,7 +134,7 @@ class QoS(redis.QoS):
             return
         # Before its job begins: one that ends the worker must not run again.
         is_early = getattr(self._delivered.get(delivery_tag), "acks_early", False)
-        self.ended.append(Ended(delivery_tag))
+        self.ended.append(Ack(delivery_tag))
         self._kept.pop(delivery_tag, None)
         virtual.QoS.ack(self, delivery_tag)
         if not self._is_closed and (is_early or not self.channel.fetches_soon()):

@@ -44,7 +44,7 @@ class Result(NamedTuple):
     channel: bytes
 
 
-class Ended(NamedTuple):
+class Ack(NamedTuple):
     """A message that is acknowledged, and the result that is to be stored with that, if any."""
 
     tag: str
@@ -173,7 +173,7 @@ class Queues:
 
     @staticmethod
     def fetching(
-        consumer: str, streams: Sequence[str], count: int, ended: Sequence[Ended]
+        consumer: str, streams: Sequence[str], count: int, ended: Sequence[Ack]
     ) -> tuple[list[Any], list[Any]]:
         """Return the keys and arguments of scripts.FETCH."""
         done = keys.by_stream(each.tag for each in ended)
@@ -187,7 +187,7 @@ class Queues:
         return names, argv
 
     def fetch(
-        self, consumer: str, streams: Sequence[str], count: int, ended: Sequence[Ended] = ()
+        self, consumer: str, streams: Sequence[str], count: int, ended: Sequence[Ack] = ()
     ) -> list[Entry]:
         """Acknowledge messages, with their results, then return up to so many others, if any."""
         names, argv = self.fetching(consumer, streams, count, ended)

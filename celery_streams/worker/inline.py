@@ -23,7 +23,7 @@ from celery.worker import state, strategy
 
 from celery_streams.fastjson import MARK
 from celery_streams.results.backend import RedisBackend
-from celery_streams.transport.queues import Ended, Entry
+from celery_streams.transport.queues import Ack, Entry
 from celery_streams.transport.validation import MAX_DEPTH, MAX_NAME, MAX_REPR, MAX_RETRIES
 from celery_streams.worker.time_limits import INTERVAL, TimeLimits
 
@@ -196,7 +196,7 @@ class Inline:
                 self._consumer.fail(Context(request), info.retval)
             self._channel.give_back(entry, requeue=info.retval.requeue)
         else:
-            self._channel.qos.ended.append(Ended(entry.tag, result))
+            self._channel.qos.ended.append(Ack(entry.tag, result))
 
     def _read(self, raw: bytes) -> tuple[_Task, dict[str, Any], list[Any], dict[str, Any]] | None:
         """Return a job's task, its request as Celery's tracer knows it, and its arguments."""
