@@ -348,7 +348,7 @@ class RedisBackend(redis.RedisBackend):
 
     def forget(self, task_id: str) -> None:
         """Forget a result, too, that was announced and not asked for."""
-        self.result_consumer.early.take(task_id)
+        self.result_consumer.buffer.take(task_id)
         super().forget(task_id)
 
     def wait_for_pending(  # type: ignore[override]  # Celery's own differs from its stub

@@ -10,7 +10,7 @@ from celery_streams import fastjson
 OVERHEAD = 300
 
 
-class Announced:
+class ResultBuffer:
     """Keeps up to so many bytes of results, until they are asked for; the oldest go first.
 
     As JSON, of which the bytes are known: as Python's objects they take up to twenty times as many.

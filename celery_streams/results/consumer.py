@@ -19,7 +19,7 @@ from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.states import FAILURE, READY_STATES, SUCCESS
 from redis.exceptions import AuthenticationError, ResponseError
 
-from celery_streams.results.buffer import Announced
+from celery_streams.results.buffer import ResultBuffer
 from celery_streams.results.connections import Link, Subscription
 from celery_streams.retries import is_of_state
 
@@ -30,7 +30,7 @@ INTERVAL = 1.0
 #: Those between two of any other, or two tries to subscribe: at first, and at most.
 QUICK, SLOW = 0.005, 0.25
 #: Bytes of results that are kept for who asks later.
-KEPT = 16 * 1024 * 1024
+RESULT_BUFFER_BYTES = 16 * 1024 * 1024
 
 
 class Wait:
@@ -146,7 +146,7 @@ class ResultConsumer(BaseResultConsumer):
         self._unread: set[str] = set()
         self._waits: set[Wait] = set()
         #: What was announced, and nobody has asked for yet.
-        self.early = Announced(KEPT)
+        self.buffer = ResultBuffer(RESULT_BUFFER_BYTES)
         #: Jobs that one thread alone waits for, by their ids.
         self.bulks: dict[str, Bulk] = {}
         #: Stands for results with callbacks that no thread waits for.
@@ -183,7 +183,7 @@ class ResultConsumer(BaseResultConsumer):
 
     def resolve(self, result: Any) -> bool:
         """Give a result what was announced of its job before; tell whether something was."""
-        meta = self.early.take(result.id)
+        meta = self.buffer.take(result.id)
         if meta is None:
             return False
         if self._fulfil(result, meta):
@@ -422,7 +422,7 @@ class ResultConsumer(BaseResultConsumer):
     def _pass_on(self, metas: list[Any]) -> None:
         for meta in metas:
             if not self._tell(meta) and meta["status"] == SUCCESS:  # final, as no other is
-                self.early.put(meta["task_id"], meta)
+                self.buffer.put(meta["task_id"], meta)
 
     def _read_all_now(self) -> None:
         for wait in [*self._waits]:

@@ -18,7 +18,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 
 from celery_streams import dead_letters
 from celery_streams.results.buffer import OVERHEAD
-from celery_streams.results.consumer import KEPT
+from celery_streams.results.consumer import RESULT_BUFFER_BYTES
 from celery_streams.transport import queues, validation
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.validation import MAX_NAME, Malformed
@@ -164,9 +164,9 @@ def check_result(data: bytes) -> None:
 def check_notice(data: bytes) -> None:
     """Hear a notice, and keep no more than a bound of what it says."""
     _results._announced(data)
-    early = _results.early
-    assert early._size <= KEPT
-    assert len(early._texts) <= KEPT // OVERHEAD
+    early = _results.buffer
+    assert early._size <= RESULT_BUFFER_BYTES
+    assert len(early._texts) <= RESULT_BUFFER_BYTES // OVERHEAD
     assert not _results._sent
     assert not _results._waits
 

@@ -1,6 +1,6 @@
 """What is announced before it is asked for stays within its bytes."""
 
-from celery_streams.results.buffer import OVERHEAD, Announced
+from celery_streams.results.buffer import OVERHEAD, ResultBuffer
 
 #: Bytes of what is known of a job here, and of its entry.
 KNOWN = {"result": "x" * 27}
@@ -8,7 +8,7 @@ SIZE = OVERHEAD + len('{"result":"' + "x" * 27 + '"}')
 
 
 def test_it_is_taken_once() -> None:
-    announced = Announced(SIZE)
+    announced = ResultBuffer(SIZE)
     announced.put("a", KNOWN)
 
     assert announced.take("a") == KNOWN
@@ -17,7 +17,7 @@ def test_it_is_taken_once() -> None:
 
 
 def test_the_oldest_go_first() -> None:
-    announced = Announced(2 * SIZE)
+    announced = ResultBuffer(2 * SIZE)
     for job_id in "abc":
         announced.put(job_id, KNOWN)
 
@@ -25,7 +25,7 @@ def test_the_oldest_go_first() -> None:
 
 
 def test_what_was_taken_or_said_again_takes_no_room() -> None:
-    announced = Announced(2 * SIZE)
+    announced = ResultBuffer(2 * SIZE)
     for _ in range(10):
         announced.put("a", KNOWN)
     announced.take("a")
@@ -36,14 +36,14 @@ def test_what_was_taken_or_said_again_takes_no_room() -> None:
 
 
 def test_one_that_is_larger_than_all_is_not_kept() -> None:
-    announced = Announced(SIZE - 1)
+    announced = ResultBuffer(SIZE - 1)
     announced.put("a", KNOWN)
 
     assert announced.take("a") is None
 
 
 def test_what_is_not_plain_is_not_kept() -> None:
-    announced = Announced(SIZE)
+    announced = ResultBuffer(SIZE)
     announced.put("a", {"result": {1, 2}})
 
     assert announced.take("a") is None
