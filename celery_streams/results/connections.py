@@ -58,7 +58,7 @@ class Subscription:
         self._connection.disconnect()
 
 
-class Link:
+class ResultConnections:
     """Connections made as those of a backend are: one to read keys by, others to be told by."""
 
     def __init__(self, backend: Any) -> None:

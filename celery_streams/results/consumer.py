@@ -20,7 +20,7 @@ from celery.states import FAILURE, READY_STATES, SUCCESS
 from redis.exceptions import AuthenticationError, ResponseError
 
 from celery_streams.results.buffer import ResultBuffer
-from celery_streams.results.connections import Link, Subscription
+from celery_streams.results.connections import ResultConnections, Subscription
 from celery_streams.retries import is_of_state
 
 logger = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ class ResultConsumer(BaseResultConsumer):
         self._others = Wait()
         self._others.read_at = 0.0
         self._setting = threading.Lock()
-        self._link = Link(self.backend)
+        self._connections = ResultConnections(self.backend)
         #: Held by the thread that listens, which alone touches what follows.
         self._turn = threading.RLock()
         self._subscription: Subscription | None = None
@@ -162,7 +162,7 @@ class ResultConsumer(BaseResultConsumer):
 
     def stop(self) -> None:
         """Close the connections, but for those that another thread uses."""
-        self._link.close()
+        self._connections.close()
         if self._turn.acquire(blocking=False):
             self._unsubscribe()
             self._turn.release()
@@ -270,7 +270,7 @@ class ResultConsumer(BaseResultConsumer):
     def forget(self, job_ids: Sequence[str], seconds: float) -> None:
         """Remove the results of jobs; raises redis-py's errors."""
         keys = [self.backend.get_key_for_task(job_id) for job_id in job_ids]
-        self._link.delete(keys, seconds)
+        self._connections.delete(keys, seconds)
 
     # What a waiting thread does --------------------------------------------------------
 
@@ -351,7 +351,7 @@ class ResultConsumer(BaseResultConsumer):
     def _stored(self, job_ids: list[str], deadline: float) -> list[Any]:
         """Return what is stored of the jobs of which something is; a failure if it is no result."""
         keys = [self.backend.get_key_for_task(job_id) for job_id in job_ids]
-        values = self._link.read(keys, deadline - monotonic()) if keys else []
+        values = self._connections.read(keys, deadline - monotonic()) if keys else []
         found = zip(job_ids, values, strict=bool(keys))
         return [self._known(job_id, value) for job_id, value in found if value is not None]
 
@@ -395,7 +395,9 @@ class ResultConsumer(BaseResultConsumer):
     def _hear(self, seconds: float, deadline: float) -> None:
         """Wait for a notice for so many seconds; raises ConnectionError if none can come."""
         if self._subscription is None:
-            self._subscription = self._link.subscribe(self._oid, deadline - monotonic(), INTERVAL)
+            self._subscription = self._connections.subscribe(
+                self._oid, deadline - monotonic(), INTERVAL
+            )
         kind, what = self._subscription.hear(min(max(seconds, 0), INTERVAL)) or (None, None)
         if kind == b"message":
             self._announced(what)
