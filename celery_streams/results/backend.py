@@ -26,7 +26,7 @@ from celery_streams.errors import Unreadable
 from celery_streams.fastjson import MARK
 from celery_streams.results import failures, validation
 from celery_streams.results.consumer import ResultConsumer
-from celery_streams.results.states import Rule
+from celery_streams.results.states import Transition
 from celery_streams.retries import PatientRedis, may_pass
 from celery_streams.scripts import FOR_ACCEPTED
 from celery_streams.transport.queues import Result
@@ -180,7 +180,7 @@ class RedisBackend(redis.RedisBackend):
         if state == SUCCESS and task_id == self._kept_job:
             self._kept = self._result(task_id, payload, expires, request)
             return result
-        self.ensure(self.write, (task_id, payload, expires, request, Rule(state)))
+        self.ensure(self.write, (task_id, payload, expires, request, Transition(state)))
         return result
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
@@ -220,7 +220,7 @@ class RedisBackend(redis.RedisBackend):
         payload: Any,
         expires: int | None,
         request: Any,
-        rule: Rule,
+        transition: Transition,
         client: Any = None,
     ) -> bool:
         """Store a payload and announce it; tell whether it was allowed to replace what was there.
@@ -231,12 +231,12 @@ class RedisBackend(redis.RedisBackend):
         channel = self._channel_for(request)
         found: Any = ""
         while True:
-            arguments = (payload, int(expires or 0), channel, *rule.arguments(found))
+            arguments = (payload, int(expires or 0), channel, *transition.arguments(found))
             key = self.get_key_for_task(task_id)
             found = scripts.STORE(client or self.client, [key], *arguments)
             if found in {0, 1}:
                 return bool(found)
-            if not rule.allows(self._state_of(found)):
+            if not transition.allows(self._state_of(found)):
                 return False
 
     def _channel_for(self, request: Any) -> bytes:

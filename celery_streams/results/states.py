@@ -13,7 +13,7 @@ _KEPT = {
 }
 
 
-class Rule:
+class Transition:
     """What may be replaced by a state: all but what it never replaces, or `only` some states."""
 
     def __init__(self, state: str, *, only: frozenset[str] | None = None) -> None:
@@ -25,7 +25,7 @@ class Rule:
         return (stored in self._names) != self._keeps
 
     def arguments(self, stored: Any = "") -> tuple[str, str, str]:
-        """Return what the script is told of the rule, and of what it found before."""
+        """Return what the script is told of the transition, and of what it found before."""
         if isinstance(stored, str):
             stored = stored.encode()
         digest = sha1(stored, usedforsecurity=False).hexdigest() if stored else ""

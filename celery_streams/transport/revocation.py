@@ -12,7 +12,7 @@ from celery.exceptions import TaskRevokedError
 from celery.states import PENDING, RECEIVED, REJECTED, RETRY, REVOKED
 
 from celery_streams.results.backend import RedisBackend
-from celery_streams.results.states import Rule
+from celery_streams.results.states import Transition
 from celery_streams.scripts import REVOKE, STORE
 
 #: The sorted set.
@@ -50,7 +50,7 @@ def store(backend: Any, ids: Sequence[str], reason: str = "revoked") -> None:
             if backend.get_state(job_id) in _NOT_BEGUN:
                 backend.mark_as_revoked(job_id, reason=reason, store_result=True)
         return
-    rule = Rule(REVOKED, only=_NOT_BEGUN)
+    transition = Transition(REVOKED, only=_NOT_BEGUN)
     error: Any = TaskRevokedError(reason)
     encoded = backend.prepare_exception(error, backend.serializer)
     backend.client.script_load(STORE.source)
@@ -58,7 +58,7 @@ def store(backend: Any, ids: Sequence[str], reason: str = "revoked") -> None:
         with backend.client.pipeline(transaction=False) as pipeline:
             for job_id in ids[start : start + BATCH]:
                 payload = backend.payload(job_id, encoded, REVOKED)
-                arguments = (payload, int(backend.expires or 0), "", *rule.arguments())
+                arguments = (payload, int(backend.expires or 0), "", *transition.arguments())
                 STORE(pipeline, [backend.get_key_for_task(job_id)], *arguments)
             pipeline.execute()
 

@@ -16,7 +16,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from celery_streams.results.backend import RedisBackend
-from celery_streams.results.states import Rule
+from celery_streams.results.states import Transition
 
 logger = logging.getLogger(__name__)
 
@@ -101,5 +101,5 @@ class Watch(Thread):
         where = {"pid": request.worker_pid, "hostname": self._hostname}
         context = request._context  # noqa: SLF001 - as Celery stores its other states
         payload = self._backend.payload(job, where, STARTED, request=context)
-        rule = Rule(STARTED, only=_NOT_ENDED)
-        self._backend.write(job, payload, EXPIRES, context, rule, self._client)
+        transition = Transition(STARTED, only=_NOT_ENDED)
+        self._backend.write(job, payload, EXPIRES, context, transition, self._client)

@@ -20,7 +20,7 @@ from redis.exceptions import AuthenticationError
 from celery_streams.errors import Unreadable
 from celery_streams.results import consumer
 from celery_streams.results.consumer import Wait
-from celery_streams.results.states import Rule
+from celery_streams.results.states import Transition
 from celery_streams.scripts import LARGE
 from tests.local.store import Proxy, Store, calls, soon
 from tests.waiting import eventually
@@ -135,7 +135,11 @@ def test_started_said_by_an_onlooker_replaces_no_news(store: Store, old: str) ->
     backend.store_result(job.id, value_of(old), old)
     payload = backend.payload(job.id, {"pid": 1}, "STARTED")
     told = backend.write(
-        job.id, payload, 60, None, Rule("STARTED", only=frozenset({"PENDING", "RETRY", "STARTED"}))
+        job.id,
+        payload,
+        60,
+        None,
+        Transition("STARTED", only=frozenset({"PENDING", "RETRY", "STARTED"})),
     )
 
     may = old in {"PENDING", "STARTED", "RETRY"}
