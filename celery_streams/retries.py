@@ -48,17 +48,17 @@ _RIGHT_CODES = ("NOPERM", "NOAUTH", "WRONGPASS", "DENIED")
 T = TypeVar("T")
 
 
-def is_of_state(error: BaseException) -> bool:
+def is_state_of_server(error: BaseException) -> bool:
     """Return True if a server refuses for the state that it is in."""
     return isinstance(error, _STATES) or (
         isinstance(error, ResponseError) and _code(error).startswith(_STATE_CODES)
     )
 
 
-def may_pass(error: BaseException) -> bool:
+def is_temporary(error: BaseException) -> bool:
     """Return True if a server refuses for its state, or for rights, which an operator changes."""
     return (
-        is_of_state(error)
+        is_state_of_server(error)
         or isinstance(error, _RIGHTS)
         or (isinstance(error, ResponseError) and _code(error).startswith(_RIGHT_CODES))
     )
@@ -68,7 +68,7 @@ def _code(error: BaseException) -> str:
     return str(error).lstrip("-")
 
 
-def patiently(function: Callable[[], T]) -> T:
+def retry_while_refused(function: Callable[[], T]) -> T:
     """Call a function; in a worker again, for up to MAX_WAIT seconds, where the server refuses.
 
     Raises what the function raises. Elsewhere its caller has a deadline, and decides.
@@ -78,7 +78,7 @@ def patiently(function: Callable[[], T]) -> T:
         try:
             return function()
         except (ResponseError, *_STATES, *_RIGHTS) as error:
-            if not (may_pass(error) and worker_state.is_worker()):
+            if not (is_temporary(error) and worker_state.is_worker()):
                 raise
             if deadline is None:
                 deadline = monotonic() + MAX_WAIT
@@ -89,7 +89,7 @@ def patiently(function: Callable[[], T]) -> T:
         pause = min(2 * pause, MAX_PAUSE)
 
 
-class PatientPipeline(Pipeline):
+class RetryingPipeline(Pipeline):
     """A pipeline that is sent again where it was refused; of commands that may run twice."""
 
     def execute(self, raise_on_error: bool = True) -> Any:  # noqa: FBT002 - redis-py's
@@ -98,20 +98,20 @@ class PatientPipeline(Pipeline):
 
         def send() -> Any:
             self.command_stack = list(stack)
-            return super(PatientPipeline, self).execute(raise_on_error)
+            return super(RetryingPipeline, self).execute(raise_on_error)
 
-        return patiently(send)
+        return retry_while_refused(send)
 
 
-class PatientRedis(Redis):
+class RetryingRedis(Redis):
     """A client for workers, each of whose commands waits where the server refuses it."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command, and return its reply."""
-        return patiently(partial(super().execute_command, *args, **options))
+        return retry_while_refused(partial(super().execute_command, *args, **options))
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:  # noqa: FBT002 - redis-py's
         """Return a pipeline."""
-        return PatientPipeline(
+        return RetryingPipeline(
             self.connection_pool, self.response_callbacks, transaction, shard_hint
         )

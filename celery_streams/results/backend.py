@@ -27,7 +27,7 @@ from celery_streams.fastjson import MARK
 from celery_streams.results import failures, validation
 from celery_streams.results.consumer import ResultConsumer
 from celery_streams.results.states import Transition
-from celery_streams.retries import PatientRedis, may_pass
+from celery_streams.retries import RetryingRedis, is_temporary
 from celery_streams.scripts import FOR_ACCEPTED
 from celery_streams.transport.queues import Result
 
@@ -185,10 +185,10 @@ class RedisBackend(redis.RedisBackend):
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         """Return True if storing may work later: Redis is away, or refuses to write just now."""
-        return may_pass(exc) or bool(super().exception_safe_to_retry(exc))
+        return is_temporary(exc) or bool(super().exception_safe_to_retry(exc))
 
     def _get_client(self) -> Any:
-        return PatientRedis
+        return RetryingRedis
 
     def payload(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None

@@ -21,7 +21,7 @@ from redis.exceptions import AuthenticationError, ResponseError
 
 from celery_streams.results.buffer import ResultBuffer
 from celery_streams.results.connections import ResultConnections, Subscription
-from celery_streams.retries import is_of_state
+from celery_streams.retries import is_state_of_server
 
 logger = logging.getLogger(__name__)
 
@@ -333,7 +333,7 @@ class ResultConsumer(BaseResultConsumer):
         except AuthenticationError:
             raise
         except (ResponseError, *self._connection_errors) as error:
-            if isinstance(error, ResponseError) and not is_of_state(error):
+            if isinstance(error, ResponseError) and not is_state_of_server(error):
                 raise
             if wait.error is None:
                 logger.info("waiting for results goes on without the store: %s", error)

@@ -27,7 +27,7 @@ from celery_streams import address, scripts, worker_state
 from celery_streams.compression import decompress
 from celery_streams.errors import MessageTooLarge, Unreadable
 from celery_streams.protocol import pack
-from celery_streams.retries import patiently
+from celery_streams.retries import retry_while_refused
 from celery_streams.transport import eta, keys, purge, queues
 from celery_streams.transport.qos import QoS
 from celery_streams.transport.queues import Ack, Entry, Lengths, Once, Queues
@@ -272,7 +272,7 @@ class Channel(address.NamedUser, redis.Channel):
         )
         batch = options.get("_publish_batch")
         if batch is None:
-            patiently(partial(self._queues.publish, *publication))
+            retry_while_refused(partial(self._queues.publish, *publication))
             self._renew(queue)
             return
         script, key, argv = self._queues.publication(*publication)

@@ -29,7 +29,7 @@ from celery_streams import worker_state
 from celery_streams.address import UnknownServer
 from celery_streams.errors import DeadLetter, ServerTooOld
 from celery_streams.printable import make_logs_safe
-from celery_streams.retries import may_pass
+from celery_streams.retries import is_temporary
 from celery_streams.transport import keys, validation
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.transport import Connection, Transport
@@ -334,7 +334,7 @@ class Consumer(consumer.Consumer):
         try:
             self.app.backend.mark_as_failure(request.id, failure, request=request)
         except Exception as error:
-            if self._is_a_lost_connection(error) or may_pass(error):
+            if self._is_a_lost_connection(error) or is_temporary(error):
                 raise
             # What is wrong with the message may be wrong in there, too; or it may not be stored.
             logger.error("Job %s cannot be failed as a whole: %r", request.id, error)  # noqa: TRY400

@@ -18,7 +18,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from celery_streams.retries import is_of_state, may_pass
+from celery_streams.retries import is_state_of_server, is_temporary
 from tests.streams.test_inline import program, signature, start
 from tests.waiting import eventually
 
@@ -175,13 +175,13 @@ def test_an_inline_worker_goes_on_after_a_refusal(
     ],
 )
 def test_a_refusal_is_told_from_an_error(error: Exception, *, passes: bool, is_state: bool) -> None:
-    assert (may_pass(error), is_of_state(error)) == (passes, is_state)
+    assert (is_temporary(error), is_state_of_server(error)) == (passes, is_state)
 
 
 def test_a_caller_is_told_at_once_even_if_it_has_loaded_celerys_worker() -> None:
     from celery.worker import state
 
-    from celery_streams.retries import patiently
+    from celery_streams.retries import retry_while_refused
 
     def refuse() -> None:
         calls.append(1)
@@ -189,6 +189,6 @@ def test_a_caller_is_told_at_once_even_if_it_has_loaded_celerys_worker() -> None
 
     calls: list[int] = []
     with pytest.raises(ResponseError):
-        patiently(refuse)
+        retry_while_refused(refuse)
     assert len(calls) == 1
     assert state.__name__ in sys.modules
