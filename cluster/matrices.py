@@ -60,7 +60,7 @@ def needed_for_random(m: int, n: int) -> int:
 
 
 def _shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of a product, by the transition of matmul's signature (n?,k),(k,m?)->(n?,m?)."""
+    """Return the shape of a product, by the rule of matmul's signature (n?,k),(k,m?)->(n?,m?)."""
     if a and b and a[-1] == b[-2 if len(b) > 1 else -1]:  # a number alone has no axis
         with suppress(ValueError):  # stacks that do not match
             stack = np.broadcast_shapes(a[:-2], b[:-2])

@@ -46,7 +46,7 @@ def results(server: Local, store: Any) -> Iterator[Any]:
         yield client.app.backend
 
 
-def bury(store: Any, raw: bytes | None = None, queue: str = "add", **headers: Any) -> str:
+def add_letter(store: Any, raw: bytes | None = None, queue: str = "add", **headers: Any) -> str:
     """Lay a message among the dead letters, as the transport does, and return the letter's id."""
     fields = {
         "message": json.dumps(message(headers)).encode() if raw is None else raw,
@@ -74,7 +74,7 @@ def commands(server: Local, *argv: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_a_letter_knows_what_its_message_says(store: Any) -> None:
-    letter = dead_letters.show(store, bury(store))
+    letter = dead_letters.show(store, add_letter(store))
 
     assert (letter.task, letter.job_id, letter.deliveries) == ("add.tasks.add", JOB, "3")
     assert letter.body[0] == [4, 6]
@@ -83,20 +83,20 @@ def test_a_letter_knows_what_its_message_says(store: Any) -> None:
 def test_a_letter_of_protocol_1_knows_it_too(store: Any) -> None:
     text = json.dumps({"task": "add.tasks.add", "id": "old", "args": [4, 6]})
     old = message() | {"headers": {}, "body": text, "properties": {}}
-    letter = dead_letters.show(store, bury(store, json.dumps(old).encode()))
+    letter = dead_letters.show(store, add_letter(store, json.dumps(old).encode()))
 
     assert (letter.task, letter.job_id, letter.body["args"]) == ("add.tasks.add", "old", [4, 6])
 
 
 @pytest.mark.parametrize("raw", [b"", b"\xff\x00", b"[]", b"5", b"[" * 100_000, b'{"headers": 5}'])
 def test_a_letter_that_cannot_be_read_is_shown_all_the_same(store: Any, raw: bytes) -> None:
-    letter = dead_letters.show(store, bury(store, raw))
+    letter = dead_letters.show(store, add_letter(store, raw))
 
     assert (letter.message, letter.task, letter.job_id) == (raw, None, None)
 
 
 def test_letters_come_queue_by_queue_the_oldest_first(store: Any) -> None:
-    expected = [bury(store, queue="a:b"), *(bury(store) for _ in range(250))]
+    expected = [add_letter(store, queue="a:b"), *(add_letter(store) for _ in range(250))]
     store.set("no:dead", "a key of another type is no queue")
 
     assert [letter.id for letter in dead_letters.letters(store)] == expected
@@ -107,9 +107,9 @@ def test_letters_come_queue_by_queue_the_oldest_first(store: Any) -> None:
 
 
 def test_what_dies_while_letters_are_read_is_for_the_next_time(store: Any) -> None:
-    bury(store)
+    add_letter(store)
 
-    assert len([bury(store) for _ in dead_letters.letters(store)]) == 1
+    assert len([add_letter(store) for _ in dead_letters.letters(store)]) == 1
 
 
 @pytest.mark.parametrize(("priority", "step"), [(0, 0), (2, 0), (3, 3), (9, 9), (40, 9), ("x", 0)])
@@ -117,7 +117,7 @@ def test_a_replayed_message_is_as_it_came_in_the_stream_of_its_priority(
     store: Any, priority: Any, step: int
 ) -> None:
     raw = json.dumps(message(properties={"priority": priority})).encode()
-    letter = dead_letters.show(store, bury(store, raw))
+    letter = dead_letters.show(store, add_letter(store, raw))
     dead_letters.replay(store, letter)
 
     [(_, fields)] = store.xrange(f"add:stream:{step}")
@@ -126,7 +126,7 @@ def test_a_replayed_message_is_as_it_came_in_the_stream_of_its_priority(
 
 
 def test_replaying_forgets_the_failure_and_no_other_result(store: Any, results: Any) -> None:
-    letter = dead_letters.show(store, bury(store))
+    letter = dead_letters.show(store, add_letter(store))
     keep(results, JOB, "FAILURE")
     keep(results, "another", "FAILURE")
     dead_letters.replay(store, letter, results)
@@ -136,7 +136,7 @@ def test_replaying_forgets_the_failure_and_no_other_result(store: Any, results: 
 
 
 def test_replaying_keeps_a_success(store: Any, results: Any) -> None:
-    letter = dead_letters.show(store, bury(store))
+    letter = dead_letters.show(store, add_letter(store))
     keep(results, JOB, "SUCCESS")
     dead_letters.replay(store, letter, results)
 
@@ -146,7 +146,7 @@ def test_replaying_keeps_a_success(store: Any, results: Any) -> None:
 def test_replaying_keeps_a_result_that_came_meanwhile(
     store: Any, results: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    letter = dead_letters.show(store, bury(store))
+    letter = dead_letters.show(store, add_letter(store))
     keep(results, JOB, "FAILURE")
     decode = results.decode
 
@@ -174,14 +174,14 @@ def test_the_failure_in_another_store_is_forgotten_before_the_job_runs(store: An
             assert not store.xlen("add:stream:0")
             self.forgotten.append(job_id)
 
-    dead_letters.replay(store, dead_letters.show(store, bury(store)), Elsewhere())
+    dead_letters.replay(store, dead_letters.show(store, add_letter(store)), Elsewhere())
 
     assert Elsewhere.forgotten == [JOB]
     assert store.xlen("add:stream:0") == 1
 
 
 def test_a_letter_is_replayed_once(store: Any, results: Any) -> None:
-    letter = dead_letters.show(store, bury(store))
+    letter = dead_letters.show(store, add_letter(store))
     dead_letters.replay(store, letter, results)
     keep(results, JOB, "FAILURE")
 
@@ -192,7 +192,7 @@ def test_a_letter_is_replayed_once(store: Any, results: Any) -> None:
 
 
 def test_a_letter_that_no_worker_can_take_is_not_replayed(store: Any) -> None:
-    letter = dead_letters.show(store, bury(store, timelimit="abc"))
+    letter = dead_letters.show(store, add_letter(store, timelimit="abc"))
 
     with pytest.raises(NotReplayable, match="cannot be replayed: the task's header 'timelimit'"):
         dead_letters.replay(store, letter)
@@ -201,7 +201,7 @@ def test_a_letter_that_no_worker_can_take_is_not_replayed(store: Any) -> None:
 
 
 def test_a_letter_is_dropped_once(store: Any) -> None:
-    letter = dead_letters.show(store, bury(store))
+    letter = dead_letters.show(store, add_letter(store))
     dead_letters.drop(store, letter)
 
     with pytest.raises(UnknownLetter):
@@ -221,7 +221,7 @@ def test_no_letters_are_none(server: Local, store: Any) -> None:
 
 
 def test_list_shows_one_line_a_letter(server: Local, store: Any) -> None:
-    letters = [bury(store), bury(store, b"\x1b[2J", queue="mat_mul")]
+    letters = [add_letter(store), add_letter(store, b"\x1b[2J", queue="mat_mul")]
     done = commands(server, "list")
 
     title, first, second = done.stdout.splitlines()
@@ -238,7 +238,7 @@ def test_list_shows_one_line_a_letter(server: Local, store: Any) -> None:
 def test_what_a_message_says_does_not_reach_the_terminal_as_it_is(
     server: Local, store: Any
 ) -> None:
-    letter = bury(store, id="\x1b[2J\nadd:1-1", task="\x9b31m\u202e")
+    letter = add_letter(store, id="\x1b[2J\nadd:1-1", task="\x9b31m\u202e")
 
     for done in (commands(server, "list"), commands(server, "show", letter)):
         assert r"\x1b[2J\nadd:1-1" in done.stdout
@@ -246,7 +246,7 @@ def test_what_a_message_says_does_not_reach_the_terminal_as_it_is(
 
 
 def test_show_tells_all(server: Local, store: Any) -> None:
-    done = commands(server, "show", bury(store))
+    done = commands(server, "show", add_letter(store))
 
     assert f"job: {JOB}\ndeliveries: 3\nreason: delivered 3 times" in done.stdout
     assert '"correlation_id": "add-8d3f"' in done.stdout
@@ -265,15 +265,15 @@ def test_show_tells_all(server: Local, store: Any) -> None:
 def test_show_gives_what_it_cannot_decode_as_it_is(
     server: Local, store: Any, raw: bytes, words: str
 ) -> None:
-    done = commands(server, "show", bury(store, raw))
+    done = commands(server, "show", add_letter(store, raw))
 
     assert words in done.stdout
     assert done.returncode == 0
 
 
 def test_replay_and_drop_take_ids_or_all(server: Local, store: Any) -> None:
-    first, second, third = (bury(store, id=name) for name in "abc")
-    bury(store, queue="mat_mul")
+    first, second, third = (add_letter(store, id=name) for name in "abc")
+    add_letter(store, queue="mat_mul")
 
     done = commands(server, "replay", first, second)
     assert done.stdout == f"replayed {first}, job a\nreplayed {second}, job b\n"
@@ -285,7 +285,7 @@ def test_replay_and_drop_take_ids_or_all(server: Local, store: Any) -> None:
 
 
 def test_a_letter_that_fails_does_not_keep_the_others_back(server: Local, store: Any) -> None:
-    bad, good = bury(store, b"[]"), bury(store)
+    bad, good = add_letter(store, b"[]"), add_letter(store)
     done = commands(server, "replay", "add:1-1", bad, good)
 
     assert done.stdout == f"replayed {good}, job {JOB}\n"
@@ -317,7 +317,7 @@ def test_a_letter_that_fails_does_not_keep_the_others_back(server: Local, store:
 def test_what_cannot_be_done_is_one_line(
     server: Local, store: Any, argv: tuple[str, ...], status: int, words: str
 ) -> None:
-    bury(store)
+    add_letter(store)
     done = commands(server, *argv)
 
     assert done.stderr.startswith(words)
@@ -382,7 +382,7 @@ def test_a_wrong_password_is_one_line_without_it(server: Local, tmp_path: Path) 
 def test_a_plain_celery_program_has_its_letters_too(
     server: Local, store: Any, tmp_path: Path
 ) -> None:
-    letter = bury(store)
+    letter = add_letter(store)
     url = f"redis://:{server.password.read_text()}@127.0.0.1:{server.port}/0"
     (tmp_path / "program.py").write_text(
         f"from celery import Celery\napp = Celery(broker={url!r}, backend={url!r})\n"
@@ -429,7 +429,7 @@ def test_a_replayed_job_keeps_its_id_and_gives_its_value_to_who_asks_again(
 
 
 def test_make_shows_and_replays_them(server: Local, store: Any) -> None:
-    letter = bury(store)
+    letter = add_letter(store)
 
     def make(*argv: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
