@@ -33,7 +33,7 @@ QUICK, SLOW = 0.005, 0.25
 RESULT_BUFFER_BYTES = 16 * 1024 * 1024
 
 
-class Wait:
+class ResultWaiter:
     """One thread's wait for one result, or for those of a group."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Wait:
         self.woken.set()
 
 
-class Bulk(Wait):
+class BatchWaiter(ResultWaiter):
     """One thread's wait for many jobs of its own, of which nobody else holds a result.
 
     A context manager. What ended is in `ended`, as it is known of a job.
@@ -144,13 +144,13 @@ class ResultConsumer(BaseResultConsumer):
         #: Jobs that are announced to `_oid`; those whose keys are to be read all the same.
         self._sent: set[str] = set()
         self._unread: set[str] = set()
-        self._waits: set[Wait] = set()
+        self._waits: set[ResultWaiter] = set()
         #: What was announced, and nobody has asked for yet.
         self.buffer = ResultBuffer(RESULT_BUFFER_BYTES)
         #: Jobs that one thread alone waits for, by their ids.
-        self.bulks: dict[str, Bulk] = {}
+        self.bulks: dict[str, BatchWaiter] = {}
         #: Stands for results with callbacks that no thread waits for.
-        self._others = Wait()
+        self._others = ResultWaiter()
         self._others.read_at = 0.0
         self._setting = threading.Lock()
         self._connections = ResultConnections(self.backend)
@@ -206,7 +206,7 @@ class ResultConsumer(BaseResultConsumer):
     def drain_events(self, timeout: float | None = None) -> None:
         """Wait for news of any job, for so many seconds at most."""
         self._look_after_fork()
-        wait = Wait(deadline=monotonic() + (INTERVAL if timeout is None else timeout))
+        wait = ResultWaiter(deadline=monotonic() + (INTERVAL if timeout is None else timeout))
         self._waits.add(wait)
         try:
             self._pause(wait)
@@ -215,10 +215,10 @@ class ResultConsumer(BaseResultConsumer):
 
     # What waits without Celery's results ------------------------------------------------
 
-    def bulk(self, seconds: float) -> Bulk:
+    def bulk(self, seconds: float) -> BatchWaiter:
         """Return a wait for jobs that are about to be sent; `seconds` are there to begin it."""
         self._look_after_fork()
-        bulk = Bulk(self, self._oid)
+        bulk = BatchWaiter(self, self._oid)
         if self._subscription is None and self._turn.acquire(blocking=False):
             try:
                 self._hear(INTERVAL, monotonic() + seconds)
@@ -230,7 +230,7 @@ class ResultConsumer(BaseResultConsumer):
         self._waits.add(bulk)
         return bulk
 
-    def look(self, bulk: Bulk) -> None:
+    def look(self, bulk: BatchWaiter) -> None:
         """Take in what is announced already."""
         if self._subscription is None or not self._turn.acquire(blocking=False):
             return
@@ -241,7 +241,7 @@ class ResultConsumer(BaseResultConsumer):
         finally:
             self._turn.release()
 
-    def wait(self, bulk: Bulk, until: float) -> bool:
+    def wait(self, bulk: BatchWaiter, until: float) -> bool:
         """Wait until a job of a bulk has ended."""
         while True:
             bulk.woken.clear()
@@ -255,11 +255,11 @@ class ResultConsumer(BaseResultConsumer):
             bulk.deadline = until
             self._pause(bulk)
 
-    def _read_bulk(self, bulk: Bulk, deadline: float) -> None:
+    def _read_bulk(self, bulk: BatchWaiter, deadline: float) -> None:
         for meta in self._read(bulk, deadline):
             self.on_state_change(meta)
 
-    def leave(self, bulk: Bulk) -> None:
+    def leave(self, bulk: BatchWaiter) -> None:
         """End a bulk's wait."""
         self._waits.discard(bulk)
 
@@ -286,7 +286,7 @@ class ResultConsumer(BaseResultConsumer):
         self._look_after_fork()
         began = monotonic()
         deadline = math.inf if timeout is None else began + timeout
-        wait = Wait(jobs(result), deadline, wants_news=on_message is not None)
+        wait = ResultWaiter(jobs(result), deadline, wants_news=on_message is not None)
         interval_at = began + INTERVAL
         self._waits.add(wait)
         try:
@@ -313,17 +313,17 @@ class ResultConsumer(BaseResultConsumer):
         finally:
             self._leave(wait)
 
-    def _read_for(self, wait: Wait) -> None:
+    def _read_for(self, wait: ResultWaiter) -> None:
         for meta in self._read(wait, wait.deadline):
             self.on_state_change(meta)
 
-    def _leave(self, wait: Wait) -> None:
+    def _leave(self, wait: ResultWaiter) -> None:
         self._waits.discard(wait)
         for result in [each for results in [*wait.open.values()] for each in results]:
             if not any(result.on_ready.listeners):  # nobody is called back, either
                 self.backend._remove_pending_result(result)  # noqa: SLF001 - may be asked again
 
-    def _read(self, wait: Wait, deadline: float) -> list[Any]:
+    def _read(self, wait: ResultWaiter, deadline: float) -> list[Any]:
         """Return what is stored of the jobs of a wait, and set when to read again."""
         job_ids, found = [*wait.open], list[Any]()
         try:
@@ -341,9 +341,9 @@ class ResultConsumer(BaseResultConsumer):
         wait.read_at = monotonic() + self._next_pause(wait)
         return found
 
-    def _next_pause(self, wait: Wait) -> float:
+    def _next_pause(self, wait: ResultWaiter) -> float:
         is_told = self._subscription and not wait.error
-        if is_told and (isinstance(wait, Bulk) or self._sent.issuperset([*wait.open])):
+        if is_told and (isinstance(wait, BatchWaiter) or self._sent.issuperset([*wait.open])):
             return INTERVAL
         pause, wait.pause = wait.pause, min(2 * wait.pause, SLOW)
         return pause
@@ -361,7 +361,7 @@ class ResultConsumer(BaseResultConsumer):
         except Exception as error:  # noqa: BLE001 - it is what became of the job
             return _failure(job_id, error)
 
-    def _pause(self, wait: Wait) -> None:
+    def _pause(self, wait: ResultWaiter) -> None:
         """Listen for all who wait, or be woken by the thread that does."""
         until = min(wait.deadline, wait.read_at)
         # A callback that waits does so in a thread that listens already.
@@ -377,7 +377,7 @@ class ResultConsumer(BaseResultConsumer):
 
     # What the one that listens does ----------------------------------------------------
 
-    def _listen(self, wait: Wait, until: float) -> None:
+    def _listen(self, wait: ResultWaiter, until: float) -> None:
         while not wait.woken.is_set() and (left := until - monotonic()) > 0:
             try:
                 if monotonic() >= self._others.read_at:

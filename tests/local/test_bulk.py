@@ -292,13 +292,13 @@ def test_what_has_not_begun_when_the_caller_stops_never_runs(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids: list[str] = []
-    expect = consumer.Bulk.expect
+    expect = consumer.BatchWaiter.expect
 
-    def note(self: consumer.Bulk, job_ids: Any) -> None:
+    def note(self: consumer.BatchWaiter, job_ids: Any) -> None:
         ids.extend(job_ids)
         expect(self, job_ids)
 
-    monkeypatch.setattr(consumer.Bulk, "expect", note)
+    monkeypatch.setattr(consumer.BatchWaiter, "expect", note)
     values: Any = client.imap(SLOW, [(1, 1, 1)] * 13)
     assert next(values) == 2
     values.close()
@@ -320,11 +320,11 @@ STOPPED = f"""
 from callers.client import Client
 from celery_streams.results import consumer
 client = Client()
-wait = consumer.Bulk.wait
+wait = consumer.BatchWaiter.wait
 def tell(self, until):  # all are submitted
     print(*self.open, flush=True)
     return wait(self, until)
-consumer.Bulk.wait = tell
+consumer.BatchWaiter.wait = tell
 client.map({SLOW!r}, [(1, 1, 1)] * 13)
 """
 

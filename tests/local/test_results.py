@@ -19,7 +19,7 @@ from redis.exceptions import AuthenticationError
 
 from celery_streams.errors import Unreadable
 from celery_streams.results import consumer
-from celery_streams.results.consumer import Wait
+from celery_streams.results.consumer import ResultWaiter
 from celery_streams.results.states import Transition
 from celery_streams.scripts import LARGE
 from tests.local.store import Proxy, Store, calls, soon
@@ -810,7 +810,7 @@ def test_a_compressed_result_is_bounded(store: Store, app: Any, monkeypatch: Any
 def test_states_that_nobody_asked_to_be_told_of_are_not_kept(app: Any) -> None:
     consumer = app.backend.result_consumer
     (job,) = send(app)
-    wait = Wait([job])
+    wait = ResultWaiter([job])
     consumer._waits.add(wait)
     for number in range(1000):
         meta = {"status": "PROGRESS", "result": number, "task_id": job.id}
