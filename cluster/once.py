@@ -5,7 +5,7 @@ from typing import Any
 
 from celery_streams.producer.template import Recorder
 from celery_streams.transport.channel import Channel
-from celery_streams.transport.queues import Once
+from celery_streams.transport.queues import UniqueKey
 from cluster.app import App
 
 
@@ -22,5 +22,5 @@ def submit(app: App, connection: Any, entry: Any, options: Mapping[str, Any], no
         return note
     recorder = Recorder(channel, auto_declare=False)
     app.send_task(entry.task, entry.args, entry.kwargs, producer=recorder, **options)
-    once = Once(entry.name, options["task_id"], note)
-    return channel.publish_once(*recorder.recorded, once)
+    unique = UniqueKey(entry.name, options["task_id"], note)
+    return channel.publish_once(*recorder.recorded, unique)

@@ -30,7 +30,7 @@ from celery_streams.protocol import pack
 from celery_streams.retries import retry_while_refused
 from celery_streams.transport import eta, keys, purge, queues
 from celery_streams.transport.qos import QoS
-from celery_streams.transport.queues import Ack, Entry, Lengths, Once, Queues
+from celery_streams.transport.queues import Ack, Entry, Lengths, Queues, UniqueKey
 from celery_streams.transport.revocation import Revoked, record
 from celery_streams.transport.validation import (
     MAX_BYTES,
@@ -296,7 +296,7 @@ class Channel(address.NamedUser, redis.Channel):
         self._queues.create(queue)
         self._renew(queue)
 
-    def publish_once(self, queue: str, message: dict[str, Any], once: Once) -> str:
+    def publish_once(self, queue: str, message: dict[str, Any], unique: UniqueKey) -> str:
         """Append a message to its queue unless it was; return what was noted with it then.
 
         Raises what `_put` raises. Only a durable queue knows what it was given, and only of
@@ -306,9 +306,9 @@ class Channel(address.NamedUser, redis.Channel):
         if not queue or self._is_listed(queue) or eta.due(message):
             where = message["properties"]["delivery_info"]
             self.basic_publish(message, where["exchange"], where["routing_key"])
-            return once.note
+            return unique.note
         return self._queues.publish_once(
-            queue, self._step(message), self.queue_max_length, text, once
+            queue, self._step(message), self.queue_max_length, text, unique
         )
 
     def _text_of(self, message: dict[str, Any]) -> str:

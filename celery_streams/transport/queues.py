@@ -51,7 +51,7 @@ class Ack(NamedTuple):
     result: Result | None = None
 
 
-class Once(NamedTuple):
+class UniqueKey(NamedTuple):
     """What a message is known by that is published once, however often its sender tries."""
 
     #: The entry of beat's schedule whose message it is.
@@ -151,10 +151,12 @@ class Queues:
         except ResponseError as error:
             raise refusal(error) from None
 
-    def publish_once(self, queue: str, step: int, most: int, message: str, once: Once) -> str:
+    def publish_once(
+        self, queue: str, step: int, most: int, message: str, unique: UniqueKey
+    ) -> str:
         """Publish a message unless it was; return what was noted then. Raises QueueFull."""
-        names = [self._prefix + keys.stream(queue, step), self._prefix + keys.beat(once.entry)]
-        argv = (most, message, once.token, once.note, ONCE_SECONDS)
+        names = [self._prefix + keys.stream(queue, step), self._prefix + keys.beat(unique.entry)]
+        argv = (most, message, unique.token, unique.note, ONCE_SECONDS)
         try:
             return _text(scripts.PUBLISH_ONCE(self._client(), names, *argv))
         except ResponseError as error:
