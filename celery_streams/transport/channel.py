@@ -78,7 +78,7 @@ _token = uuid4().hex[:8]
 _number = count(1)
 
 
-class Dead(NamedTuple):
+class DeadMessage(NamedTuple):
     """A message that went to the dead letters."""
 
     queue: str
@@ -129,7 +129,7 @@ class Channel(address.NamedUser, redis.Channel):
     max_message_bytes = MAX_BYTES
     #: Called with each message before it goes to the dead letters; what that returns is called
     #: afterwards, when the message can do no harm any more.
-    on_dead_letter: Callable[[Dead], Callable[[], object] | None] | None = None
+    on_dead_letter: Callable[[DeadMessage], Callable[[], object] | None] | None = None
     #: Runs jobs where they are fetched.
     inline: Any = None
     #: The app whose callers are told of jobs that are purged; None for Celery's current one.
@@ -547,7 +547,7 @@ class Channel(address.NamedUser, redis.Channel):
         try:
             message = check(entry.message, self.max_message_bytes)
         except Malformed as error:
-            self._answer(Dead(queue, error.job_id, str(error), {}), entry.tag)
+            self._answer(DeadMessage(queue, error.job_id, str(error), {}), entry.tag)
             return None
         due = eta.due(message)
         if due and self._seconds_until(due) > EARLY:
@@ -588,7 +588,7 @@ class Channel(address.NamedUser, redis.Channel):
         job_id, _ = sender(message)
         if job_id and "task" in message["headers"]:
             reason = "it waited for longer than its expiration, or its queue's message_ttl"
-            self._answer(Dead(queue, job_id, reason, message), tag)
+            self._answer(DeadMessage(queue, job_id, reason, message), tag)
             return
         self.qos.ended.append(Ack(tag))
         if not self.fetches_soon():
@@ -731,7 +731,7 @@ class Channel(address.NamedUser, redis.Channel):
         """Lay a message that was delivered among the dead letters, and acknowledge it."""
         self.qos.dead_letter(delivery_tag, reason)
 
-    def _answer(self, dead: Dead, tag: str) -> None:
+    def _answer(self, dead: DeadMessage, tag: str) -> None:
         # Answered first: a worker that dies between leaves a letter that is answered twice.
         job = dead.job_id or "unknown"
         logger.error("Job %s of %s is a dead letter: %s", job, dead.queue, dead.reason)
@@ -743,7 +743,7 @@ class Channel(address.NamedUser, redis.Channel):
     def _answer_too_often(self, tag: str, envelope: Mapping[str, Any], what: str) -> None:
         reason = f"delivered {self.max_deliveries} times, and each time {what}"
         job_id, _ = sender(envelope)
-        self._answer(Dead(self._queues.queue_of(tag), job_id, reason, envelope), tag)
+        self._answer(DeadMessage(self._queues.queue_of(tag), job_id, reason, envelope), tag)
 
     # Once in a while -----------------------------------------------------------------
 

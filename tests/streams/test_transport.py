@@ -18,7 +18,7 @@ from redis.exceptions import NoPermissionError
 from celery_streams import worker_state
 from celery_streams.errors import MessageTooLarge, QueueFull, ServerTooOld
 from celery_streams.transport import keys, qos
-from celery_streams.transport.channel import EARLY, Dead
+from celery_streams.transport.channel import EARLY, DeadMessage
 from celery_streams.transport.validation import Malformed
 from tests.streams.conftest import LEASE, Connect
 from tests.waiting import eventually
@@ -239,7 +239,7 @@ def test_a_message_that_is_handed_back_too_often_is_a_dead_letter(
 ) -> None:
     publish(connect(), "poison", headers={"id": "an id", "task": "a task"})
     worker = Worker(connect())
-    dead: list[Dead] = []
+    dead: list[DeadMessage] = []
     worker.channel.on_dead_letter = dead.append
     for count in (1, 2, 3):
         worker.wait_for(count)
@@ -328,7 +328,7 @@ def test_a_message_that_kills_its_consumer_each_time_is_a_dead_letter(
     for _ in range(3):
         holder(1).kill()
     worker = Worker(connect())
-    dead: list[Dead] = []
+    dead: list[DeadMessage] = []
     worker.channel.on_dead_letter = dead.append
 
     def is_dead() -> bool:

@@ -15,7 +15,7 @@ from kombu.transport.virtual import Channel as VirtualChannel
 from kombu.transport.virtual import Message
 
 from celery_streams.transport import channel as streams_channel
-from celery_streams.transport.channel import Dead
+from celery_streams.transport.channel import DeadMessage
 from celery_streams.transport.validation import MAX_BYTES
 from celery_streams.worker.consumer import Consumer
 from cluster.errors import DeadLetter
@@ -189,10 +189,10 @@ def test_what_the_channel_buries_is_answered_with_all_who_wait_for_it(
 ) -> None:
     chord = {"task": "add.tasks.tsum", "args": [], "kwargs": {}, "options": {}}
     call = body(json.dumps([[4, 6], {}, {"chord": chord}]).encode())
-    dead = Dead("add", JOB, "delivered 3 times", message({"group": "g"}, body=call))
+    dead = DeadMessage("add", JOB, "delivered 3 times", message({"group": "g"}, body=call))
     answer_the_rest = worker.on_dead_letter(dead)
-    worker.on_dead_letter(Dead("add", "in-pieces", "the message is no JSON", {}))
-    worker.on_dead_letter(Dead("add", None, "the message is no JSON", {}))
+    worker.on_dead_letter(DeadMessage("add", "in-pieces", "the message is no JSON", {}))
+    worker.on_dead_letter(DeadMessage("add", None, "the message is no JSON", {}))
 
     # From the headers alone, as long as the message is in its queue.
     assert [(job_id, request.chord, request.reply_to) for job_id, _, request in failed] == [
@@ -212,7 +212,7 @@ def test_a_body_that_ended_its_workers_is_not_expanded_again(
     bomb, content_type = compress(b"0" * 10_000_000, method)
     poison = message({"compression": content_type}, body=body(bomb))
     worker.task_consumer.channel.max_message_bytes = 1_000_000
-    answer_the_rest = worker.on_dead_letter(Dead("add", JOB, "delivered 3 times", poison))
+    answer_the_rest = worker.on_dead_letter(DeadMessage("add", JOB, "delivered 3 times", poison))
     assert answer_the_rest
     answer_the_rest()
 
