@@ -22,7 +22,7 @@ from kombu.utils.json import dumps
 from redis.exceptions import ResponseError
 
 from callers.command import run
-from cluster import broker, limits, once
+from cluster import broker, limits, unique
 from cluster.app import App, create
 from cluster.codec import pack
 from cluster.errors import ClusterError, QueueFull
@@ -194,7 +194,7 @@ class Scheduler(beat.Scheduler):
         connection: Any = self.connection
         connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=CONNECT_TIMEOUT)
         app: Any = self.app
-        return self._time(once.submit(app, connection, entry, options, now.isoformat()))
+        return self._time(unique.submit(app, connection, entry, options, now.isoformat()))
 
     def _complain(self, entry: Any, error: BaseException) -> None:
         """Say once a minute why a job is not submitted yet."""
