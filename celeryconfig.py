@@ -9,18 +9,18 @@ import socket
 
 from celery.schedules import crontab
 
-from cluster import limits, rabbitmq, servers
+from cluster import rabbitmq, servers, settings
 from cluster.routes import celerys_own, refuse_all_but
 
 # Where ------------------------------------------------------------------------
 
-_port = limits.setting("REDIS_PORT", 6379, most=65535)
+_port = settings.integer("REDIS_PORT", 6379, most=65535)
 # Where the compose stack publishes it, and local mode has it.
 _redis = f"redis://{os.environ.get('REDIS_BIND') or '127.0.0.1'}:{_port}/0"
 # The broker that `make docker_compose_start` was told to start.
 _broker = _redis
 if os.environ.get("BROKER") == "rabbitmq":
-    _rabbitmq_port = limits.setting("RABBITMQ_PORT", 5672, most=65535)
+    _rabbitmq_port = settings.integer("RABBITMQ_PORT", 5672, most=65535)
     _broker = f"amqp://cluster@127.0.0.1:{_rabbitmq_port}/cluster"
 for _variable in servers.PAST_IT:
     if os.environ.get(_variable):
@@ -28,7 +28,7 @@ for _variable in servers.PAST_IT:
 
 # What carries the jobs through Redis: the transport that loses nothing or, with "lists", kombu's
 # own, to compare. Named by these settings, for Celery prefers its two variables to `broker_url`.
-_is_stock = limits.choice("REDIS_TRANSPORT", "streams", "lists") == "lists"
+_is_stock = settings.choice("REDIS_TRANSPORT", "streams", "lists") == "lists"
 _url = os.environ.get("CELERY_BROKER_URL") or _broker
 _url = servers.with_password(_url, "CELERY_BROKER_URL")
 globals().update(servers.broker(_url, "CELERY_BROKER_URL", lists=_is_stock))
@@ -69,7 +69,7 @@ worker_consumer = "celery_streams:Consumer"
 
 # The furthest that a countdown or an ETA may lie ahead, in seconds: Redis keeps the job until
 # then, and nobody can tell it from one that was forgotten. Not Celery's setting: cluster.app's.
-longest_countdown = limits.setting("MAX_COUNTDOWN", 86_400, most=limits.MOST_SECONDS)
+longest_countdown = settings.integer("MAX_COUNTDOWN", 86_400, most=settings.MAX_SECONDS)
 
 # What `callers.beat` submits by the clock; UTC. A job that no worker took within the time
 # that it is repeated in is not worth running: `expires`, in seconds.
@@ -92,13 +92,13 @@ beat_schedule = {
 
 # The longest a job may run, in seconds. Past the soft limit the task gets an exception
 # that it can clean up after; past the hard one its process is ended and replaced.
-task_time_limit = limits.setting("TASK_TIME_LIMIT", 120, most=limits.MOST_SECONDS)
+task_time_limit = settings.integer("TASK_TIME_LIMIT", 120, most=settings.MAX_SECONDS)
 task_soft_time_limit = max(1, task_time_limit - 10)
 # Celery's own forgets a hard limit that is below the soft one.
 worker_pool = "celery_streams:TaskPool"
 # A job whose worker died is given to another after this many seconds. Far shorter than a
 # job may run: workers renew it while they run the job (celery_streams.transport.lease).
-_lease = limits.setting("JOB_LEASE", 15, most=limits.MOST_SECONDS)
+_lease = settings.integer("JOB_LEASE", 15, most=settings.MAX_SECONDS)
 
 # How many ----------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ task_store_errors_even_if_ignored = True
 
 # Results stay for a day, or for so many seconds; the values of large ones fill the memory of
 # Redis meanwhile, unless their callers `forget` them, as `Client.call` does.
-result_expires = limits.setting("RESULT_EXPIRES", 86_400, most=limits.MOST_SECONDS)
+result_expires = settings.integer("RESULT_EXPIRES", 86_400, most=settings.MAX_SECONDS)
 # Redis away while a result is stored: keep trying for minutes. Celery's default turns
 # the finished job into a failure.
 result_backend_always_retry = True
@@ -164,13 +164,13 @@ broker_transport_options = {
     "max_connections": 20,
     "lease": _lease,
     # A job whose worker died of it so often, or gave it back, goes to the dead letters.
-    "max_deliveries": limits.setting("MAX_DELIVERIES", 3),
+    "max_deliveries": settings.integer("MAX_DELIVERIES", 3),
     # A queue that nobody empties must not fill the memory of Redis: from here on its callers
     # are refused. Of each priority.
-    "queue_max_length": limits.setting("QUEUE_MAX_LENGTH", 1_000_000),
+    "queue_max_length": settings.integer("QUEUE_MAX_LENGTH", 1_000_000),
     # A message is parsed in its worker, where it takes ten times its size in memory and more. A
     # larger one is refused at its caller; large values travel beside their message (cluster.blobs).
-    "max_message_bytes": limits.setting("MAX_MESSAGE_BYTES", 16 * 1024 * 1024, least=65_536),
+    "max_message_bytes": settings.integer("MAX_MESSAGE_BYTES", 16 * 1024 * 1024, least=65_536),
     # High, normal and low of cluster.options, the most urgent first. The fourth is for
     # programs with kombu's own settings, which may send it.
     "priority_steps": [0, 3, 6, 9],

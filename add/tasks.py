@@ -7,7 +7,7 @@ from celery import shared_task
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult
 
-from cluster import limits
+from cluster import arguments, settings
 
 Number = int | float | complex
 
@@ -24,7 +24,7 @@ def add(x: Number, y: Number) -> Any:
     Raises TypeError if either is anything else (a bool, a text), OverflowError if an
     integer is too large to be added to a float.
     """
-    return limits.number("x", x) + limits.number("y", y)
+    return arguments.number("x", x) + arguments.number("y", y)
 
 
 @shared_task
@@ -34,8 +34,8 @@ def tsum(numbers: list[Number]) -> Any:
     Raises TypeError if it is no list, or holds anything but numbers.
     """
     if not isinstance(numbers, list | tuple):
-        raise TypeError(f"numbers must be a list, not {limits.brief(numbers)}")
-    return sum(limits.number(f"numbers[{i}]", number) for i, number in enumerate(numbers))
+        raise TypeError(f"numbers must be a list, not {arguments.brief(numbers)}")
+    return sum(arguments.number(f"numbers[{i}]", number) for i, number in enumerate(numbers))
 
 
 @shared_task
@@ -44,9 +44,11 @@ def longtime_add(x: Number, y: Number, seconds: float = 5) -> Any:
 
     Raises TypeError for anything but numbers, ValueError for a wait that is out of bounds.
     """
-    limits.number("x", x)
-    limits.number("y", y)
-    time.sleep(limits.seconds("seconds", seconds, limits.setting("MAX_WAIT", MAX_WAIT), "MAX_WAIT"))
+    arguments.number("x", x)
+    arguments.number("y", y)
+    time.sleep(
+        arguments.seconds("seconds", seconds, settings.integer("MAX_WAIT", MAX_WAIT), "MAX_WAIT")
+    )
     return x + y
 
 
@@ -58,7 +60,7 @@ def unsteady_add(self: Any, x: Number, y: Number, failures: int = 2) -> Any:
     ConnectionError if `failures` is more than the retries a job has, TypeError for
     anything but numbers.
     """
-    limits.whole_number("failures", failures, least=0)
+    arguments.whole_number("failures", failures, least=0)
     total = add(x, y)
     if self.request.retries < failures:
         raise ConnectionError(f"try {self.request.retries + 1} was to fail")
@@ -74,7 +76,7 @@ def error_of(job_id: str) -> str:
     then, TypeError for anything but an id.
     """
     if not isinstance(job_id, str):
-        raise TypeError(f"job_id must be a text, not {limits.brief(job_id)}")
+        raise TypeError(f"job_id must be a text, not {arguments.brief(job_id)}")
     failed: AsyncResult[Any] = AsyncResult(job_id)
     try:
         error = failed.get(timeout=ERROR_TIMEOUT, propagate=False, disable_sync_subtasks=False)

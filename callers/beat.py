@@ -22,7 +22,7 @@ from kombu.utils.json import dumps
 from redis.exceptions import ResponseError
 
 from callers.command import run
-from cluster import broker, limits, unique
+from cluster import arguments, broker, settings, unique
 from cluster.app import App, create
 from cluster.codec import pack
 from cluster.errors import ClusterError, QueueFull
@@ -230,7 +230,7 @@ def _check_entry(entry: dict[str, Any], app: App) -> None:
     if not _leaves_time(times, app):
         raise ValueError(
             "schedule must be a crontab or a number of seconds above zero, "
-            f"not {limits.brief(times)}"
+            f"not {arguments.brief(times)}"
         )
     checked = beat.ScheduleEntry(**entry, app=app)
     app.check_jobs([(task, checked.options or {})])
@@ -252,7 +252,7 @@ def serve(app: App) -> None:
 
     Raises ClusterError, OSError or ValueError if the schedule or a setting is wrong.
     """
-    level = limits.log_level()
+    level = settings.log_level()
     check(app.conf.beat_schedule, app)
     state = Path(os.environ.get("BEAT_STATE") or STATE)
     if state.exists() and not state.is_file():  # Celery would remove it, be it /dev/null

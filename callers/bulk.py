@@ -13,10 +13,10 @@ from kombu.exceptions import SerializationError
 
 from cluster import broker
 from cluster.app import App
+from cluster.arguments import brief
 from cluster.backend import Meta
 from cluster.codec import Packed
 from cluster.errors import ClusterError, JobTimeout, QueueFull, Unreachable
-from cluster.limits import brief
 from cluster.submission import BATCH, new_id
 
 #: Jobs that may be submitted and not yet given.

@@ -15,11 +15,11 @@ from celery.states import PENDING, PROPAGATE_STATES, STARTED, SUCCESS
 from callers.bulk import WINDOW, Bulk, Way
 from cluster import broker, rabbitmq, servers
 from cluster.app import App, create
+from cluster.arguments import brief
 from cluster.backend import Meta, RedisBackend
 from cluster.blobs import Progress
 from cluster.codec import Packed
 from cluster.errors import ClusterError, JobTimeout
-from cluster.limits import brief
 from cluster.submission import Template, new_id
 
 #: Seconds a job may take, waiting in its queue included, where the caller names no time.

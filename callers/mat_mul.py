@@ -22,7 +22,7 @@ from callers.command import (
 )
 from callers.npy import Operand
 from callers.output import Output, out_option
-from cluster import limits, matrices
+from cluster import arguments, matrices
 from cluster.matrices import Matrix
 from cluster.resources import memory
 
@@ -84,7 +84,7 @@ def mat_mul(
     with Output(out) if out is not None else nullcontext() as output:
         if question.nbytes > memory() and not (output and output.is_new):
             raise click.UsageError(
-                f"the product needs {limits.brief(question.nbytes)} bytes, and this process may "
+                f"the product needs {arguments.brief(question.nbytes)} bytes, and this process may "
                 f"use {memory()}: name a new file with --out"
             )
         if in_tiles:

@@ -20,7 +20,7 @@ from callers.client import (
     Client,
     check_timeout,
 )
-from cluster import broker, limits, matrices, options
+from cluster import arguments, broker, matrices, options
 from cluster.errors import ClusterError, JobTimeout
 from cluster.matrices import Matrix, Product
 
@@ -72,7 +72,7 @@ def mat_mul(
     the product can be computed within MAT_MUL_MAX_BYTES, and what `client.call` raises.
     """
     grid = grid_of_random(m, n)
-    seed = secrets.randbits(128) if seed is None else limits.whole_number("seed", seed, least=0)
+    seed = secrets.randbits(128) if seed is None else arguments.whole_number("seed", seed, least=0)
 
     def job(rows: slice, columns: slice) -> Any:
         ends = [rows.start, rows.stop], [columns.start, columns.stop]
@@ -107,8 +107,8 @@ def multiply(
 
 def grid_of_random(m: int, n: int) -> Grid:
     """Return the tiles of the product of random A (m x n) and B (n x m)."""
-    limits.whole_number("m", m, least=1)
-    limits.whole_number("n", n, least=1)
+    arguments.whole_number("m", m, least=1)
+    arguments.whole_number("n", n, least=1)
     return _grid(m, m, 8 * n, 8 * n, 8)
 
 
@@ -127,8 +127,8 @@ def _grid(rows: int, columns: int, row: int, column: int, element: int) -> Grid:
     most = matrices.max_bytes() // PART
     if row + column + element > most:
         raise ValueError(
-            f"one row of a and one column of b need {limits.brief(row + column + element)} bytes, "
-            f"and a tile of the product may take {most} (a quarter of MAT_MUL_MAX_BYTES)"
+            f"one row of a and one column of b need {arguments.brief(row + column + element)} "
+            f"bytes, and a tile of the product may take {most} (a quarter of MAT_MUL_MAX_BYTES)"
         )
     # The largest square: element·side² + (row + column)·side <= most.
     both = row + column

@@ -15,7 +15,7 @@ from typing import Any
 from celery import bootsteps
 from celery.worker import state
 
-from cluster import limits
+from cluster import settings
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ PAUSE = 5.0
 
 def hang_timeout() -> int:
     """Return WORKER_HANG_TIMEOUT in seconds; raises ValueError if it is wrong."""
-    return limits.setting("WORKER_HANG_TIMEOUT", 60, most=limits.MOST_SECONDS, least=4)
+    return settings.integer("WORKER_HANG_TIMEOUT", 60, most=settings.MAX_SECONDS, least=4)
 
 
 class Heartbeat(bootsteps.StartStopStep):

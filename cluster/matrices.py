@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cluster import limits
+from cluster import arguments, settings
 
 #: Bytes that operands and product may take together: MAT_MUL_MAX_BYTES can lower or
 #: raise it. The default is just enough for 4000 x 4000.
@@ -32,7 +32,7 @@ class Product(NamedTuple):
 
 def max_bytes() -> int:
     """Return how many bytes operands and product may take together at a worker."""
-    return limits.setting("MAT_MUL_MAX_BYTES", MAX_BYTES)
+    return settings.integer("MAT_MUL_MAX_BYTES", MAX_BYTES)
 
 
 def product_of(a: Matrix, b: Matrix) -> Product:
@@ -66,5 +66,5 @@ def _shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
             stack = np.broadcast_shapes(a[:-2], b[:-2])
             return (*stack, *a[-2:-1], *(b[-1:] if len(b) > 1 else ()))
     raise ValueError(
-        f"a of shape {limits.brief(a)} and b of shape {limits.brief(b)} have no product"
+        f"a of shape {arguments.brief(a)} and b of shape {arguments.brief(b)} have no product"
     )

@@ -15,7 +15,7 @@ from kombu.compression import get_encoder
 from kombu.transport.virtual import Channel as VirtualChannel
 
 from celery_streams.transport import validation
-from cluster import limits
+from cluster import arguments
 from cluster.routes import nearest
 
 #: The priorities by name. What number each is depends on the broker: kombu's Redis transport
@@ -95,7 +95,7 @@ _OTHERS = frozenset(
 def _unknown(name: Any) -> str:
     near = nearest(str(name), _known())
     hint = f"did you mean {near!r}?" if near else "Celery's documentation of apply_async lists them"
-    return f"a job has no option {limits.brief(name)}; {hint}"
+    return f"a job has no option {arguments.brief(name)}; {hint}"
 
 
 def check_priority(value: Any) -> None:
@@ -105,7 +105,7 @@ def check_priority(value: Any) -> None:
     if not is_name and not is_number:
         raise ValueError(
             f"priority must be {', '.join(PRIORITIES)} or a whole number from {LEAST} to {MOST}, "
-            f"not {limits.brief(value)}"
+            f"not {arguments.brief(value)}"
         )
 
 
@@ -119,20 +119,20 @@ def number(priority: Any, *, amqp: bool) -> int:
 
 def _check_seconds(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number of seconds, not {limits.brief(value)}")
+        raise TypeError(f"{name} must be a number of seconds, not {arguments.brief(value)}")
     if not value > 0:
         raise ValueError(f"{name} must be a number of seconds above zero, not {value}")
     if value > validation.MAX_SECONDS:
         raise ValueError(
-            f"{name} must be at most {validation.MAX_SECONDS} s, not {limits.brief(value)}"
+            f"{name} must be at most {validation.MAX_SECONDS} s, not {arguments.brief(value)}"
         )
 
 
 def _check_retries(value: Any) -> None:
-    retries = limits.whole_number("retries", 0 if value is None else value, least=0)
+    retries = arguments.whole_number("retries", 0 if value is None else value, least=0)
     if retries > validation.MAX_RETRIES:
         raise ValueError(
-            f"retries must be at most {validation.MAX_RETRIES}, not {limits.brief(retries)}"
+            f"retries must be at most {validation.MAX_RETRIES}, not {arguments.brief(retries)}"
         )
 
 
@@ -142,7 +142,7 @@ def _check_expiry(value: Any) -> None:
             datetime.fromisoformat(value)
         except ValueError:
             raise ValueError(
-                f"expires must be a time as ISO 8601 writes it, not {limits.brief(value)}"
+                f"expires must be a time as ISO 8601 writes it, not {arguments.brief(value)}"
             ) from None
     elif value is not None and not isinstance(value, datetime):
         _check_seconds("expires", value)
@@ -152,14 +152,14 @@ def _check_linked(name: str, value: Any) -> None:
     for each in value if isinstance(value, list | tuple) else [value]:
         if each is not None and not (isinstance(each, Mapping) and "task" in each):
             raise TypeError(
-                f"{name} must be a signature or a list of them, not {limits.brief(value)}"
+                f"{name} must be a signature or a list of them, not {arguments.brief(value)}"
             )
 
 
 def _check_encoding(serializer: Any, compression: Any) -> None:
     if serializer not in (None, "json"):
         raise ValueError(
-            f"serializer must be json, which workers accept, not {limits.brief(serializer)}"
+            f"serializer must be json, which workers accept, not {arguments.brief(serializer)}"
         )
     try:
         if compression is not None:
@@ -167,17 +167,17 @@ def _check_encoding(serializer: Any, compression: Any) -> None:
     except (KeyError, TypeError):
         raise ValueError(
             "compression must be one that kombu knows, such as gzip, not "
-            f"{limits.brief(compression)}"
+            f"{arguments.brief(compression)}"
         ) from None
 
 
 def _check_name(name: str, value: Any) -> None:
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a text, not {limits.brief(value)}")
+        raise TypeError(f"{name} must be a text, not {arguments.brief(value)}")
     if not validation.is_name(value):
         raise ValueError(
             f"{name} must be a text of up to {validation.MAX_NAME} characters, not "
-            f"{limits.brief(value)}"
+            f"{arguments.brief(value)}"
         )
 
 
@@ -217,10 +217,11 @@ def in_whole_seconds(countdown: Any, eta: Any, now: datetime) -> tuple[Any, Any]
 
 def _check_countdown(countdown: Any, most: int) -> None:
     if isinstance(countdown, bool) or not isinstance(countdown, int | float):
-        raise TypeError(f"countdown must be a number of seconds, not {limits.brief(countdown)}")
+        raise TypeError(f"countdown must be a number of seconds, not {arguments.brief(countdown)}")
     if not 0 <= countdown <= most:
         raise ValueError(
-            f"countdown must be from 0 to {most} s (MAX_COUNTDOWN), not {limits.brief(countdown)}"
+            f"countdown must be from 0 to {most} s (MAX_COUNTDOWN), "
+            f"not {arguments.brief(countdown)}"
         )
 
 
@@ -231,8 +232,8 @@ def _moment(eta: Any, now: datetime) -> datetime:
             eta = datetime.fromisoformat(eta)
         except ValueError:
             raise ValueError(
-                f"eta must be a time as ISO 8601 writes it, not {limits.brief(eta)}"
+                f"eta must be a time as ISO 8601 writes it, not {arguments.brief(eta)}"
             ) from None
     if not isinstance(eta, datetime):
-        raise TypeError(f"eta must be a datetime, not {limits.brief(eta)}")
+        raise TypeError(f"eta must be a datetime, not {arguments.brief(eta)}")
     return eta if eta.tzinfo else eta.replace(tzinfo=now.tzinfo)

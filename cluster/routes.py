@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from cluster import limits
+from cluster import arguments
 from cluster.errors import UnknownTask
 
 #: Characters of a name that is compared with others, and how alike a misprint is.
@@ -55,7 +55,7 @@ def unknown_task(name: Any, known: Iterable[str]) -> UnknownTask:
     """Return the error for a name that leads to no worker, with the nearest one that does."""
     near = nearest(name, known) if isinstance(name, str) else None
     hint = f"did you mean {near!r}?" if near else f"there are {', '.join(sorted(known))}"
-    return UnknownTask(f"no task is called {limits.brief(name)}; {hint}")
+    return UnknownTask(f"no task is called {arguments.brief(name)}; {hint}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

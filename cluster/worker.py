@@ -13,7 +13,7 @@ from celery.signals import worker_process_init
 from redis.exceptions import RedisError
 
 from celery_streams.worker.started import Started
-from cluster import limits, resources
+from cluster import resources, settings
 from cluster.app import App, create
 from cluster.broker import AWAY
 from cluster.heartbeat import Heartbeat, hang_timeout
@@ -91,7 +91,7 @@ def options(app: Celery[Any]) -> dict[str, Any]:
         "queues": [family],
         "hostname": f"{family}@{socket.gethostname()}.{os.getpid()}",
         "concurrency": concurrency(app),
-        "loglevel": limits.log_level(),
+        "loglevel": settings.log_level(),
         "no_color": bool(os.environ.get("NO_COLOR")),
         "without_gossip": True,
         "without_mingle": True,
@@ -111,4 +111,4 @@ def concurrency(app: Celery[Any]) -> int:
 
 def _wanted(app: Celery[Any]) -> int:
     usual = app.conf.family_concurrency.get(app.main, 1)
-    return limits.setting(f"{app.main.upper()}_CONCURRENCY", usual, most=limits.MOST_PROCESSES)
+    return settings.integer(f"{app.main.upper()}_CONCURRENCY", usual, most=settings.MAX_PROCESSES)

@@ -3,7 +3,7 @@
 import gmpy2
 from celery import shared_task
 
-from cluster import limits
+from cluster import arguments, settings
 
 #: The largest n: FACTORIAL_MAX_N can lower or raise it. 1,000,000! has 5.6 million digits.
 MAX_N = 1_000_000
@@ -17,8 +17,8 @@ def factorial(n: int) -> int:
     https://gmplib.org/manual/Factorial-Algorithm). Raises TypeError for anything but an
     int, ValueError for an n that is negative or too large.
     """
-    limits.whole_number("n", n, least=0)
-    most = limits.setting("FACTORIAL_MAX_N", MAX_N)
+    arguments.whole_number("n", n, least=0)
+    most = settings.integer("FACTORIAL_MAX_N", MAX_N)
     if n > most:
-        raise ValueError(f"n must be at most {most} (FACTORIAL_MAX_N), not {limits.brief(n)}")
+        raise ValueError(f"n must be at most {most} (FACTORIAL_MAX_N), not {arguments.brief(n)}")
     return int(gmpy2.fac(n))

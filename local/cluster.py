@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from celeryconfig import task_queues, task_time_limit
-from cluster import limits, password
+from cluster import password, settings
 from local import server
 from local.process import Process, show
 from local.state import State
@@ -202,7 +202,7 @@ class Cluster:
 def replicas() -> dict[str, int]:
     """Return how many workers each family has: <FAMILY>_REPLICAS, 1 if unset."""
     return {
-        family: limits.setting(f"{family.upper()}_REPLICAS", 1, most=MOST_REPLICAS)
+        family: settings.integer(f"{family.upper()}_REPLICAS", 1, most=MOST_REPLICAS)
         for family in FAMILIES
     }
 

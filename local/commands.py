@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cluster import broker, heartbeat, limits
+from cluster import broker, heartbeat, settings
 from cluster.app import create
 from local import server
 from local.cluster import FAMILIES, STOP_TIMEOUT, Cluster, replicas, running
@@ -67,7 +67,7 @@ def start(server_only: bool) -> None:
         raise click.ClickException(
             f"it runs already (process {others[0]}): `make local_stop` ends it"
         )
-    port = limits.setting("REDIS_PORT", 6379, most=65535)
+    port = settings.integer("REDIS_PORT", 6379, most=65535)
     named = (os.environ.get(name, "") for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"))
     cluster = Cluster(state, port, server.password_file(), *named)
     if server_only and not cluster.needs_server:

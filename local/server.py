@@ -16,7 +16,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from cluster import limits, password
+from cluster import password, settings
 from cluster.errors import ClusterError
 from local.process import Process, show
 
@@ -97,7 +97,7 @@ def start(
             ) from None
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     secret = password.line(password_path, "Redis", password.VARIABLE)
-    fsync = limits.choice("APPENDFSYNC", "always", "everysec", "no")
+    fsync = settings.choice("APPENDFSYNC", "always", "everysec", "no")
     config = f"""
 include {_quoted(ROOT / "deploy" / "redis.conf")}
 bind 127.0.0.1

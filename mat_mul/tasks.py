@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from celery import shared_task
 
-from cluster import limits, matrices
+from cluster import arguments, matrices
 from cluster.codec import NUMERIC_KINDS
 from cluster.matrices import Matrix
 
@@ -22,10 +22,10 @@ def mat_mul(m: int, n: int, seed: int | None = None) -> Matrix:
     Without a seed every call has other operands. Raises TypeError for anything but ints,
     ValueError for sizes below 1, a negative seed, or more than MAT_MUL_MAX_BYTES in all.
     """
-    limits.whole_number("m", m, least=1)
-    limits.whole_number("n", n, least=1)
+    arguments.whole_number("m", m, least=1)
+    arguments.whole_number("n", n, least=1)
     if seed is not None:
-        limits.whole_number("seed", seed, least=0)
+        arguments.whole_number("seed", seed, least=0)
     _check_bytes("m and n", matrices.needed_for_random(m, n))
     rng = np.random.default_rng(seed)
     a = rng.random((m, n))
@@ -40,9 +40,9 @@ def tile(m: int, n: int, seed: int, rows: list[int], columns: list[int]) -> Matr
     Only the part of A and B that these need is made. Raises TypeError for anything but
     ints, ValueError for a range that is empty or outside m, and what `mat_mul` raises.
     """
-    limits.whole_number("m", m, least=1)
-    limits.whole_number("n", n, least=1)
-    limits.whole_number("seed", seed, least=0)
+    arguments.whole_number("m", m, least=1)
+    arguments.whole_number("n", n, least=1)
+    arguments.whole_number("seed", seed, least=0)
     first, last = _range("rows", rows, m)
     left, right = _range("columns", columns, m)
     height, width = last - first, right - left
@@ -81,7 +81,7 @@ def _operand(name: str, value: Any) -> Matrix:
 
 
 def _told(value: Any) -> str:
-    return f"an array of {value.dtype}" if isinstance(value, np.ndarray) else limits.brief(value)
+    return f"an array of {value.dtype}" if isinstance(value, np.ndarray) else arguments.brief(value)
 
 
 def _check_bytes(what: str, needed: int) -> None:
@@ -89,17 +89,19 @@ def _check_bytes(what: str, needed: int) -> None:
     if needed > most:
         raise ValueError(
             f"{what} must need at most {most} bytes (MAT_MUL_MAX_BYTES), "
-            f"not {limits.brief(needed)}: callers.tiled splits what is larger"
+            f"not {arguments.brief(needed)}: callers.tiled splits what is larger"
         )
 
 
 def _range(name: str, value: Any, end: int) -> tuple[int, int]:
     if not isinstance(value, list | tuple) or len(value) != 2:  # noqa: PLR2004 - start and stop
-        raise TypeError(f"{name} must be [start, stop], not {limits.brief(value)}")
-    start = limits.whole_number(f"the start of {name}", value[0], least=0)
-    stop = limits.whole_number(f"the stop of {name}", value[1], least=start + 1)
+        raise TypeError(f"{name} must be [start, stop], not {arguments.brief(value)}")
+    start = arguments.whole_number(f"the start of {name}", value[0], least=0)
+    stop = arguments.whole_number(f"the stop of {name}", value[1], least=start + 1)
     if stop > end:
-        raise ValueError(f"{name} must stop at {end} (m) at the latest, not {limits.brief(stop)}")
+        raise ValueError(
+            f"{name} must stop at {end} (m) at the latest, not {arguments.brief(stop)}"
+        )
     return start, stop
 
 

@@ -35,7 +35,7 @@ def used() -> set[str]:
             continue
         names.update(re.findall(r"\$\{([A-Z_]+):-", text))
         names.update(re.findall(r'environ(?:\.get\(|\[)"([A-Z_]+)"', text))
-        names.update(re.findall(r'limits\.(?:setting|choice)\("([A-Z_]+)"', text))
+        names.update(re.findall(r'settings\.(?:integer|choice)\("([A-Z_]+)"', text))
         names.update(re.findall(r'^VARIABLE = "([A-Z_]+)"', text, re.MULTILINE))
     return names - INTERNAL
 
