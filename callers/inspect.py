@@ -55,7 +55,7 @@ def lengths_of(client: Client, queue: str) -> Lengths:
     with client.app.connection_or_acquire() as connection:
         channel = connection.default_channel
         if isinstance(channel, Channel):
-            return channel.lengths(queue)
+            return channel.queues.lengths(queue)
         try:
             declared: Any = client.app.amqp.queues[queue].bind(channel)
             return Lengths(int(declared.queue_declare(passive=True).message_count))

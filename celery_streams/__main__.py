@@ -256,7 +256,7 @@ def _cluster(
         try:
             channel: Any = connection.default_channel
             # Kombu's own would add the prefix to some of the keys, in some of the commands.
-            redis = channel._plain if isinstance(channel, Channel) else channel.client  # noqa: SLF001 - ours
+            redis = channel.plain_client if isinstance(channel, Channel) else channel.client
             prefix = getattr(channel, "global_keyprefix", "")
             yield Cluster(redis, celery.backend, steps, prefix, _queues(celery))
         except ResponseError as error:

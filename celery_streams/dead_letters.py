@@ -6,7 +6,6 @@ Each queue has its own, a stream. A letter's id is unique over all queues: `add:
 import json
 import re
 from base64 import b64decode
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -145,7 +144,7 @@ def replay(
         message = validation.check(letter.message)
     except Malformed as error:
         raise NotReplayable(f"{letter.id} cannot be replayed: {error}") from None
-    stream, result, failure = keys.stream(letter.queue, _step(message, steps)), "", b""
+    stream, result, failure = keys.stream(letter.queue, keys.priority_step(message, steps)), "", b""
     if _is_in(redis, results):
         result, failure = _stored_failure(results, letter.job_id)
     elif results:
@@ -177,16 +176,6 @@ def _letter(queue: str, entry: Any, fields: dict[bytes, bytes]) -> Letter:
         fields.get(b"message", b""),
         *(_text(fields.get(name, b"")) for name in (b"reason", b"time", b"deliveries")),
     )
-
-
-def _step(message: dict[str, Any], steps: Sequence[int]) -> int:
-    """Return the priority step of a message, as kombu finds it."""
-    priority = message["properties"].get("priority")
-    try:
-        priority = max(min(int(priority), 9), 0)
-    except (TypeError, ValueError, OverflowError):
-        priority = 0
-    return steps[max(bisect_right(steps, priority) - 1, 0)]
 
 
 def _is_in(redis: Any, results: Any) -> bool:

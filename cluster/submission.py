@@ -117,7 +117,7 @@ class Submission:
                 return None
             queue = app.amqp.router.route({}, name, (), kwargs)["queue"]
             if self._sender is None:
-                self._sender = Sender(channel._connparams())  # noqa: SLF001 - kombu's
+                self._sender = Sender(channel.connection_parameters)
             return Template.of(app, channel, name, queue, **more)
 
     def rehearse(self) -> None:
@@ -281,7 +281,7 @@ class Submission:
         with self._app.producer_or_acquire() as producer:
 
             def publish() -> None:
-                client = producer.channel._plain  # noqa: SLF001 - ours
+                client = producer.channel.plain_client
                 PUBLISH(client, [template.key], template.most, *messages)
 
             policy = {**self._app.conf.task_publish_retry_policy, **policy}

@@ -16,9 +16,8 @@ from kombu.messaging import Producer
 from kombu.utils.json import dumps
 
 from celery_streams.transport.channel import Channel
+from celery_streams.transport.publishing import TRANSIENT
 
-#: AMQP's number for a message that need not survive the server.
-TRANSIENT = 1
 #: Stands where a value is filled in. No text of a message can hold it by chance.
 _TOKEN = uuid4().hex
 #: Options that a message names among its headers.
@@ -135,14 +134,14 @@ def _gap(name: str) -> str:
     return f"{_TOKEN}-{name}"
 
 
-def _place(channel: Any, queue: str, envelope: dict[str, Any]) -> tuple[str, int] | None:
+def _place(channel: Channel, queue: str, envelope: dict[str, Any]) -> tuple[str, int] | None:
     """Return a message's stream, and how many messages that takes; None if it goes elsewhere."""
     is_transient = envelope["properties"].get("delivery_mode") == TRANSIENT
-    if not queue or is_transient or channel._is_listed(queue):  # noqa: SLF001 - ours
+    if not queue or is_transient or channel.is_list(queue):
         return None
-    step = channel._step(envelope)  # noqa: SLF001 - ours
-    _, key, (most, _) = channel._queues.publication(queue, step, channel.queue_max_length, "")  # noqa: SLF001
-    return key, most
+    step = channel.queues.step_of(envelope)
+    _, key, (max_length, _) = channel.queues.publication(queue, step, "")
+    return key, max_length
 
 
 def _text_of(envelope: Mapping[str, Any]) -> str:

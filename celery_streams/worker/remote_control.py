@@ -280,7 +280,7 @@ def _check_add_consumer(
     if not may_consume(amqp.router.routes, queue, state.app.tasks):
         raise Refused(f"this worker has no task of the queue {_brief(queue)}")
     channel = state.consumer.task_consumer.channel
-    if isinstance(channel, Channel) and (found := channel.foreign_keys(queue)):
+    if isinstance(channel, Channel) and (found := channel.queues.foreign_keys(queue)):
         raise Refused(f"{_brief(queue)} cannot be a queue: {', '.join(found)}"[:MAX_REFUSAL])
 
 
@@ -360,7 +360,10 @@ _scheduled_here = _panel["scheduled"]
 def scheduled(state: Any, **options: Any) -> list[dict[str, Any]]:
     """List ETA and countdown tasks: those this worker holds, and its queues' in Redis."""
     channel = getattr(state.consumer.task_consumer, "channel", None)
-    delayed = channel.delayed_messages(MOST) if isinstance(channel, Channel) else ()
+    delayed: list[tuple[float, bytes]] = []
+    if isinstance(channel, Channel):
+        for queue in channel.durable_queues():
+            delayed += channel.queues.delayed(queue, MOST)
     told = (_scheduled(due, message, state.hostname) for due, message in delayed)
     return [*_scheduled_here(state, **options), *filter(None, told)]
 

@@ -35,7 +35,7 @@ class Broker:
             return [
                 {"name": name, "messages": lengths.waiting, **lengths._asdict()}
                 for name in names
-                for lengths in [channel.lengths(name)]
+                for lengths in [channel.queues.lengths(name)]
             ]
 
 

@@ -57,7 +57,7 @@ def test_what_is_published_is_fetched(
     assert worker.wait_for(2) == [1, 2]
     for message in worker.messages:
         message.ack()
-    worker.channel.acknowledge()
+    worker.channel.deliveries.flush()
     assert worker.channel._size(QUEUE) == 0
 
 

@@ -339,7 +339,7 @@ def test_a_message_that_is_too_old_is_not_delivered(
     ((entry, _), *_) = store.xrange(keys.stream(QUEUE, 0))
     eventually("it is old", lambda: store.time()[0] * 1000 > int(entry.split("-")[0]) + 1400)
     dead: list[Any] = []
-    channel.on_dead_letter = dead.append
+    channel.deliveries.on_dead_letter = dead.append
 
     assert channel.basic_get(QUEUE) is None
     assert left(store) == store.xlen(keys.dead(QUEUE)) == 1
