@@ -15,11 +15,11 @@ import numpy as np
 from callers.client import (
     CONNECT_TIMEOUT,
     NOTICE_TIMEOUT,
-    RETRY_INTERVAL,
     TIMEOUT,
     Client,
     check_timeout,
 )
+from callers.late import RETRY_INTERVAL
 from cluster import arguments, broker, matrices, options
 from cluster.errors import ClusterError, JobTimeout
 from cluster.matrices import Matrix, Product

@@ -8,8 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from celery_streams.app import Celery, settings
-    from celery_streams.results.backend import RedisBackend
+    from celery_streams.app import Celery, RedisBackend, settings
     from celery_streams.transport.transport import ListTransport, Transport
     from celery_streams.worker.consumer import Consumer
     from celery_streams.worker.pool import TaskPool
@@ -32,7 +31,7 @@ _HOMES = {
     "Celery": "app",
     "Consumer": "worker.consumer",
     "ListTransport": "transport.transport",
-    "RedisBackend": "results.backend",
+    "RedisBackend": "app",
     "TaskPool": "worker.pool",
     "Transport": "transport.transport",
     "settings": "app",

@@ -23,6 +23,7 @@ class Task(CeleryTask[Any, Any]):
     retry_backoff = True
     retry_backoff_max = 60
     retry_jitter = True
+    plain_calls: tuple[Any, ...]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task: plainly where Python code calls it, packing the result for Celery."""
@@ -64,3 +65,7 @@ class Task(CeleryTask[Any, Any]):
         if isinstance(store, RedisBackend) and not are_scalars(*args, *kwargs.values()):
             with suppress(RedisError):  # the job has ended: what is left expires
                 store.forget_arguments(job_id, (args, kwargs))
+
+
+# Values of a map are packed together (see celery_streams.producer.starmap).
+Task.plain_calls = (Task.__call__,)

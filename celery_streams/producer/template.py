@@ -43,7 +43,7 @@ class Job(NamedTuple):
 class Template:
     """How the messages of one task begin, go on and end, and where they go."""
 
-    def __init__(self, text: str, rest_of_body: str, key: str, most: int) -> None:
+    def __init__(self, text: str, rest_of_body: str, key: str, max_length: int) -> None:
         fields = (*Job._fields, "body", "tag")
         text, *rest = re.split(f'"{_gap("(.+?)")}"', text)
         names, texts = rest[::2], [text, *rest[1::2]]
@@ -52,7 +52,7 @@ class Template:
         self._in_order = itemgetter(*map(fields.index, names))
         self._rest_of_body = rest_of_body.encode()
         #: The stream, and how many messages it takes.
-        self.key, self.most = key, most
+        self.key, self.max_length = key, max_length
 
     @classmethod
     def of(cls, app: Any, channel: Any, name: str, queue: Any, **options: Any) -> Self | None:

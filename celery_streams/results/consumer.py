@@ -90,32 +90,32 @@ class BatchWaiter(ResultWaiter):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.expect_no_more(self.open)
+        self.forget(self.open)
         self._consumer.leave(self)
 
     def expect(self, job_ids: Iterable[str]) -> None:
         """Wait for jobs, too, that are about to be sent."""
         for job_id in job_ids:
-            self._consumer.bulks[job_id] = self
+            self._consumer.batches[job_id] = self
             self.open[job_id] = []
 
-    def expect_no_more(self, job_ids: Iterable[str]) -> None:
+    def forget(self, job_ids: Iterable[str]) -> None:
         """Wait no more for jobs."""
         for job_id in [*job_ids]:
-            self._consumer.bulks.pop(job_id, None)
+            self._consumer.batches.pop(job_id, None)
             self.open.pop(job_id, None)
 
     def tell(self, job_id: str, meta: Any) -> None:
         """Note what became of a job."""
         if meta["status"] in READY_STATES and self.open.pop(job_id, None) is not None:
-            self._consumer.bulks.pop(job_id, None)
+            self._consumer.batches.pop(job_id, None)
             self.ended.append(meta)
             if not self.woken.is_set():
                 self.woken.set()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Take in what is announced already, without waiting."""
-        self._consumer.look(self)
+        self._consumer.poll(self)
 
     def wait(self, until: float) -> bool:
         """Wait until a job has ended, and tell so; False if none has by the time.
@@ -148,7 +148,7 @@ class ResultConsumer(BaseResultConsumer):
         #: What was announced, and nobody has asked for yet.
         self.buffer = ResultBuffer(RESULT_BUFFER_BYTES)
         #: Jobs that one thread alone waits for, by their ids.
-        self.bulks: dict[str, BatchWaiter] = {}
+        self.batches: dict[str, BatchWaiter] = {}
         #: Stands for results with callbacks that no thread waits for.
         self._others = ResultWaiter()
         self._others.read_at = 0.0
@@ -215,10 +215,10 @@ class ResultConsumer(BaseResultConsumer):
 
     # What waits without Celery's results ------------------------------------------------
 
-    def bulk(self, seconds: float) -> BatchWaiter:
+    def wait_for_batch(self, seconds: float) -> BatchWaiter:
         """Return a wait for jobs that are about to be sent; `seconds` are there to begin it."""
         self._look_after_fork()
-        bulk = BatchWaiter(self, self._oid)
+        batch = BatchWaiter(self, self._oid)
         if self._subscription is None and self._turn.acquire(blocking=False):
             try:
                 self._hear(INTERVAL, monotonic() + seconds)
@@ -226,11 +226,11 @@ class ResultConsumer(BaseResultConsumer):
                 self._unsubscribe()  # the wait tries again, and reads the keys meanwhile
             finally:
                 self._turn.release()
-        bulk.read_at = monotonic() + self._next_pause(bulk)
-        self._waits.add(bulk)
-        return bulk
+        batch.read_at = monotonic() + self._next_pause(batch)
+        self._waits.add(batch)
+        return batch
 
-    def look(self, bulk: BatchWaiter) -> None:
+    def poll(self, batch: BatchWaiter) -> None:
         """Take in what is announced already."""
         if self._subscription is None or not self._turn.acquire(blocking=False):
             return
@@ -241,27 +241,27 @@ class ResultConsumer(BaseResultConsumer):
         finally:
             self._turn.release()
 
-    def wait(self, bulk: BatchWaiter, until: float) -> bool:
-        """Wait until a job of a bulk has ended."""
+    def wait(self, batch: BatchWaiter, until: float) -> bool:
+        """Wait until a job of a batch has ended."""
         while True:
-            bulk.woken.clear()
-            if bulk.ended:
+            batch.woken.clear()
+            if batch.ended:
                 return True
             now = monotonic()
-            if now >= min(bulk.read_at, until):
-                self._read_bulk(bulk, until)
-                if bulk.ended or now >= until:
-                    return bool(bulk.ended)
-            bulk.deadline = until
-            self._pause(bulk)
+            if now >= min(batch.read_at, until):
+                self._read_batch(batch, until)
+                if batch.ended or now >= until:
+                    return bool(batch.ended)
+            batch.deadline = until
+            self._pause(batch)
 
-    def _read_bulk(self, bulk: BatchWaiter, deadline: float) -> None:
-        for meta in self._read(bulk, deadline):
+    def _read_batch(self, batch: BatchWaiter, deadline: float) -> None:
+        for meta in self._read(batch, deadline):
             self.on_state_change(meta)
 
-    def leave(self, bulk: BatchWaiter) -> None:
-        """End a bulk's wait."""
-        self._waits.discard(bulk)
+    def leave(self, batch: BatchWaiter) -> None:
+        """End a batch's wait."""
+        self._waits.discard(batch)
 
     def give(self, result: Any, meta: Any) -> None:
         """Give Celery's handle on a result what is known of its job."""
@@ -412,7 +412,7 @@ class ResultConsumer(BaseResultConsumer):
             self._pass_on(self.backend.metas(notice))
             return
         self._sent.discard(job_id)  # it will not be announced again to who asks later
-        if job_id in self.bulks or self._pending(job_id):
+        if job_id in self.batches or self._pending(job_id):
             self._pass_on(self._stored([job_id], math.inf))
 
     def _read_others(self, deadline: float) -> None:
@@ -438,11 +438,11 @@ class ResultConsumer(BaseResultConsumer):
     def _tell(self, meta: Any) -> bool:
         """Pass a job's state on; False if nobody has asked for one that is news."""
         job_id, fulfilled = meta["task_id"], list[Any]()
-        bulk = self.bulks.get(job_id)
+        batch = self.batches.get(job_id)
         is_known = job_id not in self._sent
-        if bulk is not None:
+        if batch is not None:
             self._sent.discard(job_id)
-            bulk.tell(job_id, meta)
+            batch.tell(job_id, meta)
             return True
         results: list[Any] = []
         if meta["status"] in READY_STATES:

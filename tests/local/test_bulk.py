@@ -15,7 +15,7 @@ import pytest
 from celery.states import REVOKED, SUCCESS
 from celery.utils import uuid
 
-from callers import bulk
+from callers import batch
 from callers.client import Client
 from celery_streams.producer.sender import Sender
 from celery_streams.results import consumer
@@ -133,7 +133,7 @@ def test_batches_grow_only_while_arguments_come_at_once(
     client.call(ADD, 1, 1)
     monkeypatch.setattr(Sender, "publish", note)
     for patience in (inf, 0.0):
-        monkeypatch.setattr(bulk, "PATIENCE", patience)
+        monkeypatch.setattr(batch, "ARGUMENTS_TIME", patience)
         client.map(ADD, [(i, i) for i in range(20)])
 
     assert sent == [1, 2, 4, 8, 5] + [1] * 20
@@ -241,7 +241,7 @@ def meta(job_id: str, value: Any) -> dict[str, Any]:
 def test_one_notice_tells_of_several_jobs(server_only: Local, value: Any) -> None:
     with server_only.client() as client:
         store: Any = client.app.backend
-        wait = store.result_consumer.bulk(1)
+        wait = store.result_consumer.wait_for_batch(1)
         ids = [uuid() for _ in range(3)]
         wait.expect(ids)
         others = [client.submit(ADD, 1, 1) for _ in range(2)]
@@ -262,7 +262,7 @@ def test_one_notice_tells_of_several_jobs(server_only: Local, value: Any) -> Non
 def test_a_notice_that_cannot_be_read_ends_no_wait(server_only: Local, notice: bytes) -> None:
     with server_only.client() as client:
         store: Any = client.app.backend
-        with store.result_consumer.bulk(1) as wait:
+        with store.result_consumer.wait_for_batch(1) as wait:
             wait.expect(["a-job"])
             redis(client).set("celery-task-meta-a-job", store.encode(meta("a-job", 7)))
             redis(client).publish(store.channel_of(client.app.thread_oid), notice)
@@ -274,7 +274,7 @@ def test_a_notice_that_cannot_be_read_ends_no_wait(server_only: Local, notice: b
 def test_a_job_that_nobody_announces_is_found(server_only: Local) -> None:
     with server_only.client() as client:
         store: Any = client.app.backend
-        with store.result_consumer.bulk(1) as wait:
+        with store.result_consumer.wait_for_batch(1) as wait:
             wait.expect(["a-job", "another"])
             redis(client).set("celery-task-meta-a-job", store.encode(meta("a-job", 7)))
             redis(client).set("celery-task-meta-another", "no result")

@@ -114,7 +114,7 @@ def test_messages_of_a_template(connect: Connect, store: Any) -> None:
     values = (b'"%b"' % new_id().encode(), *(b"null" for _ in Job._fields[1:]))
     job = Job(*values)._replace(args=b"[4, 6]", kwargs=b"{}")
     sender = Sender(connection.default_channel._connparams())  # type: ignore[attr-defined]
-    sender.publish(template.key, template.most, [template.message(job)])
+    sender.publish(template.key, template.max_length, [template.message(job)])
     sender.close()
 
     assert worker.wait_for(1)[0][0] == [4, 6]
