@@ -13,7 +13,8 @@ from kombu.exceptions import SerializationError
 
 from celery_streams.producer.submission import PUBLISH_BATCH
 from celery_streams.producer.template import new_id
-from celery_streams.results.consumer import BatchWaiter, ResultConsumer
+from celery_streams.results.consumer import ResultConsumer
+from celery_streams.results.waiters import BatchWaiter
 from cluster import broker
 from cluster.app import App
 from cluster.arguments import brief
@@ -76,7 +77,7 @@ class BatchRun:
     def values(self) -> Iterator[Any]:
         """Yield each job's value, or the error in its place, in order."""
         seconds = min(self._timeout, CLEANUP_TIMEOUT)
-        with self._results.wait_for_batch(seconds) as self._waiter:
+        with self._results.batch(seconds) as self._waiter:
             try:
                 while self._order or self._has_more:
                     self._step()
@@ -95,7 +96,7 @@ class BatchRun:
         room = self._window - len(self._order)
         if self._has_more and room >= min(self._size, max(1, self._window // 4)):
             self._submit(min(self._size, room))
-            self._waiter.poll()
+            self._results.poll()
         else:
             self._wait()
         while self._waiter.ended:
@@ -153,7 +154,7 @@ class BatchRun:
     def _wait(self) -> None:
         """Wait until some job has ended; at the deadline of the next one, end it as late."""
         until = self._order[0][1]
-        if self._waiter.wait(until):
+        if self._results.wait(self._waiter, until):
             return
         if self._waiter.error:
             raise broker.unreachable(self._app, self._waiter.error)

@@ -98,8 +98,8 @@ class Submission:
         self,
         by_celery: Callable[..., Any],
         name: str,
-        args: Any,
-        kwargs: Any,
+        args: Any = None,
+        kwargs: Any = None,
         *positional: Any,
         **options: Any,
     ) -> Any:

@@ -165,12 +165,12 @@ def check_result(data: bytes) -> None:
 
 def check_notice(data: bytes) -> None:
     """Hear a notice, and keep no more than a bound of what it says."""
-    _results._announced(data)
+    _results._take_in(data)
     early = _results.buffer
     assert early._size <= RESULT_BUFFER_BYTES
     assert len(early._texts) <= RESULT_BUFFER_BYTES // OVERHEAD
     assert not _results._sent
-    assert not _results._waits
+    assert not _results._waiters
 
 
 def check_letter(data: bytes) -> None:

@@ -19,8 +19,8 @@ from redis.exceptions import AuthenticationError
 
 from celery_streams.errors import Unreadable
 from celery_streams.results import consumer
-from celery_streams.results.consumer import ResultWaiter
 from celery_streams.results.states import Transition
+from celery_streams.results.waiters import ResultWaiter
 from celery_streams.scripts import LARGE
 from tests.local.store import Proxy, Store, calls, soon
 from tests.waiting import eventually
@@ -811,15 +811,15 @@ def test_states_that_nobody_asked_to_be_told_of_are_not_kept(app: Any) -> None:
     consumer = app.backend.result_consumer
     (job,) = send(app)
     wait = ResultWaiter([job])
-    consumer._waits.add(wait)
+    consumer._waiters.add(wait)
     for number in range(1000):
         meta = {"status": "PROGRESS", "result": number, "task_id": job.id}
         consumer.on_state_change(meta)
-        consumer._pass_on([{**meta, "task_id": uuid()}])
-    consumer.leave(wait)
+        consumer._notify_or_buffer([{**meta, "task_id": uuid()}])
+    consumer._leave(wait)
 
     assert not wait.news
-    assert not wait._told
+    assert not wait._last_news
     assert consumer._sent == {job.id}
 
 

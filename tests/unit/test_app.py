@@ -56,7 +56,10 @@ def test_groups_of_other_apps_are_celerys() -> None:
     sent: list[str] = []
     other: Any = celery.Celery("other", broker="memory://", set_as_current=False)
 
-    job: Any = other.task(lambda number: None, name="job")
+    def run(number: int) -> None:
+        """Do nothing."""
+
+    job: Any = other.task(run)
     other.amqp.send_task_message = lambda producer, name, *_, **__: sent.append(name)
     group(job.s(1), job.s(2)).apply_async()
 
