@@ -1,4 +1,4 @@
-"""What a Celery program needs on this transport: its settings, or Celery's class with them."""
+"""The settings of a Celery program on this transport, and a Celery class that has them."""
 
 from functools import cached_property, partial
 from typing import Any
@@ -14,15 +14,15 @@ from celery_streams.results import backend
 #: What keeps jobs safe, beside the URLs of the broker and of the result store.
 SETTINGS: dict[str, Any] = {
     "broker_transport": "celery_streams:Transport",
-    # Outlives every message, and answers the caller of one that cannot be read.
+    # Survives malformed messages, and reports them to their callers.
     "worker_consumer": "celery_streams:Consumer",
-    # Hands back no job that a process was just given.
+    # Releases no job that a pool process has already received.
     "worker_pool": "celery_streams:TaskPool",
-    # A job is acknowledged when it has ended, not when it starts.
+    # Acks a job when it has ended, not when it starts.
     "task_acks_late": True,
-    # A pool process that dies hands its job back.
+    # Requeues the job of a pool process that dies.
     "task_reject_on_worker_lost": True,
-    # No job waits behind another while a worker is idle.
+    # Keeps a busy worker from holding jobs that an idle one could run.
     "worker_prefetch_multiplier": 1,
     "broker_connection_retry_on_startup": True,
 }
@@ -31,9 +31,9 @@ STORE = "celery_streams:RedisBackend"
 
 
 def settings(broker: str, results: str | None = None) -> dict[str, Any]:
-    """Return the settings for an app's `conf.update`, from one URL or two.
+    """Return the settings for an app's `conf.update`.
 
-    `results` is where results are stored: the broker's Redis unless it names another.
+    `broker` and `results` are URLs; results are stored in the broker's Redis by default.
     """
     return {**SETTINGS, "broker_url": broker, "result_backend": f"{STORE}+{results or broker}"}
 
