@@ -28,7 +28,7 @@ from celery_streams.results import failures, validation
 from celery_streams.results.consumer import ResultConsumer
 from celery_streams.results.states import Transition
 from celery_streams.retries import RetryingRedis, is_temporary
-from celery_streams.scripts import FOR_ACCEPTED
+from celery_streams.scripts import ALLOW_OOM
 from celery_streams.transport.queues import Result
 
 _stock: Any = redis  # its type stubs leave out most of it
@@ -50,7 +50,7 @@ MAX_BITS = 10_000
 
 #: Celery's count of a chord's members, each once. Told again after the reply was lost, it
 #: grants the same claim on the callback again; a chord that is complete soon expires.
-COUNT = f"""{FOR_ACCEPTED}
+COUNT = f"""{ALLOW_OOM}
 local function count() {_stock.CHORD_PART_RETURN_LUA} end
 local counted = count()
 if counted[3] and counted[4] == 0 and redis.call('GET', KEYS[6]) == ARGV[8] then

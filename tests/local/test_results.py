@@ -186,7 +186,7 @@ def test_a_stock_program_is_woken_and_reads_the_result(store: Store) -> None:
 
 
 @pytest.mark.usefixtures("no_polls")
-@pytest.mark.parametrize("size", [1, 2 * LARGE])
+@pytest.mark.parametrize("size", [1, 2 * MAX_NOTICE_BYTES])
 def test_a_sender_is_told_at_once(store: Store, app: Any, size: int) -> None:
     for _ in range(3):
         (job,) = send(app)
@@ -249,7 +249,7 @@ def test_a_result_that_was_announced_before_it_is_asked_for_is_there(
     store: Store, app: Any
 ) -> None:
     listen(store, app)
-    for size in (1, 2 * LARGE):
+    for size in (1, 2 * MAX_NOTICE_BYTES):
         early, late = send(app, 2)
         with (
             soon(store.ends, early, "x" * size, "SUCCESS", app.thread_oid, seconds=0.1),
@@ -524,7 +524,7 @@ def test_a_large_member_of_a_group_has_no_other_read(store: Store, app: Any) -> 
 
     def end() -> None:
         for job in jobs:
-            store.ends(job, "x" * 2 * LARGE, "SUCCESS", app.thread_oid)
+            store.ends(job, "x" * 2 * MAX_NOTICE_BYTES, "SUCCESS", app.thread_oid)
 
     with soon(end):
         assert len(GroupResult(uuid(), jobs, app=app).get(timeout=10)) == 20
