@@ -26,7 +26,7 @@ from celery_streams.results.backend import RedisBackend
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.queues import Entry
 from celery_streams.transport.validation import MAX_DEPTH, MAX_NAME, MAX_REPR, MAX_RETRIES
-from celery_streams.worker.time_limits import INTERVAL, TimeLimits
+from celery_streams.worker.time_limits import CHECK_INTERVAL, TimeLimits
 
 logger = get_logger(__name__)
 
@@ -112,7 +112,7 @@ class Inline:
         """Read which tasks are inline, and their limits: remote control may change them."""
         self._tasks = self._inline_tasks() if self._is_possible() else {}
         self._least = min(
-            (task.soft for task in self._tasks.values() if task.soft), default=INTERVAL
+            (task.soft for task in self._tasks.values() if task.soft), default=CHECK_INTERVAL
         )
 
     def runs(self, task: str) -> bool:
