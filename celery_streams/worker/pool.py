@@ -10,12 +10,12 @@ from billiard.exceptions import WorkerLostError
 from celery.concurrency import asynpool, prefork
 
 # Tenths of a second that an exiting pool process waits for its results to be read. The default is
-# 30 s, but a stopping main process reads none; their jobs are delivered again.
+# 30 s, but a stopping main process reads none. The jobs are not acked and are delivered again.
 billiard_pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 10
 
 #: Time limit for pool processes to report the jobs sent to them as started, in seconds.
 START_TIMEOUT = 10.0
-#: Interval of checks whether those processes are still alive, in seconds.
+#: Interval of checks that those processes are alive, in seconds.
 LIVENESS_INTERVAL = 0.1
 
 
@@ -24,7 +24,7 @@ class Pool(asynpool.AsynPool):
 
     on_timeout_set: Any
 
-    # What the type stubs leave out of Celery's class.
+    # Attributes missing from the type stubs.
     handle_result_event: Any
     _cache: dict[int, Any]
     _flush_writer: Any
