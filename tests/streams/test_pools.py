@@ -235,7 +235,7 @@ def test_events_that_no_worker_sends_end_none(plain: Any, store: Any, tmp_path: 
             for key, event in events:
                 producer.publish(event, routing_key=key, serializer="json")
         assert plain.add.delay(4, 6).get(timeout=30) == 10
-        eventually("they were seen", lambda: "malformed event" in log.read_text())
+        eventually("they were seen", lambda: "malformed gossip event" in log.read_text())
         assert answer(plain, "ping") == {"ok": "pong"}
     assert "Unrecoverable" not in log.read_text()
 
