@@ -197,7 +197,7 @@ def test_ctrl_c_leaves_no_file(server_only: Local, tmp_path: Path) -> None:
         (("callers.submit", "add.tasks.add", "--countdown", "x"), 2, "'x' is not a valid float"),
         (("callers.submit", "add.tasks.add", "--countdown", "-1"), 2, "(MAX_COUNTDOWN), not -1.0"),
         (("callers.submit", "add.tasks.add", "--countdown", "nan"), 2, "not nan"),
-        (("callers.submit", "add.tasks.add", "--eta", "soon"), 2, "eta must be a time as ISO 8601"),
+        (("callers.submit", "add.tasks.add", "--eta", "soon"), 2, "eta must be a time in ISO 8601"),
         (("callers.submit", "add.tasks.add", "--eta", "2020-01-01"), 2, "must not be in the past"),
         (("callers.submit", "add.tasks.add", "--eta", "9999-01-01"), 2, "within 86400 s from now"),
         (("callers.submit", "add.tasks.add", "--queue", "ad"), 2, "there are add, factorial"),
@@ -333,7 +333,7 @@ def test_no_redis_is_said_in_one_line(local: Local) -> None:
 
     assert done.returncode == 1
     assert done.stderr.startswith("error: cannot reach the broker at redis://")
-    assert "Is the cluster started, and its port exported (REDIS_PORT)?" in done.stderr
+    assert "Is the cluster running, and REDIS_PORT set to its port?" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

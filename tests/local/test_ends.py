@@ -64,7 +64,7 @@ def test_a_timeout_that_is_no_number_is_one_sentence(client: Client, timeout: An
 
 @pytest.mark.parametrize("job_id", ["half \ud800", "x" * 1025])
 def test_an_id_that_no_key_can_have_is_refused(client: Client, job_id: str) -> None:
-    with pytest.raises(ValueError, match="task_id must be a text of up to 1024 characters"):
+    with pytest.raises(ValueError, match="task_id must be a string of at most 1024 characters"):
         client.call(client.signature("add.tasks.add", 4, 6).set(task_id=job_id))
 
 
