@@ -179,7 +179,7 @@ def test_a_path_with_spaces_and_quotes_is_as_good_as_any(tmp_path: Path) -> None
     [
         ("", "is empty"),
         ("\n", "is empty"),
-        ("two\nlines", "must hold one line of text"),
+        ("two\nlines", "must contain one line of text"),
     ],
 )
 def test_a_password_file_without_one_line_is_refused(tmp_path: Path, text: str, what: str) -> None:
