@@ -31,7 +31,7 @@ def add(x: Number, y: Number) -> Any:
 def tsum(numbers: list[Number]) -> Any:
     """Return the sum of a list of numbers, 0 for an empty one.
 
-    Raise TypeError if it is not a list of numbers.
+    Raise TypeError if `numbers` is not a list of numbers.
     """
     if not isinstance(numbers, list | tuple):
         raise TypeError(f"numbers must be a list, not {arguments.brief(numbers)}")

@@ -78,7 +78,7 @@ def test_a_misspelt_option_is_named(client: Client) -> None:
     right = client.signature("add.tasks.add", 4, 6)
 
     for canvas in (wrong, chain(right, wrong), group([right, wrong]), chord([right], wrong)):
-        with pytest.raises(TypeError, match="no option 'prioritty'; did you mean 'priority'"):
+        with pytest.raises(TypeError, match="unknown option 'prioritty'; did you mean 'priority'"):
             client.call(canvas)
 
 
