@@ -211,7 +211,7 @@ def test_a_job_that_is_due_while_the_broker_is_away_is_submitted_once_when_it_is
     with beat.running() as process:
         eventually("one is submitted", beat.submitted)
         with away(store, how):
-            eventually("it is due", lambda: "trying again" in beat.log.read_text(), 90)
+            eventually("it is due", lambda: "retrying" in beat.log.read_text(), 90)
             beat.goes_on()
             if end:
                 process.send_signal(end)
