@@ -200,7 +200,7 @@ def test_ctrl_c_leaves_no_file(server_only: Local, tmp_path: Path) -> None:
         (("callers.submit", "add.tasks.add", "--eta", "soon"), 2, "eta must be a time in ISO 8601"),
         (("callers.submit", "add.tasks.add", "--eta", "2020-01-01"), 2, "must not be in the past"),
         (("callers.submit", "add.tasks.add", "--eta", "9999-01-01"), 2, "within 86400 s from now"),
-        (("callers.submit", "add.tasks.add", "--queue", "ad"), 2, "there are add, factorial"),
+        (("callers.submit", "add.tasks.add", "--queue", "ad"), 2, "the queues are add, factorial"),
         (("callers.result",), 2, "Missing argument 'ID'."),
         (("callers.result", ""), 2, "ID must not be empty"),
         (("callers.result", "x", "--timeout", "0.1"), 1, "nothing is known of job x"),
@@ -399,7 +399,7 @@ def test_inspect_tells_how_long_the_queues_are_without_any_worker(server_only: L
             client.submit(client.signature("add.tasks.add", 4, 6).set(countdown=600))
     done = server_only.command("callers.inspect")
 
-    assert (done.stderr, done.returncode) == ("no worker answers within 1 s\n", 0)
+    assert (done.stderr, done.returncode) == ("no worker answered within 1 s\n", 0)
     (row,) = [line for line in done.stdout.splitlines() if re.search(r"\badd\b", line)]
     assert re.findall(r"\d+", row) == ["3", "2", "0", "0", "0"]
 
