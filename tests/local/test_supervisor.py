@@ -145,7 +145,7 @@ def test_local_stop_ends_a_cluster_started_elsewhere(own_local: Local) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
     assert own_local.process.wait(10) == 0
     assert list(own_local.state.running()) == []
-    assert own_local.command("local", "stop").stdout == "no local cluster runs\n"
+    assert own_local.command("local", "stop").stdout == "no local cluster is running\n"
 
 
 def test_local_stop_ends_what_a_killed_supervisor_left(own_local: Local) -> None:
@@ -205,7 +205,7 @@ def test_a_second_start_is_refused(own_local: Local) -> None:
     done = own_local.command("local", "start")
 
     assert done.returncode == 1
-    assert done.stderr.startswith("error: it runs already")
+    assert done.stderr.startswith("error: the cluster is already running")
 
 
 def test_a_port_that_is_taken_is_said_in_one_line(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_port_that_is_taken_is_said_in_one_line(tmp_path: Path) -> None:
         assert local.process.wait(30) == 1
     assert local.output() == (
         f"error: port {port} is taken (Address already in use): "
-        "set REDIS_PORT to another, or end what listens there "
+        "set REDIS_PORT to another, or stop what listens there "
         "(a cluster on Docker: make docker_compose_stop)\n"
     )
 
