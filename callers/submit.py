@@ -38,7 +38,7 @@ def parse_arguments(words: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
 @click.argument("task")
 @click.argument("words", nargs=-1, metavar="[ARGUMENT]...")
 @click.option("--countdown", type=float, metavar="SECONDS", help="Run the job after this delay.")
-@click.option("--eta", metavar="TIME", help="Run the job at this time: 2026-12-31T23:59, UTC.")
+@click.option("--eta", metavar="TIME", help="Run it at this time (UTC), e.g. 2026-12-31T23:59.")
 @click.option("--expires", type=float, metavar="SECONDS", help="Drop the job if it waits longer.")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="Kill the job if it runs longer.")
 @click.option(
