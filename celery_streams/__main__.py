@@ -325,7 +325,7 @@ def run(command: Callable[..., Any]) -> None:
         click.echo(error.format_message(), err=True)
         sys.exit(error.exit_code)
     except click.UsageError as error:
-        _exit_with_error(f"{error.format_message()} (--help tells more)", error.exit_code)
+        _exit_with_error(f"{error.format_message()} (see --help)", error.exit_code)
     except Exception as error:  # noqa: BLE001 - a configuration may raise anything
         _exit_with_error(str(error) or type(error).__name__, 1)
 

@@ -21,7 +21,7 @@ from celery_streams.errors import Unreadable
 from celery_streams.results import consumer
 from celery_streams.results.states import Transition
 from celery_streams.results.waiters import ResultWaiter
-from celery_streams.scripts import LARGE
+from celery_streams.scripts import MAX_NOTICE_BYTES
 from tests.local.store import Proxy, Store, calls, soon
 from tests.waiting import eventually
 
