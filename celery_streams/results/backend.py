@@ -4,14 +4,10 @@ Keys and payloads are Celery's, so any Celery program can read them. Selected by
 `result_backend = "celery_streams:RedisBackend+redis://…"`.
 """
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
-from math import isfinite
-from queue import Empty
-from types import NoneType
 from typing import Any
 
 import msgspec
@@ -22,49 +18,25 @@ from celery.result import result_from_tuple
 from celery.states import FAILURE, PENDING, SUCCESS
 
 from celery_streams import address, fastjson, scripts
-from celery_streams.compression import decompress
 from celery_streams.errors import Unreadable
 from celery_streams.fastjson import MARK
 from celery_streams.results import failures, validation
-from celery_streams.results.consumer import ResultConsumer
+from celery_streams.results.chords import ChordBackend
+from celery_streams.results.payloads import decompressed, is_portable, raised
 from celery_streams.results.states import Transition
 from celery_streams.retries import RetryingRedis, is_temporary
-from celery_streams.scripts import ALLOW_OOM
 from celery_streams.transport.queues import Result
 
 _stock: Any = redis  # its type stubs leave out most of it
 _base: Any = base
 _celery: Any = _state
 
-#: Default expiry of a chord's counters, in seconds from its last member's end: a chord may run far
-#: longer than results are kept.
-CHORD_EXPIRES = 30 * 86_400
 
-#: Prefix of a compressed result.
-COMPRESSED_PREFIX: bytes = _base.COMPRESSED_PAYLOAD_MAGIC
-#: Size limit of a decompressed result, in bytes.
-MAX_BYTES = 256 * 1024 * 1024
 #: Length limit of the reason why a result is unreadable, in characters: it may quote the result.
 MAX_REASON = 250
-#: Limit on an integer's bits to encode it here; well below CPython's limit of 4300 digits.
-MAX_BITS = 10_000
-
-#: Celery's script that counts a chord's members, made idempotent: a repeated call, after a lost
-#: reply, returns the same claim on the callback. A complete chord's counters expire soon.
-COUNT = f"""{ALLOW_OOM}
-local function count() {_stock.CHORD_PART_RETURN_LUA} end
-local counted = count()
-if counted[3] and counted[4] == 0 and redis.call('GET', KEYS[6]) == ARGV[8] then
-  counted[4] = 1
-end
-if counted[4] == 1 and tonumber(ARGV[9]) > 0 then
-  for i = 1, 4 do redis.call('EXPIRE', KEYS[i], ARGV[9]) end
-end
-return counted
-"""
 
 
-class RedisBackend(redis.RedisBackend):
+class RedisBackend(ChordBackend):
     """Stores and announces each result with one command; callers wait on one subscription."""
 
     # Attributes missing from the type stubs.
@@ -83,8 +55,6 @@ class RedisBackend(redis.RedisBackend):
     _wait_for_pending: Callable[..., Any]
     get: Callable[..., Any]
     _MAX_STR_VALUE_SIZE: int
-
-    ResultConsumer = ResultConsumer
 
     #: The job whose success is captured instead of written, and its result.
     _kept_job: str | None = None
@@ -123,7 +93,7 @@ class RedisBackend(redis.RedisBackend):
         self, task_id: str, exc: Exception, traceback: Any = None, *args: Any, **options: Any
     ) -> None:
         """Store the error that a task raised, rather than Celery's picklable substitute."""
-        super().mark_as_failure(task_id, _raised(exc), traceback, *args, **options)
+        super().mark_as_failure(task_id, raised(exc), traceback, *args, **options)
 
     def prepare_exception(self, exc: Any, serializer: str | None = None) -> Any:
         """Return the form of an error to store; unlike Celery's, it includes the error's text."""
@@ -145,7 +115,7 @@ class RedisBackend(redis.RedisBackend):
 
     def _plain_result(self, job_id: str, value: Any, request: Any) -> Result | None:
         """Return the result of a simple job, with all of Celery's fields; None for any other."""
-        if not (self._stores_plainly and _is_portable(value)) or request.children:
+        if not (self._stores_plainly and is_portable(value)) or request.children:
             return None
         meta = {
             "status": SUCCESS,
@@ -320,7 +290,7 @@ class RedisBackend(redis.RedisBackend):
     def decode(self, payload: Any) -> Any:
         """Return the value of a stored payload; raises Unreadable if it is malformed."""
         try:
-            return super().decode(_decompressed(payload))
+            return super().decode(decompressed(payload))
         except Unreadable:
             raise
         except Exception as error:
@@ -342,125 +312,3 @@ class RedisBackend(redis.RedisBackend):
         if members is None or not validation.are_results([members]):
             raise Unreadable(f"the stored value is not the group {group_id}")
         return {**meta, "result": result_from_tuple(members, self.app)}
-
-    def _maybe_resolve_from_buffer(self, result: Any) -> None:
-        """Resolve a result from a notice received before; raises Celery's Empty without one."""
-        if not self.result_consumer.resolve(result):
-            raise Empty
-
-    def forget(self, task_id: str) -> None:
-        """Remove a job's result, from the buffer of received notices too."""
-        self.result_consumer.buffer.take(task_id)
-        super().forget(task_id)
-
-    def wait_for_pending(  # type: ignore[override]  # Celery's own differs from its stub
-        self,
-        result: Any,
-        callback: Any = None,
-        propagate: bool = True,  # noqa: FBT002 - Celery's
-        **options: Any,
-    ) -> Any:
-        """Wait for a result, unless it was resolved from the buffer."""
-        if result._cache is None or options.get("on_message"):  # noqa: SLF001 - as Celery does
-            return super().wait_for_pending(result, callback, propagate, **options)
-        return result.maybe_throw(callback=callback, propagate=propagate)
-
-    def on_task_call(self, producer: Any, task_id: str) -> None:
-        """Record that a job is sent: its result will be announced to this thread."""
-        if not _celery.task_join_will_block():
-            self.result_consumer.sent(task_id, self.app.thread_oid)
-
-    def iter_native(  # type: ignore[override]
-        self,
-        result: Any,
-        *,
-        timeout: float | None = None,
-        on_interval: Callable[[], Any] | None = None,
-        on_message: Callable[[Any], Any] | None = None,
-        **options: Any,
-    ) -> Iterator[tuple[str, Any]]:
-        """Yield the id and the result of each member of a group, as it ends."""
-        self._ensure_not_eager()
-        members: dict[str, list[Any]] = {}
-        for member in result.results:
-            members.setdefault(member.id, []).append(member)
-        groups = [member for member in result.results if hasattr(member, "results")]
-        waiting = self._wait_for_pending(
-            result, timeout=timeout, on_interval=on_interval, on_message=on_message
-        )
-        for ended in waiting:
-            while ended:
-                for member in members.pop(ended.popleft(), ()):
-                    yield member.id, member._cache  # noqa: SLF001 - as Celery does
-        # Nested groups come last: Celery waits for their members without a deadline.
-        for group in groups:
-            yield group.id, group.children
-
-    # Chords ----------------------------------------------------------------------------
-
-    @property
-    def chord_expires(self) -> Any:
-        """Expiry of a chord's counters, in seconds from the end of its last member."""
-        if self._chord_expires is not None or not self.expires:
-            stock: Any = super()
-            return stock.chord_expires
-        return max(self.expires, CHORD_EXPIRES)
-
-    @cached_property
-    def _chord_part_return_script(self) -> Any:
-        script = self.client.register_script(COUNT)
-
-        def count(keys: Any, args: Any, client: Any) -> Any:
-            # Retried: if a count is lost with a connection, the chord never completes.
-            arguments = [*args, int(self.expires or 0)]
-            return self._ensure_retryable(self.ensure, script, (keys, arguments))
-
-        return count
-
-    def get_task_meta(self, task_id: str, **options: Any) -> Any:  # type: ignore[override]
-        """Return a job's result.
-
-        Celery's worker does not run a redelivered job that has succeeded. For a chord's member it
-        gets PENDING while the chord is incomplete: the previous worker may have died before it
-        counted the member. The second run counts it at most once.
-        """
-        meta = super().get_task_meta(task_id, **options)
-        is_deduplication = _celery.task_join_will_block() and not _celery.get_current_task()
-        if is_deduplication and meta["status"] == SUCCESS and meta.get("group_id"):
-            size = self.get_key_for_group(meta["group_id"], ".s")
-            if self.client.exists(size):
-                return {"status": PENDING, "result": None}
-        return meta
-
-
-def _decompressed(payload: Any) -> Any:
-    """Return a payload, decompressed to at most MAX_BYTES."""
-    if not (isinstance(payload, bytes) and payload.startswith(COMPRESSED_PREFIX)):
-        return payload
-    method, _, body = payload.removeprefix(COMPRESSED_PREFIX).partition(b"\0")
-    text = decompress(body, method.decode(errors="replace"), MAX_BYTES, "the limit of results")
-    if text.startswith(COMPRESSED_PREFIX):
-        raise Unreadable("a result cannot be read: it is compressed twice")
-    return text
-
-
-def _raised(error: Exception) -> Exception:
-    """Return the error being handled if `error` is Celery's substitute for it, else `error`."""
-    raised = sys.exc_info()[1]
-    is_substitute = (
-        isinstance(raised, Exception)
-        and raised is not error
-        and error.__traceback__ is not None
-        and error.__traceback__ is raised.__traceback__
-    )
-    return raised if is_substitute else error  # type: ignore[return-value]  # an Exception
-
-
-def _is_portable(value: Any) -> bool:
-    """Return True for a scalar that every JSON encoder writes in the same way."""
-    kind = type(value)
-    if kind is int:
-        return bool(value.bit_length() < MAX_BITS)
-    if kind is float:
-        return isfinite(value)
-    return kind in (bool, NoneType) or (kind is str and value.isascii())

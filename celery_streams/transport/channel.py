@@ -33,7 +33,7 @@ from celery_streams.transport.fetch import Fetch
 from celery_streams.transport.maintenance import Maintenance
 from celery_streams.transport.publishing import PublishingChannel
 from celery_streams.transport.qos import StreamQoS
-from celery_streams.transport.validation import Malformed, check, check_parsed
+from celery_streams.transport.validation import Malformed, check
 
 logger = logging.getLogger(__name__)
 
@@ -266,21 +266,6 @@ class Channel(PublishingChannel):
         else:
             self._deliver(message, queue)
         return True
-
-    def _receive_one(self, client: Any) -> Any:
-        try:
-            return super()._receive_one(client)  # type: ignore[misc]  # not in the stubs
-        except RecursionError:  # kombu handles everything else that is not JSON
-            logger.warning("dropped a message to all consumers: it is nested too deeply")
-            return False
-
-    def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
-        try:
-            check_parsed(message)
-        except Malformed as error:
-            logger.warning("dropped a message of the exchange %s: %s", exchange, error)
-            return False
-        return super()._deliver_fanout_message(message, exchange)  # type: ignore[misc]
 
     def _on_connection_disconnect(self, connection: Any) -> None:
         if self.fetch.connection is connection:

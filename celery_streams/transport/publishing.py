@@ -12,10 +12,11 @@ from redis import ConnectionPool, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from celery_streams import address, scripts
+from celery_streams import scripts
 from celery_streams.errors import MessageTooLarge
 from celery_streams.retries import retry_while_refused
 from celery_streams.transport import eta, purge, queues, revocation
+from celery_streams.transport.lists import ListChannel
 from celery_streams.transport.queues import Queues, UniqueKey
 from celery_streams.transport.refusals import Refusals
 from celery_streams.transport.validation import MAX_BYTES, check_parsed, too_large
@@ -41,7 +42,7 @@ class PublishBatch(redis.PublishBatch):  # type: ignore[name-defined,misc]  # no
             raise full from None
 
 
-class PublishingChannel(address.NamedUser, redis.Channel):
+class PublishingChannel(ListChannel):
     """Declares queues, publishes to them, and counts, purges or deletes their messages."""
 
     #: Messages of one priority step that a queue takes before it refuses more.
@@ -52,7 +53,7 @@ class PublishingChannel(address.NamedUser, redis.Channel):
     app: Any = None
 
     from_transport_options = (
-        *redis.Channel.from_transport_options,
+        *ListChannel.from_transport_options,
         *("queue_max_length", "max_message_bytes"),
     )
 

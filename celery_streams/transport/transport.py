@@ -26,6 +26,7 @@ from celery_streams import address
 from celery_streams.address import UnknownServer
 from celery_streams.errors import ServerTooOld
 from celery_streams.transport.channel import Channel
+from celery_streams.transport.lists import ListChannel
 from celery_streams.transport.maintenance import INTERVAL
 
 #: The oldest supported servers.
@@ -41,10 +42,6 @@ class Connection(kombu.Connection):
         if isinstance(hostname, str) and options.get("transport"):
             hostname = hostname.removeprefix("redis+")
         super().__init__(hostname, *args, **options)
-
-
-class ListChannel(address.NamedUser, redis.Channel):
-    """Kombu's own channel, with the user of a URL that has a credential provider, too."""
 
 
 class Poller(redis.MultiChannelPoller):
