@@ -12,7 +12,6 @@ from celery import Celery
 from celery.signals import worker_process_init
 from redis.exceptions import RedisError
 
-from celery_streams.worker.started import Started
 from cluster import resources, settings
 from cluster.app import App, create
 from cluster.broker import AWAY
@@ -23,7 +22,7 @@ from cluster.rabbitmq import DeadLetters
 def worker_app(family: str) -> App:
     """Return a family's app for workers: with its tasks, and bootsteps added to Celery's."""
     app = create(family, include=[f"{family}.tasks"])
-    app.steps["consumer"].update((Heartbeat, Started, DeadLetters))
+    app.steps["consumer"].update((Heartbeat, DeadLetters))
 
     def prepare(**_: Any) -> None:
         # In a thread: Celery kills a pool process that is not up after four seconds.

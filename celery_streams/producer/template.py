@@ -55,7 +55,7 @@ class Template:
         self.key, self.max_length = key, max_length
 
     @classmethod
-    def of(cls, app: Any, channel: Any, name: str, queue: Any, **options: Any) -> Self | None:
+    def of(cls, app: Any, channel: Channel, name: str, queue: Any, **options: Any) -> Self | None:
         """Return the template of a task's messages to a queue, which is declared.
 
         None where a message is not plain JSON in a stream. Options are those of `send_task`.

@@ -44,21 +44,21 @@ class RedisBackend(ChordBackend):
     client: Any
     expires: Any
     failure_expires: Any
-    result_consumer: Any
     _chord_expires: Any
     serializer: str
     compression: Any
     connparams: dict[str, Any]
     _ensure_not_eager: Callable[[], None]
     _ensure_retryable: Callable[..., Any]
+    _get_pool: Callable[..., Any]
     _get_result_meta: Callable[..., Any]
     _wait_for_pending: Callable[..., Any]
     get: Callable[..., Any]
     _MAX_STR_VALUE_SIZE: int
 
     #: The job whose success is captured instead of written, and its result.
-    _kept_job: str | None = None
-    _kept: Result | None = None
+    _captured_job: str | None = None
+    _captured: Result | None = None
 
     def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
         """Return the connection parameters of a URL, which is parsed like the broker's."""
@@ -83,9 +83,9 @@ class RedisBackend(ChordBackend):
         state: str = SUCCESS,
     ) -> None:
         """Store a job's success and count it in its chord."""
-        if store_result and task_id == self._kept_job and not request.ignore_result:
-            self._kept = self._plain_result(task_id, result, request)
-            if self._kept:
+        if store_result and task_id == self._captured_job and not request.ignore_result:
+            self._captured = self._plain_result(task_id, result, request)
+            if self._captured:
                 return
         super().mark_as_done(task_id, result, request, store_result, state)
 
@@ -149,8 +149,8 @@ class RedisBackend(ChordBackend):
             store_error: Any = BackendStoreError  # the stubs lack its arguments
             raise store_error("value too large for Redis", state=state, task_id=task_id)
         expires = self.failure_expires if state == FAILURE else self.expires
-        if state == SUCCESS and task_id == self._kept_job:
-            self._kept = self._result(task_id, payload, expires, request)
+        if state == SUCCESS and task_id == self._captured_job:
+            self._captured = self._result(task_id, payload, expires, request)
             return result
         self.ensure(self.write, (task_id, payload, expires, request, Transition(state)))
         return result
@@ -215,14 +215,14 @@ class RedisBackend(ChordBackend):
         sender = getattr(request, "reply_to", None)
         return self.channel_of(sender) if sender else b""
 
-    def keep(self, job_id: str) -> None:
+    def capture(self, job_id: str) -> None:
         """Capture the success of a job instead of writing it."""
-        self._kept_job = job_id
+        self._captured_job = job_id
 
-    def kept(self) -> Result | None:
+    def captured(self) -> Result | None:
         """Return the captured result, if any, and stop capturing."""
-        kept, self._kept_job, self._kept = self._kept, None, None
-        return kept
+        result, self._captured_job, self._captured = self._captured, None, None
+        return result
 
     def _state_of(self, payload: Any) -> str:
         try:

@@ -6,7 +6,7 @@ Celery's connections retry for minutes.
 from collections.abc import Sequence
 from threading import Lock
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
@@ -57,10 +57,18 @@ class Subscription:
         self._connection.disconnect()
 
 
+class _Backend(Protocol):
+    """The part of `RedisBackend` that is used here."""
+
+    client: Any
+
+    def channel_of(self, oid: str) -> bytes: ...
+
+
 class ResultConnections:
     """Connections with a backend's parameters: one that reads keys, and subscriptions."""
 
-    def __init__(self, backend: Any) -> None:
+    def __init__(self, backend: _Backend) -> None:
         self._backend = backend
         self._reader: Any = None
         self._reader_lock = Lock()

@@ -7,7 +7,7 @@ from typing import Any
 from celery import _state
 from celery.backends import redis
 
-from celery_streams.results.consumer import ResultConsumer
+from celery_streams.results import consumer
 
 _celery: Any = _state
 
@@ -15,11 +15,11 @@ _celery: Any = _state
 class WaitingBackend(redis.RedisBackend):
     """Celery's Redis result backend, whose callers wait on one subscription."""
 
-    ResultConsumer = ResultConsumer
+    ResultConsumer = consumer.ResultConsumer
 
     # Attributes missing from the type stubs.
     app: Any
-    result_consumer: Any
+    result_consumer: consumer.ResultConsumer
     _ensure_not_eager: Callable[[], None]
     _wait_for_pending: Callable[..., Any]
 

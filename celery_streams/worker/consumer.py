@@ -34,6 +34,7 @@ from celery_streams.worker.inline import Inline
 from celery_streams.worker.pidbox import Node, ignore_malformed
 from celery_streams.worker.pool import contain_errors, unkept_limits
 from celery_streams.worker.rate_limits import RateLimits
+from celery_streams.worker.started import Started
 from celery_streams.worker.time_limits import TimeLimits
 
 __all__ = ["Consumer", "remote_control"]  # the second registers its commands
@@ -46,12 +47,19 @@ _RECONNECT = {"interval_start": 1, "interval_step": 1, "interval_max": 5}
 _LACKS_PERMISSION = ("ACL failure", "The user executing the script can't run")
 #: The header that keeps the ETA of a due job while Celery handles it as one without.
 _DUE_ETA = "streams.due_eta"
+_celery: Any = consumer
 #: The attributes of a task that hold its time limits, in the order of a message's header.
 _LIMITS = {"hard": "time_limit", "soft": "soft_time_limit"}
 
 
 signals.after_setup_logger.connect(make_logs_safe, weak=False)
 signals.after_setup_task_logger.connect(make_logs_safe, weak=False)
+
+
+class Blueprint(_celery.Consumer.Blueprint):  # type: ignore[misc]  # not in the stubs
+    """Celery's steps of a consumer, and ours."""
+
+    default_steps = (*_celery.Consumer.Blueprint.default_steps, Started)
 
 
 class Consumer(consumer.Consumer):
@@ -69,6 +77,10 @@ class Consumer(consumer.Consumer):
     on_task_message: set[Callable[[Any], object]]
     qos: Any
     task_consumer: Any
+    timer: Any
+    _limit_move_to_pool: Callable[[Any], object]
+
+    Blueprint = Blueprint
 
     _inline: Inline | None = None
 

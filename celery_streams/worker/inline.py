@@ -24,7 +24,7 @@ from celery.worker import state, strategy
 from celery_streams.fastjson import MARK
 from celery_streams.results.backend import RedisBackend
 from celery_streams.transport.channel import Channel
-from celery_streams.transport.queues import Entry
+from celery_streams.transport.queues import Entry, Result
 from celery_streams.transport.validation import MAX_DEPTH, MAX_NAME, MAX_REPR, MAX_RETRIES
 from celery_streams.worker.time_limits import CHECK_INTERVAL, TimeLimits
 
@@ -97,7 +97,8 @@ class Inline:
         self._channel = channel
         self._deliveries, self._dispatch = channel.deliveries, channel.dispatch
         self._clock = channel.maintenance.clock
-        self._backend: Any = consumer.app.backend
+        backend = consumer.app.backend
+        self._backend: RedisBackend | None = backend if isinstance(backend, RedisBackend) else None
         self._revoked = consumer.controller.state.revoked
         self._logs_info = strategy.logger.isEnabledFor(logging.INFO)
         #: How many jobs to fetch at once if the pool has room for one; 0 for the prefetch limit.
@@ -133,7 +134,7 @@ class Inline:
         backend = self._backend
         return (
             threading.current_thread() is threading.main_thread()
-            and isinstance(backend, RedisBackend)
+            and backend is not None
             and backend.stores_json
             and _server(backend.connparams) == _server(self._channel.connection_parameters)
         )
@@ -183,7 +184,7 @@ class Inline:
         if len(entry.message) > self._channel.max_message_bytes:
             return False
         found = self._read(entry.message)
-        if found is None:
+        if found is None or self._backend is None:
             return False
         task, request, args, kwargs = found
         job_id = request["id"]
@@ -194,7 +195,7 @@ class Inline:
         state.all_total_count[0] += 1
         if self._logs_info:
             _log_received(request, args, kwargs)
-        self._backend.keep(job_id)
+        self._backend.capture(job_id)
         self._limits.begin(job_id, task.soft, task.hard)
         try:
             traced = task.trace(job_id, args, kwargs, request)
@@ -202,13 +203,12 @@ class Inline:
             logger.critical("job %s would have ended its process: %r", job_id, error)
             self._deliveries.requeue_entry(entry)
         else:
-            self._end(entry, request, traced.info)
+            self._end(entry, request, traced.info, self._backend.captured())
         finally:
             self._limits.end()
         return True
 
-    def _end(self, entry: Entry, request: dict[str, Any], info: Any) -> None:
-        result = self._backend.kept()
+    def _end(self, entry: Entry, request: dict[str, Any], info: Any, result: Result | None) -> None:
         if info is None or info.state != REJECTED:
             self._deliveries.ack_later(entry.tag, result)
         elif info.retval.requeue:

@@ -5,16 +5,25 @@ also counts waiting limited jobs in the prefetch limit, so that they block all o
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 #: Limited jobs that a worker holds in addition to its prefetch limit; more count towards it.
 MAX_UNCOUNTED = 1000
 
 
+class _Consumer(Protocol):
+    """The part of `worker.consumer.Consumer` that is used here."""
+
+    qos: Any
+    timer: Any
+
+    def _limit_move_to_pool(self, request: Any) -> object: ...
+
+
 class RateLimits:
     """A consumer's rate-limited jobs, each waiting for a token of its task's bucket."""
 
-    def __init__(self, consumer: Any) -> None:
+    def __init__(self, consumer: _Consumer) -> None:
         self._consumer = consumer
         #: Requests that do not count towards the prefetch limit.
         self._uncounted: set[Any] = set()

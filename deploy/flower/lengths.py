@@ -15,6 +15,8 @@ from flower.views.broker import BrokerView
 from flower.views.monitor import Metrics
 from prometheus_client import Gauge
 
+from celery_streams import Transport
+
 PAGE = Path(__file__).with_name("broker.html").resolve()
 
 logger = logging.getLogger(__name__)
@@ -41,8 +43,7 @@ class Broker:
 
 def install(app: Any) -> None:
     """Make Flower show the lengths of an app's queues, if its transport reports them."""
-    connection = app.connection_for_read()
-    if not hasattr(getattr(connection.transport, "Channel", None), "lengths"):
+    if not isinstance(app.connection_for_read().transport, Transport):
         return
     handler: Any = BaseHandler
     original_names = handler.get_active_queue_names
