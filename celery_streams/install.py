@@ -7,26 +7,36 @@ from celery_streams.producer import groups, starmap
 
 
 def install(app: Any) -> None:
-    """Prepare Celery for an app.
+    """Prepare Celery for an app of ours.
 
-    Once in a process:
-    - `celery.canvas.group.apply_async` sends the groups of apps that have a `submission` in one
-      write (producer/groups.py). Other apps' groups take Celery's own.
-
-    For this app alone:
-    - its tasks `celery.map` and `celery.starmap` make one request for each job
-      (producer/starmap.py).
-
-    A worker's consumer adds, once in its process (worker/consumer.py):
-    - checks before Celery's remote control commands, `revoke`, `revoked` and `scheduled` of our
-      own, and no `objgraph` (worker/remote_control.py);
-    - log records without control characters (printable.py);
-    - a shorter wait of pool processes that end (worker/pool.py).
+    For this app alone, its tasks `celery.map` and `celery.starmap` make one request for each job
+    (producer/starmap.py). Once in the process, `celery.canvas.group.apply_async` sends the groups
+    of apps that have a `submission` in one write (producer/groups.py); others take Celery's way.
     """
-    _install_groups()
     app.on_after_finalize.connect(starmap.install, weak=False)
+    _install_groups()
 
 
 @cache
 def _install_groups() -> None:
     groups.install()
+
+
+@cache
+def install_worker() -> None:
+    """Prepare this process for a worker; called by its consumer.
+
+    - Celery's remote control commands check their arguments (worker/command_checks.py).
+    - `revoke`, `terminate`, `revoked` and `scheduled` are ours, `objgraph` is removed, and Celery's
+      set of revoked ids is larger (worker/remote_control.py).
+    - Log records are written without control characters (printable.py).
+    - A pool process that ends waits for one second, not 30, for its results to be read
+      (worker/pool.py).
+    """
+    from celery_streams import printable
+    from celery_streams.worker import command_checks, pool, remote_control
+
+    command_checks.install()
+    remote_control.install()
+    printable.install()
+    pool.install()

@@ -8,6 +8,8 @@ import logging
 import re
 import traceback
 
+from celery import signals
+
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -43,8 +45,16 @@ def _safe_part(part: str) -> str:
     return printable(part, "\n\t") if is_frame else printable(part.rstrip("\n")) + "\n"
 
 
+def install() -> None:
+    """Make the logs of a Celery worker safe, which are set up by now, or will be."""
+    for name in (None, "celery.task", "celery.redirected"):
+        make_logs_safe(logging.getLogger(name))
+    signals.after_setup_logger.connect(make_logs_safe, weak=False)
+    signals.after_setup_task_logger.connect(make_logs_safe, weak=False)
+
+
 def make_logs_safe(logger: logging.Logger, **_: object) -> None:
-    """Add SafeLines to a logger's handlers; connect to Celery's `after_setup_logger` signal."""
+    """Add SafeLines to a logger's handlers."""
     for handler in logger.handlers:
         if not any(isinstance(each, SafeLines) for each in handler.filters):
             handler.addFilter(SafeLines())

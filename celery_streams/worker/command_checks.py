@@ -1,4 +1,4 @@
-"""Checks of the arguments of Celery's remote control commands, installed on import.
+"""Checks of the arguments of Celery's remote control commands.
 
 Celery accepts any argument, and runs commands in the event loop that serves the jobs: a million
 ids, or a mistyped number of processes, would block the worker.
@@ -35,25 +35,39 @@ _RATE = re.compile(r"\d{1,9}(\.\d{1,9})?(/[smh])?")
 _Check = Callable[..., dict[str, Any] | None]
 
 
+_checks: dict[str, _Check] = {}
+
+
 def _checked(name: str) -> Callable[[_Check], _Check]:
-    """Make one of Celery's commands, under all of its names, run the decorated check first."""
-    commands = _celery.Panel.data
-    command = commands[name]
+    """Register a check of one of Celery's commands."""
 
     def decorator(check: _Check) -> _Check:
-        @wraps(command)
-        def checked(state: Any, **arguments: Any) -> Any:
-            try:
-                changed = check(state, **arguments)
-            except Refused as error:
-                return _celery.nok(str(error))
-            return command(state, **{**arguments, **(changed or {})})
-
-        for key in [key for key, each in commands.items() if each is command]:
-            commands[key] = checked
+        _checks[name] = check
         return check
 
     return decorator
+
+
+def install() -> None:
+    """Make Celery's commands, under all of their names, run their checks first."""
+    commands = _celery.Panel.data
+    for name, check in _checks.items():
+        command = commands[name]
+        checked = _with_check(command, check)
+        for key in [key for key, each in commands.items() if each is command]:
+            commands[key] = checked
+
+
+def _with_check(command: Callable[..., Any], check: _Check) -> Callable[..., Any]:
+    @wraps(command)
+    def checked(state: Any, **arguments: Any) -> Any:
+        try:
+            changed = check(state, **arguments)
+        except Refused as error:
+            return _celery.nok(str(error))
+        return command(state, **{**arguments, **(changed or {})})
+
+    return checked
 
 
 @_checked("revoke_by_stamped_headers")

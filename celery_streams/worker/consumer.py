@@ -22,22 +22,20 @@ from redis.exceptions import NoPermissionError, ResponseError
 from celery_streams import worker_state
 from celery_streams.address import UnknownServer
 from celery_streams.errors import ServerTooOld
-from celery_streams.printable import make_logs_safe
+from celery_streams.install import install_worker
 from celery_streams.retries import is_temporary
 from celery_streams.transport import keys, validation
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.deliveries import DeadMessage
 from celery_streams.transport.revocation import Revoked
 from celery_streams.transport.transport import Connection, Transport
-from celery_streams.worker import messages, remote_control, request
+from celery_streams.worker import messages, request
 from celery_streams.worker.inline import Inline
 from celery_streams.worker.pidbox import Node, ignore_malformed
 from celery_streams.worker.pool import contain_errors, unkept_limits
 from celery_streams.worker.rate_limits import RateLimits
 from celery_streams.worker.started import Started
 from celery_streams.worker.time_limits import TimeLimits
-
-__all__ = ["Consumer", "remote_control"]  # the second registers its commands
 
 logger = get_logger(__name__)
 
@@ -50,10 +48,6 @@ _DUE_ETA = "streams.due_eta"
 _celery: Any = consumer
 #: The attributes of a task that hold its time limits, in the order of a message's header.
 _LIMITS = {"hard": "time_limit", "soft": "soft_time_limit"}
-
-
-signals.after_setup_logger.connect(make_logs_safe, weak=False)
-signals.after_setup_task_logger.connect(make_logs_safe, weak=False)
 
 
 class Blueprint(_celery.Consumer.Blueprint):  # type: ignore[misc]  # not in the stubs
@@ -88,6 +82,7 @@ class Consumer(consumer.Consumer):
         """Check the URLs of the broker and of the result store; raises UnknownServer."""
         app = options["app"]
         worker_state.note_worker()
+        install_worker()
         app.control.mailbox.node_cls = Node
         chosen = app.conf.broker_transport
         transport: Any = get_transport_cls(chosen) if chosen else object

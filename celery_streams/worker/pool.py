@@ -9,10 +9,9 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from celery.concurrency import asynpool, prefork
 
-# Tenths of a second that an exiting pool process waits for its results to be read. The default is
-# 30 s, but a stopping main process reads none. The jobs are not acked and are delivered again.
-billiard_pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 10
-
+#: Tenths of a second that an exiting pool process waits for its results to be read. The default is
+#: 30 s, but a stopping main process reads none. The jobs are not acked and are delivered again.
+RESULTS_READ_WAIT = 10
 #: Time limit for pool processes to report the jobs sent to them as started, in seconds.
 START_TIMEOUT = 10.0
 #: Interval of checks that those processes are alive, in seconds.
@@ -120,6 +119,11 @@ def _contained(target: Any, *args: Any, **options: Any) -> Any:
     except BaseException as error:  # noqa: BLE001 - in prefork, it ends the process
         lost = WorkerLostError(f"the job was ended by {type(error).__name__}")
         return True, ExceptionInfo((WorkerLostError, lost, error.__traceback__)), 0.0
+
+
+def install() -> None:
+    """Have billiard's exiting processes wait for RESULTS_READ_WAIT."""
+    billiard_pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = RESULTS_READ_WAIT
 
 
 class TaskPool(prefork.TaskPool):

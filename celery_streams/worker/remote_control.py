@@ -1,7 +1,4 @@
-"""Celery's remote control commands that have to reach beyond one worker, installed on import.
-
-Importing this module also installs the checks of the other commands' arguments.
-"""
+"""Celery's remote control commands that have to reach beyond one worker."""
 
 import logging
 from collections.abc import Callable
@@ -16,7 +13,6 @@ from celery_streams.dead_letters import Letter
 from celery_streams.transport import revocation
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.validation import Malformed, check
-from celery_streams.worker import command_checks  # noqa: F401 - installs the checks
 from celery_streams.worker.arguments import Refused, check_names, signal_number
 
 logger = logging.getLogger(__name__)
@@ -32,8 +28,6 @@ TIMER_PRIORITY = 6
 _celery: Any = control  # its type stubs leave most of it out
 _panel: dict[str, Callable[..., Any]] = _celery.Panel.data
 _state: Any = state
-# Keep revoked ids as long as their jobs may be delivered. Celery's limit is 50,000 ids.
-_state.revoked.maxlen, _state.revoked.expires = revocation.MAX_KEPT, revocation.SECONDS
 
 
 def revoke(
@@ -87,17 +81,9 @@ def _record(state: Any, ids: list[str], not_started: list[str]) -> None:
     Thread(target=write, name="revoke", daemon=True).start()
 
 
-_celery.control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")(revoke)
-
-
 def terminate(state: Any, signal: Any = None, task_id: Any = (), **_: Any) -> Any:
     """Revoke jobs by their ids, and terminate those that run."""
     return revoke(state, task_id, terminate=True, signal=signal)
-
-
-_celery.control_command(
-    variadic="task_id", args=[("signal", str)], signature="<signal> [id1 [id2 [... [idN]]]]"
-)(terminate)
 
 
 def revoked_ids(state: Any, **_: Any) -> list[str]:
@@ -105,15 +91,8 @@ def revoked_ids(state: Any, **_: Any) -> list[str]:
     return list(_state.revoked)[-revocation.MAX_IDS :]
 
 
-_celery.inspect_command(name="revoked", alias="dump_revoked")(revoked_ids)
-
-
-# It draws a graph of all objects, and blocks the worker's event loop meanwhile.
-_panel.pop("objgraph", None)
-_celery.Panel.meta.pop("objgraph", None)
-
-
-_scheduled_here = _panel["scheduled"]
+#: Celery's command, which lists what this worker holds.
+_scheduled_here: Callable[..., list[Any]] = _panel["scheduled"]
 
 
 def scheduled(state: Any, **options: Any) -> list[dict[str, Any]]:
@@ -172,4 +151,17 @@ def _time(due: float) -> str | None:
         return None
 
 
-_celery.inspect_command(alias="dump_schedule")(scheduled)
+def install() -> None:
+    """Replace Celery's commands."""
+    # Keep revoked ids as long as their jobs may be delivered. Celery's limit is 50,000 ids.
+    _state.revoked.maxlen, _state.revoked.expires = revocation.MAX_KEPT, revocation.SECONDS
+    ids = "[id1 [id2 [... [idN]]]]"
+    _celery.control_command(variadic="task_id", signature=ids)(revoke)
+    _celery.control_command(
+        variadic="task_id", args=[("signal", str)], signature=f"<signal> {ids}"
+    )(terminate)
+    _celery.inspect_command(name="revoked", alias="dump_revoked")(revoked_ids)
+    _celery.inspect_command(alias="dump_schedule")(scheduled)
+    # It draws a graph of all objects, and blocks the worker's event loop meanwhile.
+    _panel.pop("objgraph", None)
+    _celery.Panel.meta.pop("objgraph", None)

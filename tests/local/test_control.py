@@ -337,8 +337,10 @@ def test_a_message_that_is_no_command_is_ignored(
 def test_every_command_of_celery_that_takes_arguments_is_checked() -> None:
     from celery.worker.control import Panel
 
+    from celery_streams.install import install_worker
     from celery_streams.worker import remote_control
 
+    install_worker()
     takes_any = {"conf", "dump_conf", "active", "dump_active", "memdump", "shutdown"}
     takes_any |= {"scheduled", "dump_schedule", "revoked", "dump_revoked"}
     unchecked = [

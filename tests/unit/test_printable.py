@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from celery_streams.printable import make_logs_safe, printable
+from celery_streams.printable import install, make_logs_safe, printable
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,18 @@ def test_an_error_in_a_traceback_is_one_line() -> None:
     assert "\x1b" not in text
     forged = "[2026-11-27 00:00:00,000: INFO/MainProcess] Task paid"
     assert text.endswith(f"Odd: no\\n{forged}\\x1b[2J\n")
+
+
+def test_a_worker_whose_logs_are_set_up_already_writes_safe_lines() -> None:
+    output = io.StringIO()
+    handler = logging.StreamHandler(output)
+    logging.getLogger().addHandler(handler)
+    try:
+        install()
+        logging.getLogger("celery.worker").warning(
+            "a job of %s", "\x1b]0;owned\x07\n[error] forged"
+        )
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+    assert output.getvalue() == "a job of \\x1b]0;owned\\x07\\n[error] forged\n"
