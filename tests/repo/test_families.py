@@ -11,7 +11,7 @@ from callers.client import Client
 from celeryconfig import family_concurrency, task_queues, task_routes
 from local.commands import JOBS as JOBS_OF_THE_DEMO
 from tests.families import ABOUT_JOBS, BAD_JOBS, FAMILIES, JOBS, REFERENCE
-from tests.repo.repo import ROOT, compose, imports, make_targets, read
+from tests.repo.repo import ROOT, compose, make_targets, read
 
 ROUTES = task_routes[0]
 
@@ -111,25 +111,3 @@ def test_a_worker_takes_jobs_from_its_own_queue_alone(family: str) -> None:
         queue = client.app.amqp.router.route({}, next(t for t in ROUTES if t.startswith(family)))
 
     assert app.main == family == queue["queue"].name == queue["queue"].routing_key
-
-
-@pytest.mark.parametrize(
-    ("package", "allowed"),
-    [
-        ("celery_streams", set()),
-        ("cluster", {"celery_streams"}),
-        ("callers", {"celery_streams", "cluster"}),
-        *((family, {"cluster"}) for family in FAMILIES),
-        ("local", {"celeryconfig", "cluster"}),
-        ("bench", {"callers", "cluster", "local"}),
-        ("deploy/flower", {"cluster"}),
-    ],
-)
-def test_imports_go_downwards_only(package: str, allowed: set[str]) -> None:
-    ours = {
-        *("bench", "callers", "celeryconfig", "celery_streams", "cluster", "local", "tests"),
-        *FAMILIES,
-    }
-    found = {name for file in (ROOT / package).rglob("*.py") for name in imports(file)}
-
-    assert found & ours <= allowed | {package}

@@ -86,9 +86,8 @@ def test_a_worker_whose_logs_are_set_up_already_writes_safe_lines() -> None:
     logging.getLogger().addHandler(handler)
     try:
         install()
-        logging.getLogger("celery.worker").warning(
-            "a job of %s", "\x1b]0;owned\x07\n[error] forged"
-        )
+        logger = logging.getLogger("celery.worker")
+        logger.warning("a job of %s", "\x1b]0;owned\x07\n[error] forged")
     finally:
         logging.getLogger().removeHandler(handler)
 
