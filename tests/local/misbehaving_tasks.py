@@ -124,3 +124,13 @@ def kill_once_begun(trace: str) -> None:
     with Path(trace).open("a") as file:
         file.write("began\n")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task
+def calls_another(x: int) -> list[Any]:
+    """Submit jobs with a client, and wait for them."""
+    with Client() as client:
+        job = client.submit("add.tasks.add", x, 1)
+        called = client.call("add.tasks.add", x, 2, timeout=20)
+        mapped = client.map("add.tasks.add", [(x, 3), (x, 4)], timeout=20)
+        return [client.get(job, timeout=20), called, *mapped]

@@ -9,7 +9,7 @@ from celery.worker.control import Panel
 from cluster.worker import run, worker_app
 
 app = worker_app("add")
-app.conf.include = ["tests.local.misbehaving_tasks"]
+app.conf.include = ["add.tasks", "tests.local.misbehaving_tasks"]
 app.conf.task_annotations = {
     **app.conf.task_annotations,
     "tests.local.misbehaving_tasks.too_slow": {"time_limit": 1},

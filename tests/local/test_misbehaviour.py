@@ -158,3 +158,7 @@ def test_a_worker_that_waits_or_is_paused_does_not_end_itself(tmp_path: Path) ->
             assert worker.poll() is None
     finally:
         local.stop()
+
+
+def test_a_task_that_waits_for_jobs_of_its_own_gets_them(client: Client) -> None:
+    assert call(client, "calls_another", 10) == [11, 12, 13, 14]
