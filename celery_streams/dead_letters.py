@@ -20,6 +20,7 @@ from redis import Redis
 from celery_streams import scripts
 from celery_streams.compression import decompress
 from celery_streams.errors import ClusterError, Unreadable
+from celery_streams.protocol import text
 from celery_streams.transport import keys, validation
 from celery_streams.transport.validation import Malformed
 
@@ -109,7 +110,7 @@ class Letter:
 def queues(redis: Any) -> list[str]:
     """Return the names of all queues that have dead letters."""
     found = redis.scan_iter(match=f"*{_SUFFIX}", count=1000, _type="stream")
-    return sorted(_text(key).removesuffix(_SUFFIX) for key in found)
+    return sorted(text(key).removesuffix(_SUFFIX) for key in found)
 
 
 def letters(redis: Any, queue: str | None = None) -> Iterator[Letter]:
@@ -121,7 +122,7 @@ def letters(redis: Any, queue: str | None = None) -> Iterator[Letter]:
             while page := redis.xrange(key, min=after, max=newest, count=BATCH_SIZE):
                 for entry, fields in page:
                     yield _letter(name, entry, fields)
-                after = f"({_text(page[-1][0])}"
+                after = f"({text(page[-1][0])}"
 
 
 def show(redis: Any, letter_id: str) -> Letter:
@@ -173,9 +174,9 @@ def split(letter_id: str) -> tuple[str, str]:
 def _letter(queue: str, entry: Any, fields: dict[bytes, bytes]) -> Letter:
     return Letter(
         queue,
-        _text(entry),
+        text(entry),
         fields.get(b"message", b""),
-        *(_text(fields.get(name, b"")) for name in (b"reason", b"time", b"deliveries")),
+        *(text(fields.get(name, b"")) for name in (b"reason", b"time", b"deliveries")),
     )
 
 
@@ -192,7 +193,7 @@ def _stored_failure(results: Any, job_id: str | None) -> tuple[str, bytes]:
     """Return the key of a job's result, and the stored payload if it is a failure."""
     if job_id is None:
         return "", b""
-    key = _text(results.get_key_for_task(job_id))
+    key = text(results.get_key_for_task(job_id))
     stored: bytes = results.client.get(key) or b""
     return key, stored if stored and _state(results, stored) == FAILURE else b""
 
@@ -211,7 +212,3 @@ def _forget_failure(results: Any, job_id: str | None) -> None:
     with suppress(NotImplementedError, Unreadable):  # results are disabled; not a result
         if job_id and results.get_state(job_id) == FAILURE:
             results.forget(job_id)
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -9,3 +9,8 @@ def pack(*parts: Any) -> bytes:
     """Return the wire form of a command of bytes, text and numbers; faster than redis-py's."""
     packed: bytes = pack_command(parts)
     return packed
+
+
+def text(value: Any) -> str:
+    """Return a name in a reply as text: redis-py returns bytes, or a string if told to decode."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 
 from celery_streams import scripts
 from celery_streams.errors import QueueFull
+from celery_streams.protocol import text
 from celery_streams.scripts import Script
 from celery_streams.transport import keys
 
@@ -183,7 +184,7 @@ class Queues:
         names = [self._prefix + keys.stream(queue, step), self._prefix + keys.beat(unique.entry)]
         argv = (self._max_length, message, unique.token, unique.note, UNIQUE_SECONDS)
         try:
-            return _text(scripts.PUBLISH_ONCE(self._client(), names, *argv))
+            return text(scripts.PUBLISH_ONCE(self._client(), names, *argv))
         except ResponseError as error:
             raise refusal(error) from None
 
@@ -275,7 +276,7 @@ class Queues:
             self._client(), names, keys.GROUP, consumer, *limits, MOVE_BATCH, *self._steps
         )
         return [
-            Entry(keys.tag(_text(stream), _text(entry_id)), message, max_deliveries)
+            Entry(keys.tag(text(stream), text(entry_id)), message, max_deliveries)
             for stream, entry_id, message in exhausted
         ]
 
@@ -321,7 +322,7 @@ class Queues:
         with self._client().pipeline(transaction=False) as pipeline:
             for key in expected:
                 pipeline.type(key)
-            kinds = [*map(_text, pipeline.execute())]
+            kinds = [*map(text, pipeline.execute())]
         found = zip(expected.items(), kinds, strict=True)
         return [
             f"{key} holds a {kind}" for (key, wanted), kind in found if kind not in {"none", wanted}
@@ -354,10 +355,10 @@ def entries(reply: Any) -> list[Entry]:
     """Return the entries in a reply to XREADGROUP, in RESP2 or RESP3."""
     found = []
     for stream, fetched in reply.items() if isinstance(reply, dict) else reply or ():
-        name = _text(stream)
+        name = text(stream)
         for entry_id, fields in fetched:
             message, deliveries = _read(fields)
-            found.append(Entry(keys.tag(name, _text(entry_id)), message, deliveries))
+            found.append(Entry(keys.tag(name, text(entry_id)), message, deliveries))
     return found
 
 
@@ -389,7 +390,3 @@ def is_without_group(error: Exception) -> bool:
     """Return True if a stream or its consumer group does not exist (any more)."""
     # UNBLOCKED ends a waiting fetch whose stream is deleted.
     return "NOGROUP" in str(error) or str(error).startswith("UNBLOCKED")
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

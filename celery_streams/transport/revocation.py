@@ -11,6 +11,7 @@ from typing import Any
 from celery.exceptions import TaskRevokedError
 from celery.states import PENDING, RECEIVED, REJECTED, RETRY, REVOKED
 
+from celery_streams.protocol import text
 from celery_streams.results.backend import RedisBackend
 from celery_streams.results.states import Transition
 from celery_streams.scripts import REVOKE, STORE
@@ -81,8 +82,4 @@ class Revoked:
         last = float(found[-1][1]) - OVERLAP if found else float(self._since)
         self._since = str(min(last, float(seconds) - OVERLAP))
         if found:
-            self._on_revoked([_text(job_id) for job_id, _ in found])
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+            self._on_revoked([text(job_id) for job_id, _ in found])

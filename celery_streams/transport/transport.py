@@ -25,6 +25,7 @@ from redis.exceptions import NoPermissionError
 from celery_streams import address
 from celery_streams.address import UnknownServer
 from celery_streams.errors import ServerTooOld
+from celery_streams.protocol import text
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.lists import ListChannel
 from celery_streams.transport.maintenance import INTERVAL
@@ -214,8 +215,8 @@ def _greeting(client: Any) -> dict[str, Any]:
     except NoPermissionError:
         return {}
     pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-    known = {_text(key): value for key, value in pairs}
-    return {f"{_text(known['server'])}_version": _text(known["version"])}
+    known = {text(key): value for key, value in pairs}
+    return {f"{text(known['server'])}_version": text(known["version"])}
 
 
 def _read_url(client: Any) -> None:
@@ -242,7 +243,3 @@ def _read_url(client: Any) -> None:
     client.virtual_host = parsed["virtual_host"]
     client.ssl = parsed.get("ssl") or client.ssl
     client.credential_provider = parsed.get("credential_provider") or client.credential_provider
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
