@@ -150,7 +150,8 @@ class Channel(PublishingChannel):
 
     def _basic_cancel(self, consumer_tag: str) -> None:
         super()._basic_cancel(consumer_tag)  # type: ignore[misc]
-        self.dispatch.keep(())  # for the consumers that are left
+        if self.dispatch.has_kept:
+            self.dispatch.keep(())  # for the consumers that are left
         if self._qos and not self._consumers and worker_state.is_stopping():
             self.fetch.end(self.plain_client)
             with suppress(OSError, RedisError):
