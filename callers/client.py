@@ -108,14 +108,16 @@ class Client:
         if not isinstance(task, str):
             with self._transfers():
                 return self._submit_canvas(_checked(task), args, kwargs)
-        if not self.app.submission.knows(task):
-            broker.connect(self.app, CONNECT_TIMEOUT)
         try:
-            with self._transfers():
-                policy = retry_policy(CONNECT_TIMEOUT)
-                return self.app.send_task(task, args, kwargs, retry_policy=policy)
+            return self.app.submission.send_task(self._send_by_celery, task, args, kwargs)
         except broker.AWAY as error:
             raise broker.unreachable(self.app, error) from None
+
+    def _send_by_celery(self, *args: Any, **options: Any) -> Any:
+        broker.connect(self.app, CONNECT_TIMEOUT)
+        policy = retry_policy(CONNECT_TIMEOUT)
+        with self._transfers():
+            return self.app.send_by_celery(*args, retry_policy=policy, **options)
 
     def call(
         self, task: "str | Signature[Any]", *args: Any, timeout: float = TIMEOUT, **kwargs: Any
