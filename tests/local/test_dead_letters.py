@@ -291,7 +291,7 @@ def test_a_letter_that_fails_does_not_keep_the_others_back(server: Local, store:
     assert done.stdout == f"replayed {good}, job {JOB}\n"
     assert done.stderr.splitlines() == [
         "error: there is no dead letter add:1-1",
-        f"error: {bad} cannot be replayed: the message is no envelope but a JSON list",
+        f"error: {bad} cannot be replayed: the message is not an envelope but a list",
     ]
     assert done.returncode == 1
     assert commands(server, "replay", "--all").returncode == 1

@@ -346,7 +346,7 @@ def test_ids_that_are_uuids_are_answered(plain: Any, store: Any, tmp_path: Path)
     with worker(plain, tmp_path / "log", "prefork"):
         for each in options:
             job = stock.send_task(plain.add.name, (4, 6), **each)
-            with pytest.raises(Exception, match=r"is no name|is not an id|is not a name"):
+            with pytest.raises(Exception, match=r"is not an id|is not a name"):
                 stock.AsyncResult(str(job.id)).get(timeout=30)
         assert plain.add.delay(4, 6).get(timeout=30) == 10
     store_of_stock: Any = stock.backend
@@ -355,7 +355,7 @@ def test_ids_that_are_uuids_are_answered(plain: Any, store: Any, tmp_path: Path)
 
 
 def test_a_header_that_is_an_attribute_of_celerys_is_refused(plain: Any, store: Any) -> None:
-    with pytest.raises(Malformed, match="'_children', which is Celery's own"):
+    with pytest.raises(Malformed, match="'_children' is reserved by Celery"):
         plain.add.apply_async((4, 6), headers={"_children": 5})
 
 

@@ -136,7 +136,7 @@ def test_a_malformed_message_is_dead_lettered(program: Program) -> None:
 
     [dead] = program.dead
     assert dead.job_id == JOB
-    assert dead.reason.startswith("the message is no JSON")
+    assert dead.reason.startswith("the message is not JSON")
     assert program.queues.dead
 
 

@@ -82,19 +82,19 @@ def test_values_that_kombu_marks_are_what_they_stand_for() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (b"", "no JSON"),
-        (b"\x80\x04\x95", "no JSON: 'utf-8' codec"),
-        (b"{", "no JSON"),
-        (b'{"headers": {"id": "add-8d3f"', "no JSON"),
+        (b"", "not JSON"),
+        (b"\x80\x04\x95", "not JSON: 'utf-8' codec"),
+        (b"{", "not JSON"),
+        (b'{"headers": {"id": "add-8d3f"', "not JSON"),
         (b"[" * 100_000, "nested too deeply"),
-        (b'{"a": {"__type__": "bogus", "__value__": 1}}', "no JSON: .*Unsupported type"),
-        (b'{"a": {"__type__": [], "__value__": 1}}', "no JSON"),
-        (b"9" * 5000, "no JSON: Exceeds the limit"),
-        (b"[]", "no envelope but a JSON list"),
-        (b"5", "no envelope but a JSON number"),
-        (b"null", "no envelope but a JSON null"),
-        (b'"text"', "no envelope but a JSON text"),
-        (b"{}", "properties are no mapping but null"),
+        (b'{"a": {"__type__": "bogus", "__value__": 1}}', "not JSON: .*Unsupported type"),
+        (b'{"a": {"__type__": [], "__value__": 1}}', "not JSON"),
+        (b"9" * 5000, "not JSON: Exceeds the limit"),
+        (b"[]", "not an envelope but a list"),
+        (b"5", "not an envelope but a number"),
+        (b"null", "not an envelope but null"),
+        (b'"text"', "not an envelope but a string"),
+        (b"{}", "properties are not a mapping but null"),
     ],
 )
 def test_what_is_no_envelope_is_refused(given: bytes, words: str) -> None:
@@ -105,14 +105,14 @@ def test_what_is_no_envelope_is_refused(given: bytes, words: str) -> None:
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
-        ({"properties": []}, "properties are no mapping but list"),
-        ({"headers": ["task"]}, "headers are no mapping but list"),
-        ({"headers": "task"}, "headers are no mapping but text"),
-        ({"body": None}, "body is no text but null"),
-        ({"body": 5}, "body is no text but number"),
-        ({"body": {"a": 1}}, "body is no text but object"),
-        ({"body": "abc"}, "body is no base64: Incorrect padding"),
-        ({"body": "öl=="}, "body is no base64"),
+        ({"properties": []}, "properties are not a mapping but a list"),
+        ({"headers": ["task"]}, "headers are not a mapping but a list"),
+        ({"headers": "task"}, "headers are not a mapping but a string"),
+        ({"body": None}, "body is not a string but null"),
+        ({"body": 5}, "body is not a string but a number"),
+        ({"body": {"a": 1}}, "body is not a string but an object"),
+        ({"body": "abc"}, "body is not base64: Incorrect padding"),
+        ({"body": "öl=="}, "body is not base64"),
     ],
 )
 def test_parts_that_are_not_what_they_should_be_are_refused(
@@ -183,7 +183,7 @@ def test_headers_that_celery_cannot_take_are_refused(name: str, value: Any) -> N
 def test_a_task_without_an_id_is_refused_as_one_without_a_name(name: str) -> None:
     headers = without(name, "headers")["headers"]
 
-    with pytest.raises(Malformed, match=f"task's {name} is no name: None"):
+    with pytest.raises(Malformed, match=f"task's {name} is not a name: None"):
         check_task(headers)
 
 
@@ -226,18 +226,18 @@ def test_a_body_that_is_no_call_is_refused(payload: Any) -> None:
 @pytest.mark.parametrize(
     ("payload", "words"),
     [
-        ([5, {}, {}], "args are no list but number"),
-        (["args", {}, {}], "args are no list but text"),
-        ([[], [], {}], "kwargs are no mapping but list"),
-        ([[], None, {}], "kwargs are no mapping but null"),
-        ([[], {}, []], "embedded signatures are no mapping but list"),
+        ([5, {}, {}], "args are not a list but a number"),
+        (["args", {}, {}], "args are not a list but a string"),
+        ([[], [], {}], "kwargs are not a mapping but a list"),
+        ([[], None, {}], "kwargs are not a mapping but null"),
+        ([[], {}, []], "embedded signatures are not a mapping but a list"),
         ([[], {}, {"callbacks": 5}], "'callbacks' is not a list of signatures: 5"),
         ([[], {}, {"errbacks": ["x"]}], "'errbacks' is not a list"),
         ([[], {}, {"chain": [{}]}], "'chain' is not a list"),
         ([[], {}, {"chain": {"task": "x"}}], "'chain' is not a list"),
         ([[], {}, {"chord": [SIGNATURE]}], "'chord' is not a signature"),
-        ({"args": 5}, "args are no list but number"),
-        ({"args": [], "kwargs": 5}, "kwargs are no mapping but number"),
+        ({"args": 5}, "args are not a list but a number"),
+        ({"args": [], "kwargs": 5}, "kwargs are not a mapping but a number"),
         ({"args": [], "callbacks": "x"}, "'callbacks' is not a list"),
     ],
 )
