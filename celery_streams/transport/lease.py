@@ -1,4 +1,4 @@
-"""The lease on messages that a consumer holds, renewed for as long as its process lives."""
+"""The lease on the messages that a consumer holds, renewed while its process lives."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -14,11 +14,11 @@ logger = logging.getLogger(__name__)
 
 
 class Lease(Thread):
-    """Renews in a thread: a pool may keep the main one busy for as long as a job takes.
+    """A thread that renews leases: a pool may keep the main thread busy while a job runs.
 
-    A consumer group knows how long ago a message was delivered. Claiming it again, for the same
-    consumer, starts that time anew and leaves all else as it is; a message that another consumer
-    has taken over by now has left the group, and is not claimed.
+    A consumer group records how long ago each message was delivered. Claiming a message for the
+    consumer that holds it resets this idle time and changes nothing else. A message that another
+    consumer has reclaimed is no longer pending, and is not claimed.
     https://redis.io/docs/latest/commands/xclaim/
     """
 
@@ -30,26 +30,26 @@ class Lease(Thread):
         self._consumer = consumer
         self._interval = seconds / 4
         self._held = held
-        self._ended = Event()
+        self._stop_requested = Event()
 
     def run(self) -> None:
-        """Renew four times in a lease, so that a missed one does no harm."""
-        while not self._ended.wait(self._interval):
+        """Renew four times per lease, so that a missed renewal does no harm."""
+        while not self._stop_requested.wait(self._interval):
             try:
                 held = self._held()
                 if held is None:
                     break
                 self._renew(held)
-            except Exception as error:  # noqa: BLE001 - a thread that ended would let all leases end
-                logger.debug("a lease was not renewed: %s", error)
-        # Not what another thread just uses, to give a message back.
+            except Exception as error:  # noqa: BLE001 - without the thread, all leases expire
+                logger.debug("failed to renew a lease: %s", error)
+        # Another thread may be releasing messages on a connection in use.
         self._client.connection_pool.disconnect(inuse_connections=False)
 
     def end(self) -> None:
-        """Renew no more."""
-        self._ended.set()
+        """Stop renewing."""
+        self._stop_requested.set()
 
     def _renew(self, held: Iterable[str]) -> None:
         for stream, ids in keys.by_stream(held).items():
-            with suppress(ResponseError):  # one that is gone, or is no stream, is not the others
+            with suppress(ResponseError):  # one bad stream must not block the others
                 self._client.xclaim(stream, keys.GROUP, self._consumer, 0, ids, justid=True)

@@ -1,4 +1,4 @@
-"""Jobs that are purged: their callers, and the chords that they are part of, are told at once."""
+"""Results of purged jobs: their callers and chords are notified at once."""
 
 import logging
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ _celery: Any = _state
 
 
 def answer(messages: Iterable[bytes], app: Any = None) -> None:
-    """Store that the jobs of messages were purged, by the result backend of an app."""
+    """Store the jobs of purged messages as revoked, in the result backend of `app`."""
     backend = (app or _celery.get_current_app()).backend
     if not isinstance(backend, RedisBackend):
         return
@@ -29,12 +29,12 @@ def answer(messages: Iterable[bytes], app: Any = None) -> None:
     try:
         revocation.store(backend, [each.job_id for each in letters if each.job_id], "purged")
         for letter in letters:
-            _tell_chord(backend, letter)
+            _notify_chord(backend, letter)
     except (OSError, RedisError) as error:
-        logger.error("callers of purged jobs were not told: %s", error)  # noqa: TRY400
+        logger.error("failed to notify the callers of purged jobs: %s", error)  # noqa: TRY400
 
 
-def _tell_chord(backend: RedisBackend, letter: Letter) -> None:
+def _notify_chord(backend: RedisBackend, letter: Letter) -> None:
     headers = letter.envelope.get("headers")
     if not isinstance(headers, dict) or not headers.get("group"):
         return

@@ -245,7 +245,7 @@ def _name(value: Any) -> str | None:
 
 
 def _is_text(value: str) -> bool:
-    """Return True if UTF-8 can encode `value`: JSON allows lone surrogates, a Redis key does not."""
+    """Return True if UTF-8 can encode `value`; JSON can hold lone surrogates, a key cannot."""
     try:
         value.encode()
     except UnicodeEncodeError:
