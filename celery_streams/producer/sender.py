@@ -1,6 +1,6 @@
-"""Sends messages into streams, hundreds at once, on connections that do nothing else.
+"""Publishes batches of messages to streams, on dedicated connections.
 
-Kombu and redis-py take 60 µs for a command, and kombu sends messages one by one.
+Kombu sends messages one by one, and redis-py's client adds overhead to each command.
 """
 
 import os
@@ -16,57 +16,57 @@ from celery_streams.transport.queues import refusal
 
 
 class Sender:
-    """Connections made as those of a kombu channel are; threads may share it."""
+    """A thread-safe pool of connections, opened with the parameters of a kombu channel."""
 
     def __init__(self, parameters: dict[str, Any]) -> None:
-        # What fails is for whoever sends to try again, by a policy of its own.
-        own: dict[str, Any] = {"retry": None, "retry_on_timeout": False, "retry_on_error": []}
-        self._parameters = {**parameters, **own}
-        self._kind = self._parameters.pop("connection_class")
+        # The caller retries, by its own policy.
+        no_retry: dict[str, Any] = {"retry": None, "retry_on_timeout": False, "retry_on_error": []}
+        self._parameters = {**parameters, **no_retry}
+        self._connection_class = self._parameters.pop("connection_class")
         self._parameters.pop("max_connections", None)
-        #: Connections that nobody uses just now, and the process that made them.
+        #: Idle connections, and the process that opened them.
         self._idle: list[Any] = []
         self._process = os.getpid()
 
-    def publish(self, key: str, most: int, messages: Sequence[bytes]) -> None:
-        """Append messages to a stream that takes so many, all or none.
+    def publish(self, key: str, max_length: int, messages: Sequence[bytes]) -> None:
+        """Append all messages to the stream `key`, or none if it would exceed `max_length`.
 
-        Raises QueueFull; or redis-py's errors, after which the messages may be there.
+        Raises QueueFull; or redis-py's errors, after which the messages may have been published.
         """
-        if self._process != os.getpid():  # the parent's connections stay the parent's
+        if self._process != os.getpid():  # forked: the connections are the parent's
             self._idle, self._process = [], os.getpid()
-        connection = self._taken()
+        connection = self._acquire()
         try:
-            self._run(connection, key, most, messages)
+            self._run(connection, key, max_length, messages)
         except ResponseError as error:
             self._idle.append(connection)
             raise refusal(error) from None
         except BaseException:
-            connection.disconnect()  # a reply may be under way
-            self.close()  # those of its age
+            connection.disconnect()  # a reply may still arrive
+            self.close()  # the idle ones are probably broken, too
             raise
         self._idle.append(connection)
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the idle connections."""
         idle, self._idle = self._idle, []
         for connection in idle:
             with suppress(OSError, RedisError):
                 connection.disconnect()
 
-    def _taken(self) -> Any:
+    def _acquire(self) -> Any:
         try:
             return self._idle.pop()
         except IndexError:
-            return self._kind(**self._parameters)
+            return self._connection_class(**self._parameters)
 
     @staticmethod
-    def _run(connection: Any, key: str, most: int, messages: Sequence[bytes]) -> None:
-        arguments = (1, key, most, *messages)
+    def _run(connection: Any, key: str, max_length: int, messages: Sequence[bytes]) -> None:
+        arguments = (1, key, max_length, *messages)
         connection.send_packed_command([pack(b"EVALSHA", _DIGEST, *arguments)])
         try:
             connection.read_response()
-        except NoScriptError:  # the first time, and after a restart of the server
+        except NoScriptError:  # on first use, and after a restart of the server
             connection.send_packed_command([pack(b"EVAL", _SOURCE, *arguments)])
             connection.read_response()
 

@@ -1,7 +1,7 @@
-"""The message of a plain job, made once by Celery and kombu, with gaps for what differs.
+"""A task's message, serialised once, with placeholders for the per-job fields.
 
-Celery and kombu take 150 µs to put a message together, most of it for options that nobody gave.
-Here they make one for each task; those after it are that one with other values in their places.
+Celery and kombu are slow to build a message, mostly because of options that are rarely given. Here
+they build one message per task; each later job only fills in the placeholders.
 """
 
 import re
@@ -18,15 +18,15 @@ from kombu.utils.json import dumps
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.publishing import TRANSIENT
 
-#: Stands where a value is filled in. No text of a message can hold it by chance.
+#: Marks a placeholder; random, so that no other text in a message can contain it.
 _TOKEN = uuid4().hex
-#: Options that a message names among its headers.
-OF_JOB = ("ignore_result", "time_limit", "soft_time_limit")
-_BODY = "[[], {}, "
+#: Options of a job that its message carries in the headers.
+_HEADER_OPTIONS = ("ignore_result", "time_limit", "soft_time_limit")
+_BODY_START = "[[], {}, "
 
 
 class Job(NamedTuple):
-    """What differs from job to job, as JSON."""
+    """The per-job fields of a message, as JSON."""
 
     id: bytes
     args: bytes
@@ -41,52 +41,52 @@ class Job(NamedTuple):
 
 
 class Template:
-    """How the messages of one task begin, go on and end, and where they go."""
+    """A task's message with placeholders for the per-job fields, and its target stream."""
 
     def __init__(self, text: str, rest_of_body: str, key: str, max_length: int) -> None:
         fields = (*Job._fields, "body", "tag")
-        text, *rest = re.split(f'"{_gap("(.+?)")}"', text)
+        text, *rest = re.split(f'"{_placeholder("(.+?)")}"', text)
         names, texts = rest[::2], [text, *rest[1::2]]
-        #: The message with a %b in each gap, and what picks from all values those in their order.
+        #: The message with a %b per placeholder, and a getter of the values in that order.
         self._text = "%b".join(each.replace("%", "%%") for each in texts).encode()
         self._in_order = itemgetter(*map(fields.index, names))
         self._rest_of_body = rest_of_body.encode()
-        #: The stream, and how many messages it takes.
+        #: The stream, and its maximum length in messages.
         self.key, self.max_length = key, max_length
 
     @classmethod
     def of(cls, app: Any, channel: Channel, name: str, queue: Any, **options: Any) -> Self | None:
-        """Return the template of a task's messages to a queue, which is declared.
+        """Declare `queue` and return the template of a task's messages to it.
 
-        None where a message is not plain JSON in a stream. Options are those of `send_task`.
+        Return None if they are not plain JSON in a stream. `options` are those of `send_task`.
         """
         if not isinstance(channel, Channel) or app.conf.task_protocol != 2:  # noqa: PLR2004
             return None
-        of_job = {each: options.pop(each, None) for each in OF_JOB}
+        header_options = {each: options.pop(each, None) for each in _HEADER_OPTIONS}
         message = app.amqp.as_task_v2(
-            *(_gap("id"), name, (), {}),
-            group_id=_gap("group"),
-            group_index=_gap("group_index"),
-            root_id=_gap("root_id"),
-            parent_id=_gap("parent_id"),
-            reply_to=_gap("reply_to"),
-            argsrepr=_gap("args_repr"),
-            kwargsrepr=_gap("kwargs_repr"),
-            **of_job,
+            *(_placeholder("id"), name, (), {}),
+            group_id=_placeholder("group"),
+            group_index=_placeholder("group_index"),
+            root_id=_placeholder("root_id"),
+            parent_id=_placeholder("parent_id"),
+            reply_to=_placeholder("reply_to"),
+            argsrepr=_placeholder("args_repr"),
+            kwargsrepr=_placeholder("kwargs_repr"),
+            **header_options,
         )
         producer = Recorder(channel, auto_declare=False)
         app.amqp.send_task_message(producer, name, message, queue=queue, retry=False, **options)
         destination, envelope = producer.recorded
-        place = _place(channel, destination, envelope)
+        target = _target(channel, destination, envelope)
         body = _text_of(envelope)
-        if place is None or not body.startswith(_BODY):
+        if target is None or not body.startswith(_BODY_START):
             return None
-        envelope["body"] = _gap("body")
-        envelope["properties"]["delivery_tag"] = _gap("tag")
-        return cls(dumps(envelope), body.removeprefix(_BODY), *place)
+        envelope["body"] = _placeholder("body")
+        envelope["properties"]["delivery_tag"] = _placeholder("tag")
+        return cls(dumps(envelope), body.removeprefix(_BODY_START), *target)
 
     def message(self, job: Job) -> bytes:
-        """Return the message of a job."""
+        """Return the message of `job`."""
         body = b"[%b, %b, %b" % (job.args, job.kwargs, self._rest_of_body)
         values = (*job, b'"%b"' % b2a_base64(body, newline=False), b'"%b"' % new_id().encode())
         message: bytes = self._text % self._in_order(values)
@@ -94,14 +94,14 @@ class Template:
 
 
 def new_id() -> str:
-    """Return a random id as Celery's: a UUID of version 4, in a quarter of the time."""
+    """Return a random UUID of version 4, like Celery's ids; faster than `uuid4`."""
     digits = urandom(16).hex()
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 class Recorder(Producer):
-    """A producer that keeps what it would send."""
+    """A producer that records its message, and the queue, instead of sending it."""
 
     recorded: tuple[str, dict[str, Any]]
 
@@ -130,12 +130,12 @@ class Recorder(Producer):
         self.recorded = ("" if exchange else routing_key, message)
 
 
-def _gap(name: str) -> str:
+def _placeholder(name: str) -> str:
     return f"{_TOKEN}-{name}"
 
 
-def _place(channel: Channel, queue: str, envelope: dict[str, Any]) -> tuple[str, int] | None:
-    """Return a message's stream, and how many messages that takes; None if it goes elsewhere."""
+def _target(channel: Channel, queue: str, envelope: dict[str, Any]) -> tuple[str, int] | None:
+    """Return a message's stream and its maximum length; None if it is not sent to a stream."""
     is_transient = envelope["properties"].get("delivery_mode") == TRANSIENT
     if not queue or is_transient or channel.is_list(queue):
         return None
@@ -145,7 +145,7 @@ def _place(channel: Channel, queue: str, envelope: dict[str, Any]) -> tuple[str,
 
 
 def _text_of(envelope: Mapping[str, Any]) -> str:
-    """Return the JSON of a message's body, nothing if it is none, or compressed."""
+    """Return the JSON of a message's body; "" if it is not JSON, or compressed."""
     is_json = envelope["content-type"] == "application/json"
     is_encoded = envelope["properties"]["body_encoding"] == "base64"
     if not is_json or not is_encoded or envelope["headers"].get("compression"):
