@@ -1,4 +1,4 @@
-"""The Celery app that every worker and caller of the cluster is."""
+"""The Celery app of the cluster's workers and callers."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -18,7 +18,7 @@ from cluster.routes import unknown_task
 
 
 class AMQP(amqp.AMQP):
-    """Packs what a task message carries: arguments may be long integers and arrays of any size."""
+    """Packs the arguments in task messages, which may be integers and arrays of any size."""
 
     Connection = rabbitmq.Connection
 
@@ -34,9 +34,9 @@ class AMQP(amqp.AMQP):
         *rest: Any,
         **more: Any,
     ) -> Any:
-        """Return the message of protocol 2.
+        """Return a message of protocol 2 with packed arguments.
 
-        Callbacks and the rest of a chain travel in the body's third part, with arguments too.
+        The body's third part, callbacks and the rest of a chain, has arguments to pack, too.
         """
         store: Any = self.app.backend
         if not isinstance(store, RedisBackend):
@@ -44,7 +44,7 @@ class AMQP(amqp.AMQP):
             message = super().as_task_v2(
                 task_id, name, args, kwargs, countdown, eta, group_id, *rest, **more
             )
-            return _with_embedded(message, pack)
+            return _pack_linked(message, pack)
         with ExitStack() as stack:
             put = stack.enter_context(store.arguments_put(task_id))
             if isinstance(args, list | tuple):
@@ -54,42 +54,42 @@ class AMQP(amqp.AMQP):
             message = super().as_task_v2(
                 task_id, name, args, kwargs, countdown, eta, group_id, *rest, **more
             )
-            own = partial(_put_for, stack, store.arguments_put)
-            body = partial(_put_for, stack, store.body_put)
-            message = _with_embedded(message, partial(canvas.pack_linked, put_for=body), "chord")
-            return _with_embedded(message, partial(canvas.pack_linked, put_for=own))
+            job_put = partial(_put_for, stack, store.arguments_put)
+            body_put = partial(_put_for, stack, store.body_put)
+            message = _pack_linked(message, partial(canvas.pack_linked, put_for=body_put), "chord")
+            return _pack_linked(message, partial(canvas.pack_linked, put_for=job_put))
 
 
 def _put_for(
     stack: ExitStack, put: Callable[[str], AbstractContextManager[Put]], job_id: str
 ) -> Put:
-    """Return what stores the large arguments of a job, for as long as a message is made."""
+    """Return a function that stores large arguments of a job until `stack` is closed."""
     return stack.enter_context(put(job_id))
 
 
-def _with_embedded(message: Any, packed: Callable[[Any], Any], *keys: str) -> Any:
-    """Return a message with its callbacks, or those under the keys, packed."""
+def _pack_linked(message: Any, packer: Callable[[Any], Any], *keys: str) -> Any:
+    """Return a message with its linked signatures, or only those under `keys`, packed."""
     args, kwargs, embedded = message.body
     embedded = {
-        key: packed(value) if key in (keys or embedded) else value
+        key: packer(value) if key in (keys or embedded) else value
         for key, value in embedded.items()
     }
     return message._replace(body=(args, kwargs, embedded))
 
 
 class App(celery_streams.Celery):
-    """A Celery app that finds what is wrong with a job where the job is submitted."""
+    """A Celery app that rejects invalid jobs when they are submitted."""
 
     result_store = servers.STORE
 
     @cached_property
     def submission(self) -> Submission:
-        """Sends plain jobs by their tasks' templates."""
-        number = partial(options.number, amqp=False)
-        return Submission(self, priority_number=number, max_json=INLINE_JSON)
+        """Sends plain jobs using the templates of their tasks."""
+        priority_number = partial(options.number, amqp=False)
+        return Submission(self, priority_number=priority_number, max_json=INLINE_JSON)
 
     def _get_backend(self) -> Any:
-        # Celery prefers the variable CELERY_RESULT_BACKEND to the configuration, which read it.
+        # Celery prefers CELERY_RESULT_BACKEND to the configuration, which has already read it.
         conf: Any = self.conf
         found: Any = by_url(servers.results(self.backend_cls or conf.first("result_backend")))
         store, url = found
@@ -105,12 +105,12 @@ class App(celery_streams.Celery):
         *rest: Any,
         **more: Any,
     ) -> Any:
-        """Check the options of a job, and of those linked to it, and send it.
+        """Check the options of a job and of its linked jobs, and send it.
 
         `priority` is high, normal or low, or the broker's number. Raises UnknownTask for a task
-        without a worker; ValueError or TypeError for a priority, time or limit out of range.
+        without a worker; ValueError or TypeError for an invalid priority, time or limit.
         """
-        # A worker sends a part of a job that was accepted: its times may have passed.
+        # A job sent by a task is part of one that was accepted: its times may have passed.
         if not self.current_worker_task:
             self.check_jobs([(name, {**more, "countdown": countdown, "eta": eta})])
             self.check_jobs(canvas.linked_jobs(more))
@@ -121,12 +121,12 @@ class App(celery_streams.Celery):
         return super().send_by_celery(name, args, kwargs, countdown, eta, *rest, **more)
 
     def check_jobs(self, jobs: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
-        """Check the names and the options of jobs; raises what `send_task` raises."""
+        """Check the names and options of jobs; raises the same errors as `send_task`."""
         for name, more in jobs:
             if not name.startswith("celery."):
                 queue = {"queue": more["queue"]} if more.get("queue") else {}
                 self.amqp.router.route(queue, name)
-            # Celery's own: a router of ours finds the queue of a map in its arguments.
+            # Celery's own tasks: the route of a map depends on its arguments.
             elif name not in self.tasks:
                 raise unknown_task(name, self.conf.task_routes[0])
             options.check(more, self.now(), self.conf.longest_countdown)
@@ -137,11 +137,11 @@ def _check_canvas(app: Any, signature: Signature[Any]) -> None:
         app.check_jobs(canvas.jobs(signature))
 
 
-canvas.check_first(_check_canvas)
+canvas.install_check(_check_canvas)
 
 
 def create(name: str, **settings: Any) -> App:
-    """Return an app called `name`, configured by `celeryconfig`; `settings` are Celery's."""
+    """Return an app `name`, configured by `celeryconfig`; `settings` are passed to Celery."""
     return App(
         name,
         amqp=AMQP,

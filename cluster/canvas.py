@@ -1,7 +1,7 @@
-"""Canvas: every job in a signature is checked before the first of them is sent.
+"""Checks every job of a canvas before the first one is sent, and packs their arguments.
 
-A misspelt name or a wrong option further on in a chain, among the members of a group, in a
-callback or in an error callback would otherwise be found when half of the work is done.
+Otherwise, a misspelt name or an invalid option in a later part of a chain, another member of a
+group, a callback or an error callback would be found only when half of the work is done.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,16 +14,16 @@ from celery.canvas import Signature
 from celery_streams.producer.template import new_id
 from cluster.codec import Put, marked, pack
 
-#: Where signatures stand among the options of a job.
-_LINKED = ("link", "link_error", "chain", "chord")
-#: Where they stand among the arguments of Celery's own tasks: chain and group, chord, map.
-_PARTS = ("tasks", "header", "body", "task")
+#: Options of a job that hold signatures.
+_LINK_OPTIONS = ("link", "link_error", "chain", "chord")
+#: Arguments of Celery's own tasks that hold signatures: of chain and group, chord, and map.
+_SIGNATURE_ARGUMENTS = ("tasks", "header", "body", "task")
 
 
 def jobs(signature: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the name and the options of each job that a signature, or a list of them, stands for.
+    """Yield the name and the options of each job in a signature, or in a list of signatures.
 
-    A group, a chord or a chain is no job of its own; `map`, `starmap` and `chunks` are.
+    A group, chord or chain is not itself a job; `map`, `starmap` and `chunks` are.
     """
     if isinstance(signature, list | tuple):
         for part in signature:
@@ -32,53 +32,53 @@ def jobs(signature: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if signature.get("subtask_type") not in {"chain", "group", "chord"}:
             yield signature["task"], signature["options"]
         if signature["task"].startswith("celery."):
-            yield from linked_jobs(signature["kwargs"], _PARTS)
+            yield from linked_jobs(signature["kwargs"], _SIGNATURE_ARGUMENTS)
         yield from linked_jobs(signature["options"])
 
 
 def linked_jobs(
-    options: Mapping[str, Any], keys: tuple[str, ...] = _LINKED
+    options: Mapping[str, Any], keys: tuple[str, ...] = _LINK_OPTIONS
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the name and the options of each job that follows one with these options."""
+    """Yield the name and the options of each job that is linked to one with these options."""
     for key in keys:
         yield from jobs(options.get(key))
 
 
-def check_first(check: Callable[[Any, Signature[Any]], None]) -> None:
-    """Have `check(app, signature)` called before the first job of a canvas is sent.
+def install_check(check: Callable[[Any, Signature[Any]], None]) -> None:
+    """Patch Celery to call `check(app, signature)` before it sends the first job of a canvas.
 
-    Celery has no hook there: it sends a group's member before it looks at the next one's
-    name, and has a chord's members run before it looks at its callback.
+    Celery has no hook for this: it sends a group's member before it looks up the next one's name,
+    and runs a chord's members before it looks up the callback's.
     """
-    for kind in (canvas.group, canvas._chain, canvas.chord):  # noqa: SLF001 - what chain() makes
-        _check_first(kind, check)
+    for kind in (canvas.group, canvas._chain, canvas.chord):  # noqa: SLF001 - the class behind chain()
+        _patch(kind, check)
 
 
-def _check_first(kind: Any, check: Callable[[Any, Signature[Any]], None]) -> None:
-    stock = kind.apply_async
+def _patch(kind: Any, check: Callable[[Any, Signature[Any]], None]) -> None:
+    original = kind.apply_async
 
-    @wraps(stock)
+    @wraps(original)
     def apply_async(self: Signature[Any], *args: Any, **options: Any) -> Any:
         check(self.app, self)
-        return stock(self, *args, **options)
+        return original(self, *args, **options)
 
     kind.apply_async = apply_async
 
 
 def pack_linked(value: Any, put_for: Callable[[str], Put], put: Put | None = None) -> Any:
-    """Return signatures with their arguments packed, each job's large ones stored as its own.
+    """Return signatures with packed arguments; large ones are stored for the job they belong to.
 
-    `put_for` gives what stores those of a job by its id. A job without an id is given one if it
-    has large arguments: only the job they are stored for may read them.
+    `put_for(job_id)` returns a function that stores a job's large arguments. A job that has some is
+    given an id if it has none, since only the job with that id may read them.
     """
     if isinstance(value, Mapping):
-        own = None
+        job = None
         if "task" in value and isinstance(value.get("options"), Mapping):
-            own = _Own(value["options"].get("task_id"), put_for)
-            put = own.put
+            job = _LargeArguments(value["options"].get("task_id"), put_for)
+            put = job.put
         packed = {key: pack_linked(each, put_for, put) for key, each in value.items()}
-        if own and own.is_used:
-            packed["options"]["task_id"] = own.job_id
+        if job and job.is_used:
+            packed["options"]["task_id"] = job.job_id
         return marked(packed)
     if isinstance(value, list):
         return [pack_linked(each, put_for, put) for each in value]
@@ -87,8 +87,8 @@ def pack_linked(value: Any, put_for: Callable[[str], Put], put: Put | None = Non
     return pack(value, put)
 
 
-class _Own:
-    """Stores the large arguments of one job; it is asked for what stores them once."""
+class _LargeArguments:
+    """Stores the large arguments of one job; `put_for` is called on first use."""
 
     def __init__(self, job_id: Any, put_for: Callable[[str], Put]) -> None:
         self.job_id: str = job_id or new_id()
@@ -97,11 +97,11 @@ class _Own:
 
     @property
     def is_used(self) -> bool:
-        """Whether something was stored."""
+        """Whether an argument was stored."""
         return self._put is not None
 
     def put(self, data: memoryview) -> Mapping[str, Any]:
-        """Store bytes, and return a reference to them."""
+        """Store `data` and return a reference to it."""
         if self._put is None:
             self._put = self._put_for(self.job_id)
         return self._put(data)

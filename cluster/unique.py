@@ -1,4 +1,4 @@
-"""A job that is submitted once, however often its sender tries."""
+"""Submits a job of beat once, even if beat retries."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +10,10 @@ from cluster.app import App
 
 
 def submit(app: App, connection: Any, entry: Any, options: Mapping[str, Any], note: str) -> str:
-    """Submit the job of an entry of beat's schedule, by the id among its options.
+    """Submit the job of an entry of beat's schedule, under the `task_id` in `options`.
 
-    Returns the note of when the job was submitted: this one, or that of an earlier try. RabbitMQ
-    knows of none. Raises what `send_task` raises, and redis-py's errors.
+    Return `note`, or that of an earlier attempt if it submitted the job. On RabbitMQ, each call
+    submits it. Raises the errors of `send_task` and redis-py.
     """
     channel = connection.default_channel
     if not isinstance(channel, Channel):
