@@ -1,6 +1,6 @@
--- Lay a message among the dead letters.
--- KEYS: dead, stream. ARGV: group, id, time as text, reason, greatest length. Returns 1, or 0
--- if another consumer has the message by now.
+-- Dead-letter a held message.
+-- KEYS: dead, stream. ARGV: group, id, time as text, reason, maximum number of dead letters.
+-- Returns 1, or 0 if the message is not held any more.
 
 local message, deliveries = take(KEYS[2], ARGV[1], ARGV[2])
 if not message then return 0 end

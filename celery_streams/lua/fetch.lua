@@ -1,10 +1,10 @@
--- Store the results of messages, acknowledge them, then fetch up to so many from the first streams
--- that have some. What a sender is told at once of several results is a JSON list of them.
--- KEYS: streams to fetch from, the most urgent first; streams to acknowledge in; results.
--- ARGV: group, consumer, number to fetch, number of streams to fetch from, number of streams to
--- acknowledge in; for each of these the number of ids, and the ids; for each result its payload,
--- its seconds, 0 for ever, and the sender's channel, or nothing.
--- Returns what XREADGROUP does.
+-- Store the results of messages, ack them, then fetch new messages from the first streams that have
+-- any. Several results for one sender's channel are announced together, as a JSON list.
+-- KEYS: streams to fetch from, the most urgent first; streams to ack in; results.
+-- ARGV: group, consumer, number of messages to fetch, number of streams to fetch from, number of
+-- streams to ack in; for each of the latter, the number of ids and the ids; for each result, its
+-- payload, its expiry in seconds (0: never), and the sender's channel or "".
+-- Returns the reply of XREADGROUP.
 
 local group, consumer, left = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local streams, results = tonumber(ARGV[4]), ARGV[4] + ARGV[5]

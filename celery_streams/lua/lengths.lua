@@ -1,5 +1,5 @@
--- Count a queue's messages: those that wait, that are for later, that consumers hold, and the dead
--- letters. KEYS: delayed, dead, then streams and kombu's lists. ARGV: group
+-- Count a queue's messages. Returns the numbers waiting, delayed, held, and dead.
+-- KEYS: delayed, dead, then streams and kombu's lists. ARGV: group
 
 local function number(...)
   local reply = redis.pcall(...)

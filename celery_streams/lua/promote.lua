@@ -1,8 +1,8 @@
--- Move what is due, and what was pushed to kombu's lists, into the streams.
+-- Move due messages, and those in kombu's lists, into the streams.
 -- KEYS: delayed, then for each priority step its stream and its list.
--- ARGV: most messages to move from each place, then the priority steps.
--- Returns the server's time in seconds, as text; when the next delayed message is due, as text, or
--- nothing; the greatest number that was moved from one place.
+-- ARGV: maximum number of messages to move from each key, then the priority steps.
+-- Returns the server's time in seconds, as text; the time when the next delayed message is due, as
+-- text, or ""; the largest number of messages moved from one key.
 
 local most = tonumber(ARGV[1])
 local clock = redis.call('TIME')

@@ -1,5 +1,5 @@
--- Append messages to a stream that is bounded: all of them or none.
--- KEYS: stream. ARGV: greatest length, message, ...
+-- Append all messages to a stream, or none if it would exceed its maximum length.
+-- KEYS: stream. ARGV: maximum length, message, ...
 
 if redis.call('XLEN', KEYS[1]) + #ARGV - 1 > tonumber(ARGV[1]) then
   return redis.error_reply('QUEUEFULL ' .. KEYS[1] .. ' holds ' .. ARGV[1] .. ' messages')

@@ -1,5 +1,5 @@
--- Keep a message until its time.
--- KEYS: delayed. ARGV: greatest length, time in seconds, priority step, message
+-- Add a message to the delayed ones.
+-- KEYS: delayed. ARGV: maximum length, time when it is due in seconds, priority step, message
 
 if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1]) then
   return redis.error_reply('QUEUEFULL ' .. KEYS[1] .. ' holds ' .. ARGV[1] .. ' messages')

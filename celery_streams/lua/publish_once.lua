@@ -1,6 +1,6 @@
--- Append a message to a stream that is bounded, unless the same was appended last; note that.
--- KEYS: stream, note. ARGV: greatest length, message, token, what to note, its seconds.
--- Returns what was noted as the message with this token was appended, now or before.
+-- Append a message to a stream, unless the last one with this note key had the same token.
+-- KEYS: stream, note. ARGV: maximum length, message, token, note, expiry of the note in seconds.
+-- Returns the note stored when the message with this token was appended, now or before.
 
 local noted = redis.call('GET', KEYS[2])
 local beginning = ARGV[3] .. ' '

@@ -1,5 +1,5 @@
--- Remove messages that no consumer has been given yet, at most a number of each key; return them.
--- KEYS: delayed, then streams, then kombu's lists. ARGV: group, number, number of lists
+-- Remove and return messages that have not been delivered, up to a maximum number from each key.
+-- KEYS: delayed, then streams, then kombu's lists. ARGV: group, maximum number, number of lists
 
 local left, lists = tonumber(ARGV[2]), tonumber(ARGV[3])
 local gone = {}

@@ -1,10 +1,10 @@
--- Return what dead consumers held, and forget dead consumers; move what an earlier version released
--- into the stream of its step.
--- KEYS: the earlier version's stream, then for each priority step its stream of returned
--- messages and its stream. ARGV: group, the consumer, milliseconds of the lease (0: reclaim
--- nothing), greatest number of deliveries, milliseconds after which an idle consumer is forgotten,
--- most messages to move from each stream, then the priority steps.
--- Returns `stream, id, message` of each that was delivered too often, which stay where they are.
+-- Reclaim messages whose lease has expired, and remove idle consumers; move the messages that an
+-- earlier version released into the stream of their priority step.
+-- KEYS: the earlier version's stream, then for each step its stream of returned messages and its
+-- stream. ARGV: group, consumer, lease in milliseconds (0: reclaim nothing), maximum number of
+-- deliveries, milliseconds after which an idle consumer is removed, maximum number of messages to
+-- move from each stream, then the steps. Returns `stream, id, message` of each message that was
+-- delivered too often, which stays in its stream, held by the consumer.
 
 local group, consumer, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local limit, idle, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])

@@ -1,6 +1,6 @@
--- Release messages, to be fetched first of their priority.
--- KEYS: returned, stream. ARGV: group, what to add to the number of deliveries, id, ...
--- Returns how many there were.
+-- Release messages, to be fetched before others of their priority.
+-- KEYS: returned, stream. ARGV: group, increment of the number of deliveries, id, ...
+-- Returns the number of messages released.
 
 local count = 0
 for i = 3, #ARGV do

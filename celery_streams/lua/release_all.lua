@@ -1,4 +1,4 @@
--- Hand back all that a consumer has been given, but for what it goes on with.
+-- Release all messages that a consumer holds, except those to keep; returns their number.
 -- KEYS: returned, stream. ARGV: group, consumer, id to keep, ...
 
 local keep, count, start = {}, 0, '-'

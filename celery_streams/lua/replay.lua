@@ -1,7 +1,7 @@
--- Put a letter back into its queue, with no deliveries counted; forget the failure it was answered
--- with, unless that is another by now.
--- KEYS: dead letters, stream, result. ARGV: id, message, the failure as it is stored or "".
--- Returns 1, or 0 where the letter is gone.
+-- Replay a dead letter with its number of deliveries reset; delete its stored failure, unless that
+-- has been replaced.
+-- KEYS: dead, stream, result. ARGV: id, message, the failure as stored or "".
+-- Returns 1, or 0 if the dead letter does not exist.
 
 if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
 if ARGV[3] ~= '' and redis.call('GET', KEYS[3]) == ARGV[3] then redis.call('DEL', KEYS[3]) end

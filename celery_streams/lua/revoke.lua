@@ -1,6 +1,6 @@
--- Keep the ids of revoked jobs, by the server's time; forget the oldest.
--- KEYS: a sorted set. ARGV: seconds that they are kept, greatest number, id, ...
--- Returns the places, from 1, of the ids that were not there yet.
+-- Store the ids of revoked jobs, scored by the server's time; remove the oldest.
+-- KEYS: a sorted set. ARGV: retention in seconds, maximum number of ids, id, ...
+-- Returns the positions of the new ids among those given, from 1.
 
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
