@@ -19,7 +19,7 @@ from kombu.utils.json import object_hook
 from celery_streams.errors import Unreadable
 
 #: Maximum nesting of lists and mappings. Pickle, which carries a job to its pool process, fails
-#: below 500 levels, with half of the job already sent.
+#: before 500 levels, with half of the job already sent.
 MAX_DEPTH = 200
 #: Maximum length of a job id, task name, group id and so on, in characters: they appear in keys,
 #: logs, events and metrics.
