@@ -1,4 +1,4 @@
--- Add a message to the delayed ones.
+-- Publish a delayed message.
 -- KEYS: delayed. ARGV: maximum length, time when it is due in seconds, priority step, message
 
 if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1]) then

@@ -1,5 +1,5 @@
--- Store a job's state unless it must not replace the stored one. Returns 1 if it did, 0 if not, or
--- the stored payload if its state cannot be read here because it is not JSON.
+-- Store a job's state unless it must not replace the stored one. Returns 1 if it is stored, 0 if
+-- not, or the stored payload if that is not JSON, so that its state cannot be read here.
 
 local function store(key, payload, seconds, states, are_kept, digest)
   -- A key of another type holds no result; SET takes its place.

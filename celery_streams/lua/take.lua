@@ -1,6 +1,6 @@
--- What several scripts do. `take` tells an entry's message and how often it was delivered before,
--- if a consumer still has it; `drop` removes it, once the message is elsewhere: a script that
--- fails midway leaves it where it was.
+-- Shared by several scripts. `take` returns an entry's message and its count of earlier deliveries,
+-- if it is still held; `drop` removes the entry, once the message is stored elsewhere, so that a
+-- script that fails midway leaves it in place.
 
 local function take(stream, group, id)
   if #redis.call('XPENDING', stream, group, id, id, 1) == 0 then return nil end
