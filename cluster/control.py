@@ -30,9 +30,9 @@ class Control(control.Control):
         ids = [str(each) for each in maybe_list(task_id) or []]
         if not all(each and is_name(each) for each in ids):
             raise ValueError("only job ids can be revoked")
-        if len(ids) > revocation.MAX_KEPT:
+        if len(ids) > revocation.MAX_REVOKED:
             raise ValueError(
-                f"cannot revoke {len(ids)} jobs: at most {revocation.MAX_KEPT} ids are kept"
+                f"cannot revoke {len(ids)} jobs: at most {revocation.MAX_REVOKED} ids are kept"
             )
         if not destination:
             self._record(ids)

@@ -19,9 +19,9 @@ from celery_streams.scripts import REVOKE, STORE
 #: Key of the sorted set.
 KEY = "celery-revoked"
 #: Retention of an id, in seconds: longer than a job can be delayed.
-SECONDS = 31 * 86_400
+RETENTION = 31 * 86_400
 #: Maximum number of ids kept, the latest ones; each takes 300 bytes in every worker.
-MAX_KEPT = 200_000
+MAX_REVOKED = 200_000
 #: Maximum number of ids revoked by one command.
 MAX_IDS = 10_000
 #: Number of ids or results sent to Redis at a time.
@@ -39,7 +39,7 @@ def record(client: Any, ids: Iterable[str], prefix: str = "") -> list[str]:
     added: list[str] = []
     for start in range(0, len(members), BATCH_SIZE):
         batch = members[start : start + BATCH_SIZE]
-        reply = REVOKE(client, [prefix + KEY], SECONDS, MAX_KEPT, *batch)
+        reply = REVOKE(client, [prefix + KEY], RETENTION, MAX_REVOKED, *batch)
         added += [batch[int(place) - 1] for place in reply]
     return added
 

@@ -154,7 +154,7 @@ def _time(due: float) -> str | None:
 def install() -> None:
     """Replace Celery's commands."""
     # Keep revoked ids as long as their jobs may be delivered. Celery's limit is 50,000 ids.
-    _state.revoked.maxlen, _state.revoked.expires = revocation.MAX_KEPT, revocation.SECONDS
+    _state.revoked.maxlen, _state.revoked.expires = revocation.MAX_REVOKED, revocation.RETENTION
     ids = "[id1 [id2 [... [idN]]]]"
     _celery.control_command(variadic="task_id", signature=ids)(revoke)
     _celery.control_command(
