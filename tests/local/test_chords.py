@@ -166,4 +166,4 @@ def test_a_copy_of_a_member_runs_while_its_chord_is_open(
 def test_the_value_of_a_chord_is_waited_for_like_any(store: Store, chord: Chord) -> None:
     result = chord.app.AsyncResult(chord.body.options["task_id"])
     with soon(store.ends, result, 7):
-        assert result.get(timeout=5) == 7
+        assert result.get(timeout=30) == 7

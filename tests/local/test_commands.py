@@ -146,11 +146,11 @@ def test_ctrl_c_leaves_no_file(server_only: Local, tmp_path: Path) -> None:
         eventually("the new file is there", lambda: bool(list(tmp_path.glob(".out.*.part"))))
         caller.send_signal(signal.SIGINT)
         try:
-            _, errors = caller.communicate(timeout=10)
+            _, errors = caller.communicate(timeout=30)
         except subprocess.TimeoutExpired:
             # Python drops an interrupt that comes in a destructor: a person presses once more.
             caller.send_signal(signal.SIGINT)
-            _, errors = caller.communicate(timeout=10)
+            _, errors = caller.communicate(timeout=30)
 
     assert (errors.strip(), caller.returncode) == ("error: stopped", 130)
     assert not (tmp_path / "out").exists()
@@ -203,7 +203,7 @@ def test_ctrl_c_leaves_no_file(server_only: Local, tmp_path: Path) -> None:
         (("callers.submit", "add.tasks.add", "--queue", "ad"), 2, "there are add, factorial"),
         (("callers.result",), 2, "Missing argument 'ID'."),
         (("callers.result", ""), 2, "ID must not be empty"),
-        (("callers.result", "x", "--timeout", "0.1"), 1, "nothing is known of job x"),
+        (("callers.result", "x", "--timeout", "3"), 1, "nothing is known of job x"),
         (("callers.canvas", "rope"), 2, "'rope' is not one of 'chain'"),
         (("callers.parallel", "--seconds", "0"), 2, "'0' is not a time in seconds above zero"),
         (("callers.parallel", "--seconds", "101"), 1, "(MAX_WAIT), not 101"),
@@ -302,7 +302,7 @@ def test_inspect_shows_a_job_that_runs(local: Local) -> None:
     with local.client() as client:
         job = client.submit("add.tasks.longtime_add", 4, 6, 60)
         eventually("the job runs", lambda: job.state == "STARTED")
-        done = local.command("callers.inspect")
+        done = local.command("callers.inspect", "--timeout", "5")
         job.revoke(terminate=True)
         eventually("it ended", lambda: job.state == "REVOKED")
 
@@ -442,7 +442,7 @@ def test_inspect_shows_names_as_text(name: str, shown: str) -> None:
 
 
 def test_no_worker_is_said_in_one_line(server_only: Local) -> None:
-    done = server_only.command("callers.add", "4", "6", "--timeout", "1")
+    done = server_only.command("callers.add", "4", "6", "--timeout", "3")
 
     assert done.returncode == 1
     assert "no worker consumes the queue 'add'" in done.stderr

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -71,7 +71,7 @@ def test_a_revoked_job_does_not_run_in_a_worker_that_starts_later(server_only: L
         with server_only.own_worker("local", "worker", "add"):
             assert client.call(later) == 3  # due after them
             assert states(jobs) == {"REVOKED"}
-            stats = client.app.control.inspect(timeout=2).stats() or {}
+            stats = client.app.control.inspect(timeout=20, limit=1).stats() or {}
 
     assert sum(worker["total"].get("add.tasks.longtime_add", 0) for worker in stats.values()) == 1
 
@@ -107,8 +107,9 @@ def test_a_time_ahead_hides_no_revoked_job(server_only: Local) -> None:
         ):
             assert client.call("add.tasks.add", 4, 6) == 10
             redis.zadd(revocation.KEY, {"x": 1e18})
-            sleep(2)  # it is read
-            job = client.submit(client.signature("add.tasks.add", 1, 2).set(countdown=4))
+            inspect: Any = client.app.control.inspect(timeout=10, limit=1)
+            eventually("it is read", lambda: "x" in str(inspect.revoked()))
+            job = client.submit(client.signature("add.tasks.add", 1, 2).set(countdown=8))
             revocation.record(redis, [job.id])  # as another worker does
             with pytest.raises(TaskRevokedError):
                 client.get(job, timeout=30)

@@ -53,8 +53,8 @@ def _url(client: Client) -> str:
         ("chord([add(1, 2), add(3, 4)], tsum())().get(timeout=20)", "10"),
         ("add(4, 6).apply_async(countdown=3).get(timeout=20)", "10"),
         ("add(4, 6).apply_async(priority=9).get(timeout=20)", "10"),
-        ("bool(app.control.ping(timeout=3))", "True"),
-        ("'add' in str(app.control.inspect(timeout=3).active_queues())", "True"),
+        ("bool(app.control.ping(timeout=20, limit=1))", "True"),
+        ("'add' in str(app.control.inspect(timeout=20, limit=3).active_queues())", "True"),
     ],
 )
 def test_a_stock_program_is_served(

@@ -3,8 +3,8 @@
 import os
 import stat
 import subprocess
-import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -194,19 +194,18 @@ def test_a_server_may_load_for_longer_than_it_may_take_to_start(
 
 @pytest.mark.usefixtures("slow_server")
 def test_a_stop_does_not_wait_for_what_is_loaded(loaded: Path) -> None:
-    is_stopping = threading.Event()
-    timer = threading.Timer(0.5, is_stopping.set)
-    timer.start()
+    asked = count()
     with pytest.raises(ServerError, match="stopped while the Redis server loads its data"):
-        server.start(server.free_port(), loaded / "password", loaded / "data", is_stopping.is_set)
-    timer.join()
+        server.start(
+            server.free_port(), loaded / "password", loaded / "data", lambda: next(asked) > 5
+        )
 
 
 @pytest.mark.usefixtures("slow_server")
 def test_a_server_that_loads_no_further_is_given_up(
     loaded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "START_TIMEOUT", 0.5)
+    monkeypatch.setattr(server, "START_TIMEOUT", 3.0)
     monkeypatch.setattr("local.server._Loading.goes_on", stuck)
     with pytest.raises(ServerError, match=r"the Redis server loads its data no further: 7 % done"):
         server.start(server.free_port(), loaded / "password", loaded / "data")

@@ -94,4 +94,4 @@ def test_a_job_that_says_oddly_that_it_runs_is_late_all_the_same(client: Client)
     store(client, "odd", {"status": "STARTED", "result": 5, "task_id": "odd"})
 
     with pytest.raises(TimeoutError, match=r"job odd still runs$"):
-        client.get(client.app.AsyncResult("odd"), timeout=0.5)
+        client.get(client.app.AsyncResult("odd"), timeout=2)

@@ -62,7 +62,7 @@ def test_ctrl_c_twice_stops_at_once_and_the_job_runs_at_the_next_start(tmp_path:
     first.process.send_signal(signal.SIGINT)
     eventually("it stops", lambda: "stopping" in first.output())
     first.process.send_signal(signal.SIGINT)
-    assert first.process.wait(15) == 0
+    assert first.process.wait(60) == 0
     assert "succeeded" not in first.output()
 
     second = Local(tmp_path)
@@ -121,7 +121,7 @@ def test_kill_workers_ends_all_workers_and_nothing_else(own_local: Local) -> Non
         done = own_local.command("local", "kill-workers")
 
         assert done.stdout == f"{len(FAMILIES) + 1} worker(s) stopped\n"
-        assert own.wait(10) == 0
+        assert own.wait(60) == 0
     assert [process.role for process in own_local.state.running()] == ["server", "supervisor"]
 
 
@@ -143,14 +143,14 @@ def test_local_stop_ends_a_cluster_started_elsewhere(own_local: Local) -> None:
     done = own_local.command("local", "stop")
 
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
-    assert own_local.process.wait(10) == 0
+    assert own_local.process.wait(60) == 0
     assert list(own_local.state.running()) == []
     assert own_local.command("local", "stop").stdout == "no local cluster runs\n"
 
 
 def test_local_stop_ends_what_a_killed_supervisor_left(own_local: Local) -> None:
     own_local.process.kill()
-    own_local.process.wait(10)
+    own_local.process.wait(60)
     assert own_local.running("server")
 
     assert own_local.command("local", "stop").returncode == 0

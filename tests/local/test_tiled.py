@@ -151,7 +151,7 @@ def test_what_is_not_computed_when_it_ends_never_is(
     monkeypatch.setattr(client, "submit", with_the_fourth_later)
     with pytest.raises(error):
         tiled.mat_mul(client, 250, 40, 7, on_tile=told)
-    answers = client.app.control.inspect(timeout=2).revoked() or {}
+    answers = client.app.control.inspect(timeout=20, limit=4).revoked() or {}
 
     assert {job.id for job in jobs[3:]} <= {id_ for ids in answers.values() for id_ in ids}
     # The workers are there for others.
@@ -161,9 +161,9 @@ def test_what_is_not_computed_when_it_ends_never_is(
 def test_one_deadline_for_all_tiles(server_only: Local) -> None:
     with (
         server_only.client() as client,
-        pytest.raises(JobTimeout, match=r"0 of \d+ tiles came within 0.5 s: nothing is known of"),
+        pytest.raises(JobTimeout, match=r"0 of \d+ tiles came within 3 s: nothing is known of"),
     ):
-        tiled.mat_mul(client, 250, 40, 7, timeout=0.5)
+        tiled.mat_mul(client, 250, 40, 7, timeout=3)
 
 
 def test_the_command_splits_what_is_too_large_and_fills_a_file(
