@@ -102,6 +102,6 @@ def test_results_travel_over_tls(url: str) -> None:
     backend: Any = app.backend
     backend.store_result("an id", 10, "SUCCESS")
 
-    assert app.AsyncResult("an id").get(timeout=5) == 10
+    assert app.AsyncResult("an id").get(timeout=30) == 10
     backend.result_consumer.stop()
     backend.client.connection_pool.disconnect()

@@ -13,6 +13,8 @@ from uuid import uuid4
 from celery import Celery, Task, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
+from celery_streams.transport import channel
+from celery_streams.worker import inline
 from tests.waiting import eventually
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -80,6 +82,10 @@ def twins(**options: Any) -> Callable[[Function], Function]:
 
     return made
 
+
+if os.environ.get("TWINS_UNHURRIED"):
+    # A busy machine cuts no fetch short and no batch of acks.
+    inline.TURN = inline.LONGEST_TURN = channel.PATIENCE = 60.0
 
 if os.environ.get("TWINS_SIGNALS"):
 
