@@ -148,7 +148,7 @@ def test_flower_changes_nothing(flower: Flower, client: Client, path: str) -> No
 
     assert status == 403
     # The answer to a shutdown comes before its end: what is asked next is asked of the living.
-    assert client.app.control.ping([worker], timeout=3) == [{worker: {"ok": "pong"}}]
+    assert client.app.control.ping([worker], timeout=20) == [{worker: {"ok": "pong"}}]
 
 
 def test_workers_that_start_after_flower_are_shown_with_their_jobs(

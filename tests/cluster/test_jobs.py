@@ -60,7 +60,7 @@ def test_three_replicas_work_side_by_side_under_names_of_their_own(
     stack: Stack, client: Client, three_add_workers: list[str]
 ) -> None:
     client.map("add.tasks.longtime_add", [(i, i, 0.3) for i in range(60)])
-    stats = client.app.control.inspect(timeout=3).stats() or {}
+    stats = client.app.control.inspect(timeout=20, limit=5).stats() or {}
     done = {name: jobs["total"] for name, jobs in stats.items() if name.startswith("add@")}
 
     assert len(three_add_workers) == 3

@@ -43,7 +43,7 @@ def test_workers_of_another_machine_join_the_queue(first: Stack, second: Stack) 
         assert client.map("add.tasks.longtime_add", [(i, i, 0.1) for i in range(60)]) == [
             2 * i for i in range(60)
         ]
-        stats = client.app.control.inspect(timeout=3).stats() or {}
+        stats = client.app.control.inspect(timeout=20, limit=2).stats() or {}
 
     hosts = {
         second.inspect(container)["Config"]["Hostname"] for container in second.containers("add")

@@ -47,7 +47,7 @@ def test_kill_of_a_pool_process(load: MakeLoad, client: Client, runs: Runs) -> N
 
     account.check()
     assert len(runs.of(result.id)) > 1
-    assert client.app.AsyncResult(result.id).get(timeout=5) == value
+    assert client.app.AsyncResult(result.id).get(timeout=30) == value
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["with its pool", "alone"])
@@ -76,7 +76,7 @@ def test_a_worker_stopped_for_longer_than_the_lease(
         account = jobs.account()
 
     account.check()
-    again = [client.app.AsyncResult(result.id).get(timeout=5) for result in results]
+    again = [client.app.AsyncResult(result.id).get(timeout=30) for result in results]
     assert again == values
 
 

@@ -126,4 +126,4 @@ def different(client: Client, seconds: float) -> Any:
 
 def stored(client: Client, result: Any) -> Any:
     """Return the value that is stored now, not the one that was read before."""
-    return client.app.AsyncResult(result.id).get(timeout=5)
+    return client.app.AsyncResult(result.id).get(timeout=30)
