@@ -48,7 +48,7 @@ def test_a_cluster_that_runs_is_measured_as_it_is(local: Local) -> None:
     done = local.command("bench.peers", "--running", "--quick")
 
     assert done.returncode == 0, done.stderr
-    for words in ("│ ours ", "adds by chunks", "the workers are not seen from here"):
+    for words in ("│ ours ", "adds by chunks", "the workers are not visible from here"):
         assert words in done.stdout
     assert "is not known" in done.stdout  # its own workers are others
 
@@ -56,7 +56,7 @@ def test_a_cluster_that_runs_is_measured_as_it_is(local: Local) -> None:
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        (("--only", "sidekiq"), "'sidekiq' is none of ours"),
+        (("--only", "sidekiq"), "'sidekiq' is not one of ours"),
         (("--json", "/nowhere/figures.json"), "cannot write '/nowhere/figures.json'"),
         (("--appendfsync", "sometimes"), "'sometimes' is not one of"),
         (("--quick", "--report"), "--quick measures too little for a --report"),

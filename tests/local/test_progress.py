@@ -70,7 +70,7 @@ def test_an_entry_is_in_the_file_when_it_was_measured(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with Progress("test", tmp_path) as progress:
-        progress.say("round 1")
+        progress.report("round 1")
         progress.keep("round 1: 7 jobs/s", rate=7)
         (kept,) = tmp_path.iterdir()
         assert json.loads(kept.read_text()) == {"measured": "round 1: 7 jobs/s", "rate": 7}

@@ -26,7 +26,7 @@ def test_a_busy_machine_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_too_short_a_look_says_nothing_of_the_machine() -> None:
-    assert Load().notes() == ["what other programs took of the machine is not known"]
+    assert Load().notes() == ["the load of other programs is not known"]
 
 
 @pytest.mark.parametrize(

@@ -119,14 +119,14 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "nowhere/figures.json", "x" * 300])
 def test_an_unwritable_path_is_found_beforehand(tmp_path: Path, name: str) -> None:
-    with pytest.raises(OSError, match=r"Errno|is no file"):
+    with pytest.raises(OSError, match=r"Errno|is not a file"):
         check_writable(tmp_path / name)
 
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_device_is_not_replaced() -> None:
-    with pytest.raises(OSError, match="'/dev/null' is no file"):
+    with pytest.raises(OSError, match="'/dev/null' is not a file"):
         check_writable(Path("/dev/null"))
 
 
