@@ -1,4 +1,4 @@
-"""Every family, through its caller's container and from a client outside."""
+"""Every family, called from its caller's container and from outside."""
 
 import pytest
 from celery import chord
@@ -35,7 +35,7 @@ def test_a_canvas_from_outside_gives_its_value(client: Client, name: str) -> Non
 
 
 def test_a_worker_without_numpy_carries_an_array_that_it_cannot_read(client: Client) -> None:
-    # The one that is last joins the chord: add's, whose image has no numpy.
+    # The last member joins the chord: a job of add, whose image has no numpy.
     matrix = client.signature("mat_mul.tasks.mat_mul", 2, 2, seed=7)
     last = client.signature("add.tasks.longtime_add", 0, 1, seconds=1)
 

@@ -1,4 +1,4 @@
-"""The measurement of large results, tried with small ones: what it shows, and never a time."""
+"""The benchmark of large results, run with small ones: its output, without any times."""
 
 import json
 import os
@@ -25,7 +25,7 @@ FIGURES = {
 
 
 def bench(*options: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """Run it on a cluster of its own."""
+    """Run it on a new cluster."""
     return subprocess.run(
         [sys.executable, "-m", "bench.data", *options],
         cwd=ROOT,
@@ -75,7 +75,7 @@ def test_wrong_usage_is_found_before_anything_starts(options: tuple[str, ...], e
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_no_cluster_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_missing_cluster_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     done = bench("--running", "--json", str(file), REDIS_PORT="1")
 

@@ -1,4 +1,4 @@
-"""When a job runs, how often, and before which others."""
+"""The time and order in which jobs run, and how often."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -124,19 +124,19 @@ def test_a_thousand_jobs_that_wait_for_their_time_hold_up_no_other(server_only: 
         eventually("the worker takes four at once again", lambda: prefetch(client) == 4)
 
 
-def test_inspect_tells_of_jobs_that_wait_for_their_time(client: Client) -> None:
+def test_inspect_lists_delayed_jobs(client: Client) -> None:
     later = client.signature("add.tasks.add", 4, 6).set(countdown=600, priority="low")
     job = client.submit(later)
     answers = client.app.control.inspect(timeout=20, limit=3).scheduled() or {}
-    told: list[Any] = [
+    listed: list[Any] = [
         each for jobs in answers.values() for each in jobs if each["request"]["id"] == job.id
     ]
     job.revoke()
 
-    assert len(told) == 1
-    # All that Celery tells of a job that its worker holds.
-    assert told[0]["priority"] == 6
-    request = told[0]["request"]
+    assert len(listed) == 1
+    # As Celery lists a job that its worker holds.
+    assert listed[0]["priority"] == 6
+    request = listed[0]["request"]
     assert request.pop("hostname").startswith("add@")
     assert request == {
         "id": job.id,
@@ -154,17 +154,17 @@ def test_inspect_tells_of_jobs_that_wait_for_their_time(client: Client) -> None:
             "redelivered": False,
         },
     }
-    assert datetime.fromisoformat(told[0]["eta"]) > datetime.now(UTC) + timedelta(minutes=9)
+    assert datetime.fromisoformat(listed[0]["eta"]) > datetime.now(UTC) + timedelta(minutes=9)
 
 
 def prefetch(client: Client) -> int:
-    """Return how many jobs the one worker takes at once."""
+    """Return the only worker's prefetch count."""
     (stats,) = (client.app.control.inspect(timeout=20, limit=1).stats() or {}).values()
     count: int = stats["prefetch_count"]
     return count
 
 
-def test_a_time_limit_that_is_none_is_the_callers_error(client: Client) -> None:
+def test_an_invalid_time_limit_is_the_callers_error(client: Client) -> None:
     limit: Any = "x"
     with Celery(broker=client.app.conf.broker_read_url, set_as_current=False) as stranger:
         job = stranger.send_task("add.tasks.add", (4, 6), queue="add", time_limit=limit)

@@ -1,4 +1,4 @@
-"""A killed worker's jobs run elsewhere; a slow job is not taken from a worker that lives."""
+"""A killed worker's jobs run elsewhere; a slow job stays with its live worker."""
 
 import os
 import signal

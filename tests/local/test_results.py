@@ -1,4 +1,4 @@
-"""The result store alone: what replaces what, and that whoever waits is told, and in time."""
+"""The result store without workers: transitions of states, and waiting for results."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 @pytest.fixture
 def own_store(tmp_path: Path) -> Iterator[Store]:
-    """A store of the test's own."""
+    """A store for one test."""
     store = Store(tmp_path)
     yield store
     store.stop()
@@ -60,7 +60,7 @@ def app(store: Store) -> Iterator["Celery[Any]"]:
 
 @pytest.fixture
 def proxy(store: Store) -> Iterator[Proxy]:
-    """A way to the shared store that can go silent."""
+    """A proxy of the shared store that can go silent."""
     proxy = Proxy(store.port)
     yield proxy
     proxy.close()
@@ -68,17 +68,17 @@ def proxy(store: Store) -> Iterator[Proxy]:
 
 @pytest.fixture
 def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have nothing but a notice tell of a job's end before the deadline."""
+    """Only a notice reports the end of a job before the deadline."""
     monkeypatch.setattr(consumer, "INTERVAL", NO_POLLS)
 
 
 def send(app: Any, count: int = 1) -> list[Any]:
-    """Send jobs that no worker takes."""
-    return [app.send_task("any.task", queue="nobody") for _ in range(count)]
+    """Send jobs that no worker runs."""
+    return [app.send_task("any.task", queue="unused") for _ in range(count)]
 
 
 def listen(store: Store, app: Any) -> None:
-    """Have a program subscribe: what it sends from then on is announced to it."""
+    """Make a program subscribe, so that the results of its next jobs are announced to it."""
     (job,) = send(app)
     oid = app.thread_oid  # of this thread, not of the timer's
     channel = app.backend.channel_of(oid)
@@ -92,7 +92,7 @@ def listen(store: Store, app: Any) -> None:
 
 
 def seconds(function: Any, *args: Any, **options: Any) -> tuple[Any, float]:
-    """Return what a function returns, or the error that it raises, and how long it took."""
+    """Return a function's value, or its error, and the seconds it took."""
     start = monotonic()
     try:
         value = function(*args, **options)
@@ -118,7 +118,7 @@ FORMATS: dict[str, dict[str, Any]] = {
 
 
 def value_of(state: str) -> Any:
-    """Return what may be stored with a state."""
+    """Return a value that may be stored with a state."""
     return ValueError(state) if state in {"FAILURE", "REVOKED", "RETRY"} else state
 
 
@@ -138,13 +138,13 @@ def test_a_state_replaces_what_it_may_and_nothing_else(
 
 
 @pytest.mark.parametrize("old", STATES)
-def test_started_said_by_an_onlooker_replaces_no_news(store: Store, old: str) -> None:
+def test_started_by_an_observer_replaces_no_later_state(store: Store, old: str) -> None:
     app = store.program()
     backend: Any = app.backend
     job = app.AsyncResult(uuid())
     backend.store_result(job.id, value_of(old), old)
     payload = backend.payload(job.id, {"pid": 1}, "STARTED")
-    told = backend.write(
+    is_stored = backend.write(
         job.id,
         payload,
         60,
@@ -153,14 +153,14 @@ def test_started_said_by_an_onlooker_replaces_no_news(store: Store, old: str) ->
     )
 
     may = old in {"PENDING", "STARTED", "RETRY"}
-    assert told == may
+    assert is_stored == may
     assert job.state == ("STARTED" if may else old)
 
 
 def test_a_result_takes_one_command(store: Store) -> None:
     store.ends(uuid())  # the script is known to the server
     called = calls(store.redis())
-    store.ends(uuid(), 10, sender="somebody")
+    store.ends(uuid(), 10, sender="a sender")
 
     assert called() == {"evalsha": 1, "getrange": 1, "set": 1, "publish": 2}
 
@@ -192,12 +192,12 @@ def test_a_stock_program_is_woken_and_reads_the_result(store: Store) -> None:
         assert job.get(timeout=DEADLINE) == 7
 
 
-# Being told ------------------------------------------------------------------------
+# Notices ---------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("no_polls")
 @pytest.mark.parametrize("size", [1, 2 * LARGE])
-def test_a_sender_is_told_at_once(store: Store, app: Any, size: int) -> None:
+def test_a_sender_is_notified_at_once(store: Store, app: Any, size: int) -> None:
     for _ in range(3):
         (job,) = send(app)
         with soon(store.ends, job, "x" * size, "SUCCESS", app.thread_oid):
@@ -208,7 +208,7 @@ def test_a_sender_is_told_at_once(store: Store, app: Any, size: int) -> None:
 
 
 @pytest.mark.usefixtures("no_polls")
-def test_whoever_did_not_send_a_job_is_told_at_once(store: Store, app: Any) -> None:
+def test_a_program_that_did_not_send_a_job_is_notified_at_once(store: Store, app: Any) -> None:
     for _ in range(3):
         job = app.AsyncResult(uuid())
         with soon(store.ends, job, 7):
@@ -218,7 +218,7 @@ def test_whoever_did_not_send_a_job_is_told_at_once(store: Store, app: Any) -> N
         assert took < IN_TIME
 
 
-def test_an_error_and_a_custom_state_are_told(store: Store, app: Any) -> None:
+def test_an_error_and_a_custom_state_are_passed_on(store: Store, app: Any) -> None:
     (job,) = send(app)
     received: list[Any] = []
 
@@ -251,7 +251,7 @@ def test_a_thousand_jobs_take_no_subscription_and_no_read(store: Store, app: Any
     assert counts["evalsha"] == 1000
 
 
-def test_nobody_subscribes_to_a_job(store: Store, app: Any) -> None:
+def test_no_channel_is_of_a_job(store: Store, app: Any) -> None:
     for job in (app.AsyncResult(uuid()), *send(app)):
         with soon(store.ends, job, seconds=0.1):
             job.get(timeout=DEADLINE)
@@ -296,10 +296,10 @@ def test_a_message_of_what_was_announced_early_is_passed_on(store: Store, app: A
     for job in (first, second):
         store.ends(job, 7, "SUCCESS", app.thread_oid)
     second.get(timeout=DEADLINE)
-    told: list[Any] = []
+    received: list[Any] = []
 
-    assert first.get(timeout=DEADLINE, on_message=told.append) == 7
-    assert [meta["result"] for meta in told] == [7]
+    assert first.get(timeout=DEADLINE, on_message=received.append) == 7
+    assert [meta["result"] for meta in received] == [7]
 
 
 def test_a_failure_that_was_announced_early_is_read(store: Store, app: Any) -> None:
@@ -362,7 +362,7 @@ def test_a_callback_may_wait_itself(store: Store, app: Any) -> None:
     assert took < IN_TIME
 
 
-# Never left hanging ------------------------------------------------------------------
+# Deadlines and lost connections --------------------------------------------------------
 
 
 @pytest.mark.usefixtures("no_polls")
@@ -410,7 +410,7 @@ def test_all_connections_killed_is_no_error(store: Store, app: Any) -> None:
 
 
 @pytest.mark.parametrize("all_of_them", [False, True])
-def test_connections_that_went_silent_hang_nobody(
+def test_connections_that_went_silent_hang_no_caller(
     store: Store, proxy: Proxy, all_of_them: bool
 ) -> None:
     app: Any = store.program(proxy.port)
@@ -430,7 +430,7 @@ def test_connections_that_went_silent_hang_nobody(
         assert took < IN_TIME
 
 
-def test_a_silent_connection_is_replaced_and_tells_again(
+def test_a_silent_connection_is_replaced_by_one_with_notices(
     store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app: Any = store.program(proxy.port)
@@ -467,7 +467,7 @@ def test_a_wait_without_a_timeout_outlives_a_restart(
     assert took < IN_TIME
 
 
-def test_a_store_that_is_away_is_the_deadlines_error(tmp_path: Path) -> None:
+def test_an_unreachable_store_is_an_error_at_the_deadline(tmp_path: Path) -> None:
     store = Store(tmp_path)
     app: Any = store.program()
     (job,) = send(app)
@@ -480,7 +480,7 @@ def test_a_store_that_is_away_is_the_deadlines_error(tmp_path: Path) -> None:
     assert 1.5 <= took < 1.5 + IN_TIME
 
 
-def test_a_wrong_password_is_said_at_once(store: Store) -> None:
+def test_a_wrong_password_is_an_error_at_once(store: Store) -> None:
     app: Any = store.program()
     wrong: Any = Celery(
         backend=f"celery_streams:RedisBackend+redis://:wrong@127.0.0.1:{store.port}/0",
@@ -508,7 +508,7 @@ def test_a_program_without_the_right_to_subscribe_reads_each_second(store: Store
     assert took < IN_TIME
 
 
-# Many at a time ------------------------------------------------------------------------
+# Many jobs and threads -------------------------------------------------------------------
 
 
 def test_two_threads_get_thousands_of_results(store: Store, app: Any) -> None:
@@ -579,7 +579,7 @@ def test_a_result_that_two_threads_learn_of_is_fulfilled_once(app: Any) -> None:
 
 
 @pytest.mark.usefixtures("no_polls")
-def test_many_threads_wait_and_each_is_told_at_once(store: Store, app: Any) -> None:
+def test_many_threads_wait_and_each_is_notified_at_once(store: Store, app: Any) -> None:
     jobs = [app.AsyncResult(uuid()) for _ in range(30)]
     took: dict[int, float] = {}
     ended: dict[int, float] = {}
@@ -626,7 +626,7 @@ def test_a_thread_that_is_busy_with_news_keeps_no_other_waiting(store: Store, ap
 
 
 @pytest.mark.usefixtures("no_polls")
-def test_there_is_always_somebody_who_listens(store: Store, app: Any) -> None:
+def test_there_is_always_a_thread_that_listens(store: Store, app: Any) -> None:
     listen(store, app)
     channel = app.backend.channel_of(app.thread_oid)
     for _ in range(5):
@@ -652,12 +652,12 @@ def test_a_group_in_a_group_has_one_deadline(
 ) -> None:
     waiters: list[ResultWaiter] = []
 
-    class Noted(ResultWaiter):
+    class RecordedWaiter(ResultWaiter):
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
             waiters.append(self)
 
-    monkeypatch.setattr(consumer, "ResultWaiter", Noted)
+    monkeypatch.setattr(consumer, "ResultWaiter", RecordedWaiter)
     inner, outer = send(app, 2), send(app, 1)
     members: list[Any] = [*outer, GroupResult(uuid(), inner, app=app)]
     group = GroupResult(uuid(), members, app=app)
@@ -724,7 +724,7 @@ def test_a_forked_process_waits_by_connections_of_its_own(store: Store, app: Any
     assert os.waitpid(child, 0)[1] == 0
 
 
-NO_RESULTS: list[bytes] = [
+INVALID_RESULTS: list[bytes] = [
     b"",
     b"5",
     b"{}",
@@ -767,8 +767,8 @@ NO_RESULTS: list[bytes] = [
 ]
 
 
-@pytest.mark.parametrize("payload", NO_RESULTS, ids=lambda value: ascii(value[:70]))
-def test_what_is_no_result_is_unreadable_for_its_job_and_for_no_other(
+@pytest.mark.parametrize("payload", INVALID_RESULTS, ids=lambda value: ascii(value[:70]))
+def test_an_invalid_result_is_unreadable_for_its_job_alone(
     store: Store, app: Any, payload: bytes
 ) -> None:
     bad, good, member = send(app, 3)
@@ -790,8 +790,8 @@ def test_what_is_no_result_is_unreadable_for_its_job_and_for_no_other(
     bad.forget()
 
 
-@pytest.mark.parametrize("payload", NO_RESULTS, ids=lambda value: ascii(value[:70]))
-def test_a_notice_that_is_no_result_is_ignored(store: Store, app: Any, payload: bytes) -> None:
+@pytest.mark.parametrize("payload", INVALID_RESULTS, ids=lambda value: ascii(value[:70]))
+def test_an_invalid_notice_is_ignored(store: Store, app: Any, payload: bytes) -> None:
     listen(store, app)
     (job,) = send(app)
     payload = payload.replace(b"%s", uuid().encode())
@@ -841,7 +841,7 @@ def test_a_compressed_result_is_bounded(store: Store, app: Any, monkeypatch: Any
         job.get(timeout=DEADLINE)
 
 
-def test_states_that_nobody_asked_to_be_told_of_are_not_kept(app: Any) -> None:
+def test_states_without_a_callback_are_not_kept(app: Any) -> None:
     consumer = app.backend.result_consumer
     (job,) = send(app)
     wait = ResultWaiter([job])
@@ -857,7 +857,7 @@ def test_states_that_nobody_asked_to_be_told_of_are_not_kept(app: Any) -> None:
     assert consumer._sent == {job.id}
 
 
-def test_a_stored_group_that_is_none_is_unreadable(store: Store, app: Any) -> None:
+def test_an_invalid_stored_group_is_unreadable(store: Store, app: Any) -> None:
     group_id, members = uuid(), send(app, 2)
     group: Any = GroupResult(group_id, members, app=app)
     stored = app.backend.encode({"result": group.as_tuple()})

@@ -75,7 +75,7 @@ def test_ctrl_c_twice_stops_at_once_and_the_job_runs_at_the_next_start(tmp_path:
 
 
 def test_signals_that_come_one_upon_the_other_do_not_lock_it() -> None:
-    # A signal interrupts the handler of the one before: wherever that is, many times over.
+    # Signals interrupt the handlers of earlier ones, at any point.
     program = (
         "import signal\n"
         "from pathlib import Path\n"
@@ -208,7 +208,7 @@ def test_a_second_start_is_refused(own_local: Local) -> None:
     assert done.stderr.startswith("error: it runs already")
 
 
-def test_a_port_that_is_taken_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -226,7 +226,7 @@ def test_a_port_that_is_taken_is_said_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variable", "text"), [("ADD_REPLICAS", "none"), ("REDIS_PORT", "x"), ("REDIS_PORT", "70000")]
 )
-def test_a_setting_that_is_no_number_is_said_in_one_line(
+def test_a_setting_that_is_not_a_number_is_one_line(
     tmp_path: Path, variable: str, text: str
 ) -> None:
     local = Local(tmp_path, **{variable: text})

@@ -1,4 +1,4 @@
-"""Programs that consume through kombu, without Celery: as on kombu's own transport."""
+"""Programs that consume through kombu, without Celery, as on kombu's own transport."""
 
 import json
 import socket
@@ -24,7 +24,7 @@ Program = Callable[[Connection], list[Any]]
 
 
 class Mixin(ConsumerMixin):
-    """A program as kombu's guide has it."""
+    """A program as in kombu's guide."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection: Any = connection
@@ -125,7 +125,7 @@ def test_a_program_gets_as_many_as_it_asks_for(
             for _ in range(7):
                 another.drain_events(timeout=20)
         assert [message.payload for message in found] == [*range(3, 10)]
-        # Nobody has seen them.
+        # None of them counts as delivered.
         assert not any("redelivered" in message.headers for message in found)
 
 
@@ -148,7 +148,7 @@ def test_no_fetch_goes_on_when_a_call_has_ended(connect: Connect, store: Any) ->
     for _ in range(3):
         with pytest.raises(socket.timeout):
             connection.drain_events(timeout=0.1)
-        # Whoever calls again in an hour has taken it from nobody.
+        # A program that is idle between two calls holds no message.
         publish(connect(), 1)
         assert held(store) == 0
         connection.drain_events(timeout=20)
@@ -182,7 +182,7 @@ def test_channels_of_a_connection_take_turns(connect: Connect, store: Any) -> No
         connection.drain_events(timeout=0.1)
 
 
-def test_what_is_kept_is_given_back_uncounted(connect: Connect, store: Any) -> None:
+def test_prefetched_messages_are_released_without_a_delivery(connect: Connect, store: Any) -> None:
     connection = connect()
     names = ("one", "two", "three")
     found: list[Any] = []
@@ -205,7 +205,7 @@ def test_what_is_kept_is_given_back_uncounted(connect: Connect, store: Any) -> N
             if store.xinfo_groups(key)
         )
 
-    # One is delivered; what was fetched with it is under its lease, or was not fetched.
+    # One is delivered; those that were fetched with it are under their leases.
     assert pending() >= 1
     for consumer in consumers:
         consumer.cancel()
@@ -370,9 +370,7 @@ def test_a_message_that_is_too_old_is_not_delivered(
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-1", "9" * 400, 2.5, -1, 10**18])
-def test_an_expiration_that_is_no_time_is_none(
-    connect: Connect, store: Any, value: str | float
-) -> None:
+def test_an_invalid_expiration_is_ignored(connect: Connect, store: Any, value: str | float) -> None:
     message = {
         "body": "1",
         "content-type": "application/json",
@@ -389,4 +387,4 @@ def test_an_expiration_that_is_no_time_is_none(
 
     found = channel.basic_get(QUEUE, no_ack=True)
     assert found is None or found.payload == 1
-    assert (found is None) == bool(store.xlen(keys.dead(QUEUE)))  # malformed, or taken
+    assert (found is None) == bool(store.xlen(keys.dead(QUEUE)))  # malformed, or delivered

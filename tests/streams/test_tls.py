@@ -19,7 +19,7 @@ from tests.streams.test_transport import Worker, publish
 
 
 class Proxy(threading.Thread):
-    """Speaks TLS to whoever connects, and plainly to the server, which has none built in."""
+    """A proxy that adds TLS to the server, which has none built in."""
 
     def __init__(self, port: int, server_port: int, certificate: Path) -> None:
         super().__init__(daemon=True)

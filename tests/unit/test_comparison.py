@@ -1,4 +1,4 @@
-"""The comparison with peers: which figures its samples give, and the page and plots of it."""
+"""The comparison with peers: the figures of its samples, its page and its plots."""
 
 import json
 import re
@@ -28,7 +28,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def sample(system: str, rate: float, **other: Any) -> Sample:
-    """Return what a system gave that does `rate` jobs a second, whatever the way."""
+    """Return the sample of a system that does `rate` jobs a second by each way."""
     ms = 1000 / rate
     fields = {
         "submit": rate,

@@ -1,4 +1,4 @@
-"""RabbitMQ's password is the file's, and its queues lose nothing."""
+"""RabbitMQ's password is read from the file, and its queues lose no message."""
 
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def test_an_empty_file_is_named(named_file: Path) -> None:
     ("url", "is_amqp"),
     [("amqp://h", True), ("amqps://h", True), ("redis://h", False), ("amqp.x://h", False)],
 )
-def test_a_url_tells_the_broker(url: str, *, is_amqp: bool) -> None:
+def test_a_url_names_the_broker(url: str, *, is_amqp: bool) -> None:
     assert rabbitmq.is_url(url) is is_amqp
 
 
