@@ -21,9 +21,9 @@ class Failed(NamedTuple):
 
 
 class Child:
-    """A fresh process that runs `work(pipe, *args)`; `receive` gives what it sends.
+    """A fresh process that runs `work(pipe, *args)`; `receive` returns the values that it sends.
 
-    The work ends when it is sent something, or when the pipe is closed.
+    The work ends when it receives a value, or when the pipe is closed.
     """
 
     def __init__(self, work: Work, *args: Any) -> None:

@@ -49,7 +49,7 @@ class Row(NamedTuple):
 
 
 def row(system: System, samples: Sequence[Sample]) -> Row:
-    """Return the row of a system's samples, of which there is at least one."""
+    """Return the row of a system from one or more samples."""
 
     def median(of: Callable[[Sample], float]) -> Measured:
         return Measured.median([of(sample) for sample in samples])

@@ -106,26 +106,29 @@ def _drained(server: OwnServer, count: int) -> float:
         ids = client.ask("queue", count=count)["ids"]
     before = server.keys()
     with started(system, server):
-        begin = _when(server, before + FIRST * count)
-        end = _when(server, before + LAST * count)
-        _when(server, before + count)
+        begin = _time_of(server, before + FIRST * count)
+        end = _time_of(server, before + LAST * count)
+        _time_of(server, before + count)
         with Conversation(system, server.variables(system), server.folder) as client:
             client.ask("fetch", ids=ids)
     return (LAST - FIRST) * count / (end - begin)
 
 
-def _when(server: OwnServer, keys: float) -> float:
-    """Wait until there are so many keys, and return when; ClusterError if none comes for long."""
+def _time_of(server: OwnServer, keys: float) -> float:
+    """Wait until there are `keys` keys, and return the time.
+
+    Raises ClusterError if there is no new one for TIMEOUT.
+    """
     latest = perf_counter()
-    most = 0
+    greatest = 0
     while True:
         count = server.keys()
         if count >= keys:
             return perf_counter()
-        if count > most:
-            most, latest = count, perf_counter()
+        if count > greatest:
+            greatest, latest = count, perf_counter()
         if perf_counter() > latest + TIMEOUT:
-            raise ClusterError(f"no result came for {TIMEOUT} s: {most} of {keys:g}")
+            raise ClusterError(f"no result for {TIMEOUT} s: {greatest} of {keys:g}")
         sleep(POLL_INTERVAL)
 
 
@@ -138,7 +141,7 @@ def table(curve: Curve) -> Table:
     shown = Table("", "jobs/s", "least … greatest")
     for what, samples in (("worker(s)", curve.workers), ("jobs in the queue", curve.depth)):
         for count, rates in samples.items():
-            if not rates:  # it was stopped before
+            if not rates:  # it was interrupted before
                 continue
             rate = Measured.median(rates)
             spread = f"{brief(rate.least)} … {brief(rate.greatest)}"

@@ -140,7 +140,7 @@ def _of_workers(cluster: Cluster, repeats: int, progress: Progress) -> list[Figu
             _figure(
                 f"worker {job.family}",
                 [
-                    _kept(progress, f"worker {job.family}", number, _of_worker(client, job, env))
+                    _record(progress, f"worker {job.family}", number, _of_worker(client, job, env))
                     for number in _rounds(job.family, repeats)
                 ][1:],
                 MAX_WORKER_MS,
@@ -149,7 +149,7 @@ def _of_workers(cluster: Cluster, repeats: int, progress: Progress) -> list[Figu
         ]
 
 
-def _kept(progress: Progress, what: str, number: int, ms: float) -> float:
+def _record(progress: Progress, what: str, number: int, ms: float) -> float:
     """Record the time of a start, and return it."""
     progress.keep(f"{what}, start {number}: {ms:.0f} ms", start=number, ms=ms)
     return ms
@@ -195,7 +195,7 @@ def _of_stack(repeats: int, progress: Progress) -> list[Figure]:
     for number in _rounds("on Docker", repeats):
         progress.report(f"stack on Docker, start {number}")
         first, last = _of_one_stack()
-        _kept(progress, "stack on Docker, last result", number, last)
+        _record(progress, "stack on Docker, last result", number, last)
         starts.append((first, last))
     firsts, lasts = ([*samples] for samples in zip(*starts[1:], strict=True))
     return [

@@ -1,4 +1,4 @@
-"""The systems that are compared: how each is started, tuned, and what it promises."""
+"""The systems of the comparison: how each is started and tuned, and its guarantees."""
 
 from typing import NamedTuple
 

@@ -107,12 +107,12 @@ def peers(
     """Compare this cluster with its peers, in turns, on one machine and one Redis.
 
     A missed bound is reported, but is not an error. If it is interrupted, it prints the samples
-    until then, says where that is kept, and ends with an error.
+    so far, says where they are kept, and exits with an error.
     """
     if quick and report:
         raise click.UsageError("--quick measures too little for a --report")
     if running and only != NAMES:
-        raise click.UsageError("--running measures the cluster that runs, and takes no --only")
+        raise click.UsageError("--running measures the running cluster, and excludes --only")
     try:
         systems = (OURS,) if running else named(",".join(only))
         for target in (file, file and samples_file(file)):
@@ -131,8 +131,8 @@ def peers(
     ):
         try:
             for persistence in persistences[:1] if running else persistences:
-                some = _measure(systems, server, sizes, 1 if quick else rounds, persistence, record)
-                runs.append(some)
+                done = _measure(systems, server, sizes, 1 if quick else rounds, persistence, record)
+                runs.append(done)
                 _write(file, runs, None)  # what follows takes long, and may fail
             curved = (
                 curve.measure(server, curve_rounds, sizes.jobs, depth, record)

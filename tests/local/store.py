@@ -121,7 +121,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def silence(self, *, new_ones_too: bool = False) -> None:
-        """Pass nothing on through the present connections."""
+        """Stop the present connections, and with `new_ones_too` also new ones."""
         self.lets_new_ones_pass = not new_ones_too
         for passes in self._passes:
             passes.clear()

@@ -33,13 +33,13 @@ def test_priorities_are_respected_in_a_queue_that_is_full(server_only: Local) ->
     assert order == ["high"] * 25 + ["normal"] * 50 + ["low"] * 25
 
 
-#: Jobs that may end between an urgent job's submission and its end: one that was running, one
-#: that its process was given already, and one that ended just then.
+#: Limit for the jobs that end between an urgent job's submission and its end: one that was running,
+#: one that the pool already had, and one that just ended.
 MAX_OVERTAKEN = 3
 
 
 def ended_between(moment: datetime, last: Any, jobs: list[Any]) -> list[datetime]:
-    """Return when those of `jobs` ended that ended after `moment` and before `last` did."""
+    """Return the ends of `jobs` from `moment` to the end of `last`."""
     ends = [job.date_done.replace(tzinfo=UTC) for job in jobs if job.ready()]
     return [end for end in ends if moment <= end <= last.date_done.replace(tzinfo=UTC)]
 
@@ -190,7 +190,7 @@ def test_a_rate_limit_of_the_configuration_holds(client: Client) -> None:
         client.get(job)
     ended = sorted(job.date_done for job in jobs)
 
-    # 10 a second: 1.4 s between the first and the last of 15, whatever the machine.
+    # 10 a second: 1.4 s between the first and the last of 15.
     assert (ended[-1] - ended[0]).total_seconds() > 1
 
 
@@ -231,6 +231,6 @@ def test_a_rate_limit_holds_up_no_other_task_and_is_kept(server_only: Local) -> 
             assert [client.get(job, timeout=90) for job in limited] == [2 * i for i in range(100)]
         ended = sorted(job.date_done for job in limited)
 
-    # Of ten a second, with one more at once; by Celery's timers, one a second.
+    # At ten a second, with the first at once; Celery's timers run one a second.
     assert 9 <= (ended[-1] - ended[0]).total_seconds() < 60
     assert sum(moment < other.date_done for moment in ended) < 50

@@ -1,4 +1,4 @@
-"""`python -m local`: starts in order, stops in order, and leaves nothing behind."""
+"""`python -m local`: the order of its start and its stop, and its clean-up."""
 
 import os
 import signal

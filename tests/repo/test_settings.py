@@ -49,7 +49,7 @@ def test_a_variable_is_explained(variable: str) -> None:
     lines = read(".env.example").splitlines()
     above = lines[lines.index(f"#{variable}={EXAMPLE[variable]}") - 1]
 
-    # Either its own explanation, or the line before it in a group that has one.
+    # A comment, or the line before it in a group with one.
     assert above.startswith("#")
 
 

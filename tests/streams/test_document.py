@@ -54,7 +54,7 @@ def program(tmp_path_factory: pytest.TempPathFactory, server_url: str) -> Path:
     shutil.copytree(ROOT / "docs", checkout / "docs")
     for name in ("pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, checkout)
-    # `python3` may be older than the oldest supported Python.
+    # Use the Python of the tests: `python3` may be another version.
     done = shell(folder, INSTALL.replace("python3 -m venv", f"{sys.executable} -m venv"), 300)
     assert done.returncode == 0, done.stderr
     text = "\n\n".join(PROGRAM)

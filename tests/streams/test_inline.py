@@ -337,7 +337,7 @@ def test_results_of_another_server_are_stored_there(start: Callable[..., Any], u
 def test_many_jobs_are_fetched_and_acked_by_one_command(
     program: Twins, start: Callable[..., Any], store: Any
 ) -> None:
-    # Sent before the worker starts: how many a fetch finds depends on no other process.
+    # Sent before the worker starts, so that no fetch waits for the sender.
     jobs = [signature(program, "inline", "echo", i).delay() for i in range(2000)]
     store.config_resetstat()
     with start(TWINS_UNHURRIED="1"):

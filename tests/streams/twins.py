@@ -194,7 +194,7 @@ def slow() -> str:
 
 @twins(time_limit=1)
 def hang() -> None:
-    """Take no notice of any limit."""
+    """Ignore all time limits."""
     while True:
         time.sleep(1)
 

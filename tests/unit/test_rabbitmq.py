@@ -32,7 +32,7 @@ def connection_to(url: str) -> rabbitmq.Connection:
 
 
 def used(url: str) -> str:
-    """Return the user and the password that a connection to a URL would use, by its pool, too."""
+    """Return the user and the password of a connection to a URL, and of its clone."""
     connection = connection_to(url)
     texts = {c.as_uri(include_password=True) for c in (connection, connection.clone())}
     (text,) = texts

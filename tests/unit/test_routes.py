@@ -1,4 +1,4 @@
-"""A job that no worker would run is refused before it is sent: no broker is needed to see it."""
+"""A job that no worker would run is refused before it is sent, without a broker."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +14,7 @@ from cluster.routes import unknown_task
 
 @pytest.fixture
 def client() -> Iterator[Client]:
-    """A client of a broker that is not there."""
+    """A client without a broker."""
     with Client("redis://127.0.0.1:1/0", "redis://127.0.0.1:1/0") as client:
         yield client
 
