@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -393,7 +394,12 @@ def test_the_deadline_finds_a_result_that_was_not_announced(store: Store, app: A
     (job,) = send(app)
     store.redis().set(f"celery-task-meta-{job.id}", app.backend.payload(job.id, 7, "SUCCESS"))
 
-    assert job.get(timeout=0.1) == 7
+    def value() -> Any:
+        with suppress(CeleryTimeout):  # of the read at the deadline, on a busy machine
+            return job.get(timeout=0.1)
+        return None
+
+    assert eventually("the result is found", value) == 7
 
 
 @pytest.mark.usefixtures("no_polls")
