@@ -1,1 +1,1 @@
-"""The task family `add`: its tasks, and the worker that runs them."""
+"""The task family `add`: its tasks and their worker."""

@@ -1,4 +1,4 @@
-"""What the family `add` does: quick sums, and a slow one to watch."""
+"""Tasks of the family `add`: quick sums, a slow one, and one that fails at first."""
 
 import time
 from typing import Any
@@ -11,9 +11,9 @@ from cluster import arguments, settings
 
 Number = int | float | complex
 
-#: Seconds that `longtime_add` may wait: MAX_WAIT can lower or raise it, up to TASK_TIME_LIMIT.
+#: Default of the environment variable MAX_WAIT: longest wait of `longtime_add`, in seconds.
 MAX_WAIT = 100
-#: Seconds that `error_of` waits for an error to be stored.
+#: Time in seconds that `error_of` waits for the error to be stored.
 ERROR_TIMEOUT = 10.0
 
 
@@ -21,8 +21,8 @@ ERROR_TIMEOUT = 10.0
 def add(x: Number, y: Number) -> Any:
     """Return x + y, for integers of any size, floats and complex numbers.
 
-    Raises TypeError if either is anything else (a bool, a text), OverflowError if an
-    integer is too large to be added to a float.
+    Raise TypeError for any other type, such as bool or str, and OverflowError if an integer
+    is too large to be added to a float.
     """
     return arguments.number("x", x) + arguments.number("y", y)
 
@@ -31,7 +31,7 @@ def add(x: Number, y: Number) -> Any:
 def tsum(numbers: list[Number]) -> Any:
     """Return the sum of a list of numbers, 0 for an empty one.
 
-    Raises TypeError if it is no list, or holds anything but numbers.
+    Raise TypeError if `numbers` is not a list of numbers.
     """
     if not isinstance(numbers, list | tuple):
         raise TypeError(f"numbers must be a list, not {arguments.brief(numbers)}")
@@ -42,7 +42,7 @@ def tsum(numbers: list[Number]) -> Any:
 def longtime_add(x: Number, y: Number, seconds: float = 5) -> Any:
     """Return x + y after a wait of `seconds`, from 0 to MAX_WAIT.
 
-    Raises TypeError for anything but numbers, ValueError for a wait that is out of bounds.
+    Raise TypeError if an argument is not a number, ValueError if `seconds` is out of bounds.
     """
     arguments.number("x", x)
     arguments.number("y", y)
@@ -54,34 +54,34 @@ def longtime_add(x: Number, y: Number, seconds: float = 5) -> Any:
 
 @shared_task(bind=True)
 def unsteady_add(self: Any, x: Number, y: Number, failures: int = 2) -> Any:
-    """Return x + y, after so many tries that fail as a lost connection does.
+    """Return x + y, after failing `failures` times with a ConnectionError.
 
-    It shows how an error that can pass is met: see `cluster.task.Task`. Raises
-    ConnectionError if `failures` is more than the retries a job has, TypeError for
-    anything but numbers.
+    It demonstrates the retries after transient errors (`cluster.task.Task`). Raise
+    ConnectionError if `failures` exceeds the number of retries, TypeError if an argument is
+    not a number.
     """
     arguments.whole_number("failures", failures, least=0)
     total = add(x, y)
     if self.request.retries < failures:
-        raise ConnectionError(f"try {self.request.retries + 1} was to fail")
+        raise ConnectionError(f"simulated failure of try {self.request.retries + 1}")
     return total
 
 
 @shared_task
 def error_of(job_id: str) -> str:
-    """Return the error of a failed job as text, `ValueError: …`: made for `link_error`.
+    """Return the error of a failed job as a string, `ValueError: …`; for use with `link_error`.
 
-    Waits for that error for up to ERROR_TIMEOUT seconds: Celery calls a chord's error
-    callbacks just before it stores the error. Raises ValueError if the job has not failed by
-    then, TypeError for anything but an id.
+    Wait for the error for up to ERROR_TIMEOUT seconds, since Celery calls the error callbacks
+    of a chord just before it stores the error. Raise ValueError if the job has not failed by then,
+    TypeError if `job_id` is not a string.
     """
     if not isinstance(job_id, str):
-        raise TypeError(f"job_id must be a text, not {arguments.brief(job_id)}")
+        raise TypeError(f"job_id must be a string, not {arguments.brief(job_id)}")
     failed: AsyncResult[Any] = AsyncResult(job_id)
     try:
         error = failed.get(timeout=ERROR_TIMEOUT, propagate=False, disable_sync_subtasks=False)
     except CeleryTimeout:
-        raise ValueError(f"no error of job {job_id} came within {ERROR_TIMEOUT:g} s") from None
+        raise ValueError(f"job {job_id} stored no result within {ERROR_TIMEOUT:g} s") from None
     if not failed.failed():
         raise ValueError(f"job {job_id} has not failed")
     return f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""The worker of the queue `add`: `python -m add.worker` runs it."""
+"""Worker of the queue `add`; run it with `python -m add.worker`."""
 
 from cluster.worker import run, worker_app
 

@@ -1,1 +1,1 @@
-"""Who asks: callers know the tasks by name, and have no family's code."""
+"""Callers submit jobs by task name; they need no code of any family."""

@@ -1,8 +1,8 @@
-"""`python -m callers.add 4 6`: ask the add worker for a sum."""
+"""`python -m callers.add 4 6`: compute a sum on the add worker."""
 
 import click
 
-from callers.command import NEGATIVE_NUMBERS, Number, ask, run, text, timeout_option
+from callers.command import NEGATIVE_NUMBERS, Number, call, run, text, timeout_option
 
 
 @click.command(context_settings=NEGATIVE_NUMBERS)
@@ -11,7 +11,7 @@ from callers.command import NEGATIVE_NUMBERS, Number, ask, run, text, timeout_op
 @timeout_option
 def add(x: complex, y: complex, timeout: float) -> None:
     """Print X + Y: whole numbers of any size, decimal or complex numbers (1+2j)."""
-    click.echo(text(ask("add.tasks.add", x, y, timeout=timeout)))
+    click.echo(text(call("add.tasks.add", x, y, timeout=timeout)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""`python -m callers.beat`: submit jobs by the clock, as `beat_schedule` of celeryconfig says.
+"""`python -m callers.beat`: submit jobs on the schedule in celeryconfig's `beat_schedule`.
 
-One beat a cluster: two of them would submit each job twice.
+Run one beat per cluster: two would submit each job twice.
 """
 
 import json
@@ -27,60 +27,60 @@ from cluster.app import App, create
 from cluster.codec import pack
 from cluster.errors import ClusterError, QueueFull
 
-#: Where it notes when each job was submitted last, so that a restart misses none: BEAT_STATE.
-STATE = Path(".local/beat-schedule")
-#: Touched at each pass over the schedule: BEAT_HEARTBEAT_FILE. None without the variable.
+#: Default of BEAT_STATE, the file that records when each job was last submitted.
+DEFAULT_STATE_FILE = Path(".local/beat-schedule")
+#: Variable that names a file to touch on each pass over the schedule.
 HEARTBEAT_VARIABLE = "BEAT_HEARTBEAT_FILE"
-#: Seconds between two passes, at most: a heartbeat must not grow old.
-INTERVAL = 5
-#: After these a job stays due.
-_AWAY = (OSError, QueueFull, *broker.AWAY)
-#: Seconds between two tries to submit a job while the broker is away.
+#: Maximum interval between two passes, in seconds: the heartbeat file must stay fresh.
+MAX_INTERVAL = 5
+#: Errors after which a job stays due.
+_RETRYABLE = (OSError, QueueFull, *broker.AWAY)
+#: Interval between attempts to submit a job while the broker is unreachable, in seconds.
 RETRY_INTERVAL = 1.0
-#: Seconds between two lines of the log that say why a job cannot be submitted.
-COMPLAINT_INTERVAL = 60.0
-#: Seconds to try to reach the broker, between two heartbeats.
+#: Interval between log lines that say why a job cannot be submitted, in seconds.
+ERROR_LOG_INTERVAL = 60.0
+#: Time limit of connecting to the broker, in seconds; must end between two heartbeats.
 CONNECT_TIMEOUT = 5.0
-#: Seconds that Redis may be silent; redis-py tries four times, between two heartbeats.
+#: Time limit of one socket operation, in seconds; redis-py tries four times between heartbeats.
 OPERATION_TIMEOUT = 2.0
 
 logger = logging.getLogger(__name__)
 
 
 class Scheduler(beat.Scheduler):
-    """A scheduler that submits each job once, however beat or its broker ends.
+    """Scheduler that submits each job once, even if beat or its broker crashes.
 
-    Celery's own notes a job as submitted before it is, and drops it where the broker is away. This
-    one notes, in a file that is replaced as a whole, what was submitted; what was not stays due.
-    A job's id is made of its entry and of the time before, and Redis keeps the last id of each
-    entry: what was submitted, but not noted or not answered any more, is not submitted again.
+    Celery's own records a job before submitting it, and drops it if the broker is unreachable.
+    This one records it afterwards, in a file that is replaced atomically; until then the job stays
+    due. A job's id is derived from its entry and the entry's previous run, and Redis keeps the last
+    id of each entry: a job that was submitted but not recorded or confirmed is not submitted again.
     """
 
     def __init__(self, app: App, schedule_filename: str, **options: Any) -> None:
-        self._state = Path(schedule_filename)
-        #: By entry, when it is tried again, and when it was last complained about.
+        self._state_file = Path(schedule_filename)
+        #: By entry: when to try again, and when an error was last logged.
         self._retry_at: dict[str, float] = {}
-        self._complained_at: dict[str, float] = {}
+        self._error_logged_at: dict[str, float] = {}
         super().__init__(app, **options)
 
-    # The state ---------------------------------------------------------------------------
+    # State ---------------------------------------------------------------------------
 
     def setup_schedule(self) -> None:
-        """Take the entries from the configuration, and when each was submitted from the state."""
+        """Load the entries from the configuration, and their last runs from the state file."""
         super().setup_schedule()
-        noted = self._noted()
+        recorded = self._load()
         entries: dict[str, Any] = self.schedule
         for name, entry in entries.items():
-            last, count = noted.get(name, (entry.last_run_at, 0))
-            entry.last_run_at = min(last, entry.last_run_at)  # or a clock was put back
+            last, count = recorded.get(name, (entry.last_run_at, 0))
+            entry.last_run_at = min(last, entry.last_run_at)  # the clock may have been set back
             entry.total_run_count = count
         self._write()
 
-    def _noted(self) -> dict[str, tuple[datetime, int]]:
+    def _load(self) -> dict[str, tuple[datetime, int]]:
         try:
-            noted = {
-                str(name): (self._time(each["last_run_at"]), int(each["count"]))
-                for name, each in json.loads(self._state.read_bytes()).items()
+            return {
+                str(name): (self._parse_time(each["last_run_at"]), int(each["count"]))
+                for name, each in json.loads(self._state_file.read_bytes()).items()
             }
         except FileNotFoundError:
             return {}
@@ -92,38 +92,37 @@ class Scheduler(beat.Scheduler):
             TypeError,
             ValueError,
         ) as error:
-            logger.warning("%s cannot be read, and is begun anew: %s", self._state, error)
+            logger.warning("cannot read %s, starting without it: %s", self._state_file, error)
             return {}
-        return noted
 
-    def _time(self, text: str) -> datetime:
-        """Return a time in the app's zone, which a crontab's hours are of."""
+    def _parse_time(self, text: str) -> datetime:
+        """Return an ISO 8601 time in the app's time zone, which crontabs refer to."""
         return datetime.fromisoformat(text).astimezone(self.app.timezone)
 
     def should_sync(self) -> bool:
-        """Return False: what there is to note is noted at once."""
+        """Return False: each submission is recorded at once."""
         return False
 
     def sync(self) -> None:
-        """Note what was submitted, and go on where that cannot be written."""
+        """Record the submissions; log an error if the state file cannot be written."""
         try:
             self._write()
         except OSError as error:
-            logger.error("cannot write %s: %s", self._state, error)  # noqa: TRY400
+            logger.error("cannot write %s: %s", self._state_file, error)  # noqa: TRY400
 
     def _write(self) -> None:
-        """Write when each entry was submitted last; a file that is there whole, or not at all."""
+        """Replace the state file, atomically."""
         entries: dict[str, Any] = self.schedule
-        noted = {
+        recorded = {
             name: {"last_run_at": entry.last_run_at.isoformat(), "count": entry.total_run_count}
             for name, entry in entries.items()
         }
-        path = self._state.resolve()
+        path = self._state_file.resolve()
         with tempfile.NamedTemporaryFile(
             "w", dir=path.parent, prefix=path.name, delete=False
         ) as file:
             try:
-                json.dump(noted, file)
+                json.dump(recorded, file)
                 file.flush()
                 os.fsync(file.fileno())
                 Path(file.name).replace(path)
@@ -134,8 +133,8 @@ class Scheduler(beat.Scheduler):
     # Submit ------------------------------------------------------------------------------
 
     def tick(self, *_args: Any, **_options: Any) -> float:
-        """Submit what is due and return the seconds until the next job is."""
-        seconds = float(self.max_interval or INTERVAL)
+        """Submit the jobs that are due; return the seconds until the next one is."""
+        seconds = float(self.max_interval or MAX_INTERVAL)
         entries: list[Any] = list(self.schedule.values())
         for entry in entries:
             wait = self._retry_at.get(entry.name, 0) - monotonic()
@@ -146,14 +145,14 @@ class Scheduler(beat.Scheduler):
             try:
                 if is_due:
                     self._submit_due(entry)
-            except _AWAY as error:
-                self._complain(entry, error)
+            except _RETRYABLE as error:
+                self._log_error(entry, error)
                 self._drop_connection()
                 seconds = min(seconds, RETRY_INTERVAL)
                 if isinstance(error, (QueueFull, ResponseError)):
                     self._retry_at[entry.name] = monotonic() + RETRY_INTERVAL
                     continue
-                break  # no other would be taken
+                break  # the other entries would fail as well
             seconds = min(seconds, max(left, 0))
         heartbeat = os.environ.get(HEARTBEAT_VARIABLE)
         if heartbeat:
@@ -162,30 +161,30 @@ class Scheduler(beat.Scheduler):
 
     def _due(self, entry: Any) -> tuple[bool, float]:
         try:
-            return tuple(self.is_due(entry))  # type: ignore[return-value]  # a named tuple of both
-        except Exception:  # noqa: BLE001 - Celery raises what it meets
+            return tuple(self.is_due(entry))  # type: ignore[return-value]  # a named tuple
+        except Exception:  # noqa: BLE001 - a schedule may raise any error
             return tuple(self._is_due_failed(entry))  # type: ignore[attr-defined]
 
     def _submit_due(self, entry: Any) -> None:
-        """Submit an entry's job and note it; raises what is raised while the broker is away."""
-        now = entry.default_now()  # before: the next time may come while it is submitted
+        """Submit an entry's job and record it; raise the error if the job is to stay due."""
+        now = entry.default_now()  # not later: the next run may come due during submission
         try:
             last = self._submit(entry, now)
-        except _AWAY:
+        except _RETRYABLE:
             raise
-        except Exception as error:  # noqa: BLE001 - Celery raises what it meets
+        except Exception as error:  # noqa: BLE001 - Celery may raise any error
             logger.error("cannot submit %s: %s", entry.name, error)  # noqa: TRY400
             last = now
         else:
-            how = "submitted" if last == now else "had submitted"
-            logger.info("%s %s (%s)", how, entry.name, entry.task)
-            self._complained_at.pop(entry.name, None)
+            action = "submitted" if last == now else "already submitted"
+            logger.info("%s %s (%s)", action, entry.name, entry.task)
+            self._error_logged_at.pop(entry.name, None)
         entry.last_run_at = last
         entry.total_run_count += 1
         self.sync()
 
     def _submit(self, entry: Any, now: datetime) -> datetime:
-        """Submit an entry's job, unless it was submitted before; return when it was."""
+        """Submit an entry's job unless it was submitted before; return the time of submission."""
         options = {**entry.options, "retry": False}
         options["headers"] = {**(options.get("headers") or {}), "celery_beat_task": True}
         options["task_id"] = str(
@@ -194,95 +193,95 @@ class Scheduler(beat.Scheduler):
         connection: Any = self.connection
         connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=CONNECT_TIMEOUT)
         app: Any = self.app
-        return self._time(unique.submit(app, connection, entry, options, now.isoformat()))
+        return self._parse_time(unique.submit(app, connection, entry, options, now.isoformat()))
 
-    def _complain(self, entry: Any, error: BaseException) -> None:
-        """Say once a minute why a job is not submitted yet."""
+    def _log_error(self, entry: Any, error: BaseException) -> None:
+        """Log why a job is not submitted yet, at most once per ERROR_LOG_INTERVAL."""
         now = monotonic()
-        if now - self._complained_at.get(entry.name, -COMPLAINT_INTERVAL) >= COMPLAINT_INTERVAL:
-            self._complained_at[entry.name] = now
-            logger.error("cannot submit %s, trying again: %s", entry.name, error)
+        if now - self._error_logged_at.get(entry.name, -ERROR_LOG_INTERVAL) >= ERROR_LOG_INTERVAL:
+            self._error_logged_at[entry.name] = now
+            logger.error("cannot submit %s, retrying: %s", entry.name, error)
 
     def _drop_connection(self) -> None:
         connection = vars(self).pop("connection", None)
         if connection is not None:
-            with suppress(*_AWAY):
+            with suppress(*_RETRYABLE):
                 connection.release()
 
 
 def check(schedule: dict[str, dict[str, Any]], app: App) -> None:
-    """Check a schedule before the first job of it is due.
+    """Check a schedule before its first job is due.
 
-    Raises ClusterError, naming the entry, for a task that no worker has, a missing or a wrong
-    time, wrong options or arguments. Celery would say so when the job is due, to its log.
+    Raise ClusterError, naming the entry, for an unknown task, a missing or wrong schedule, or
+    wrong options or arguments. Celery itself would only log these when the job is due.
     """
     for name, entry in schedule.items():
         try:
             _check_entry(entry, app)
         except KeyError as error:
             raise ClusterError(f"beat_schedule[{name!r}] has no {error}") from None
-        except Exception as error:  # noqa: BLE001 - Celery raises what it meets
+        except Exception as error:  # noqa: BLE001 - Celery may raise any error
             raise ClusterError(f"beat_schedule[{name!r}]: {error}") from None
 
 
 def _check_entry(entry: dict[str, Any], app: App) -> None:
-    task, times = entry["task"], entry["schedule"]
-    if not _leaves_time(times, app):
+    task, schedule = entry["task"], entry["schedule"]
+    if not _has_interval(schedule, app):
         raise ValueError(
             "schedule must be a crontab or a number of seconds above zero, "
-            f"not {arguments.brief(times)}"
+            f"not {arguments.brief(schedule)}"
         )
     checked = beat.ScheduleEntry(**entry, app=app)
     app.check_jobs([(task, checked.options or {})])
     dumps(pack([checked.args, checked.kwargs]))
 
 
-def _leaves_time(times: Any, app: App) -> bool:
-    """Tell whether a schedule leaves time between a job and the next."""
+def _has_interval(schedule: Any, app: App) -> bool:
+    """Return True if a schedule leaves time between one job and the next."""
     try:
-        schedule: Any = maybe_schedule(times, app=app)
-        left: timedelta = schedule.remaining_estimate(app.now())
-    except (AttributeError, OverflowError, TypeError, ValueError):  # none of Celery's schedules
+        parsed: Any = maybe_schedule(schedule, app=app)
+        left: timedelta = parsed.remaining_estimate(app.now())
+    except (AttributeError, OverflowError, TypeError, ValueError):  # not a Celery schedule
         return False
-    return left > timedelta(0) and not isinstance(times, bool)
+    return left > timedelta(0) and not isinstance(schedule, bool)
 
 
 def serve(app: App) -> None:
-    """Submit jobs by the schedule of `app` until a signal ends it.
+    """Submit jobs on the schedule of `app` until a signal arrives.
 
-    Raises ClusterError, OSError or ValueError if the schedule or a setting is wrong.
+    Raise ClusterError, OSError or ValueError if the schedule or a setting is wrong.
     """
     level = settings.log_level()
     check(app.conf.beat_schedule, app)
-    state = Path(os.environ.get("BEAT_STATE") or STATE)
-    if state.exists() and not state.is_file():  # Celery would remove it, be it /dev/null
+    state = Path(os.environ.get("BEAT_STATE") or DEFAULT_STATE_FILE)
+    if state.exists() and not state.is_file():  # Celery would delete it, even /dev/null
         raise ClusterError(f"BEAT_STATE must name a file, not {state}")
     os.umask(0o077)
     transport = app.conf.broker_transport_options
-    short = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), OPERATION_TIMEOUT)
+    timeouts = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), OPERATION_TIMEOUT)
     app.conf.broker_transport_options = {
-        name: short.get(name, value) for name, value in transport.items()
+        name: timeouts.get(name, value) for name, value in transport.items()
     }
     state.parent.mkdir(parents=True, exist_ok=True)
     try:
         app.Beat(
             scheduler="callers.beat:Scheduler",
-            max_interval=INTERVAL,
+            max_interval=MAX_INTERVAL,
             schedule=str(state),
             loglevel=level,
             quiet=True,
         ).run()
     finally:
-        # `timeout` and service managers may send two: the second would be a traceback at exit.
+        # A second signal, which service managers may send, would print a traceback at exit.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
 
 
 @click.command(name="beat")
 def command() -> None:
-    """Submit jobs by the clock, as beat_schedule of celeryconfig.py says, until Ctrl-C.
+    """Submit jobs on the schedule in celeryconfig.py (beat_schedule) until Ctrl-C.
 
-    Run one a cluster: two would submit each job twice.
+    Run one per cluster: two would submit each job twice.
     """
     serve(create("beat"))
 

@@ -1,4 +1,4 @@
-"""What the callers' commands share: numbers as arguments, the timeout, errors in one line."""
+"""Shared parts of the callers' commands: number arguments, the timeout, one-line errors."""
 
 import os
 import re
@@ -14,31 +14,31 @@ import click
 import gmpy2
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
-from callers.arrays import written
+from callers.arrays import format_array
 from callers.client import TIMEOUT, Client, check_timeout
 from celery_streams.printable import printable
 
-#: Told how much is done, and of how much in all.
-Progressed = Callable[[int, int], object]
+#: Called with the amount done and the total.
+OnProgress = Callable[[int, int], object]
 
-#: A terminal shows an array of more elements than this by its corners.
-ELEMENTS_IN_FULL = 64
-#: A whole number as Python writes it: a sign, and digits with single underscores between.
+#: Elements up to which a terminal shows all of an array, not only its corners.
+MAX_ELEMENTS_SHOWN = 64
+#: An integer in Python's notation: an optional sign, digits, single underscores between them.
 _INTEGER = re.compile(r"[+-]?[0-9]+(_[0-9]+)*")
 
 
 class Number(click.ParamType[int | float | complex]):
-    """An int of any size, a float or a complex number, as Python writes them."""
+    """An int of any size, a float or a complex number, in Python's notation."""
 
     name = "number"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | float | complex:
-        """Return the number that a text stands for."""
-        for read in (read_int, float, complex):
+        """Return the number that `value` represents."""
+        for parse in (parse_int, float, complex):
             try:
-                return read(value)
+                return parse(value)
             except ValueError:
                 continue
         return self.fail(f"{value!r} is not a number", param, ctx)
@@ -50,38 +50,38 @@ class WholeNumber(click.ParamType[int]):
     name = "integer"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the int that a text stands for."""
+        """Return the integer that `value` represents."""
         try:
-            return read_int(value)
+            return parse_int(value)
         except ValueError:
             return self.fail(f"{value!r} is not a whole number", param, ctx)
 
 
 class Seconds(click.ParamType[float]):
-    """A time to wait: more than nothing, and not for ever."""
+    """A timeout in seconds: positive and finite."""
 
     name = "seconds"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Return the time in seconds that a text stands for."""
+        """Return the number of seconds that `value` represents."""
         try:
             return check_timeout(float(value))
         except ValueError:
             return self.fail(f"{value!r} is not a time in seconds above zero", param, ctx)
 
 
-def read_int(text: str) -> int:
-    """Return the int of any size that a text stands for; raises ValueError for any other."""
+def parse_int(text: str) -> int:
+    """Return the integer of any size in `text`; raise ValueError if it is not an integer."""
     if not _INTEGER.fullmatch(text):
         raise ValueError(text)
-    # Python's int() refuses more than 4300 digits, and takes a time that is quadratic in them.
+    # int() refuses more than 4300 digits, and takes quadratic time.
     return int(gmpy2.mpz(text.replace("_", "").removeprefix("+")))
 
 
 def text(value: Any) -> str:
-    """Return a value as text, an int with all its digits, in a list or alone."""
+    """Return a value as text; integers, also in a list, with all their digits."""
     if isinstance(value, list):
         return f"[{', '.join(map(text, value))}]"
     # str() refuses more than 4300 digits, too.
@@ -89,7 +89,7 @@ def text(value: Any) -> str:
 
 
 def seconds_option(name: str, default: float, help_: str) -> Callable[..., Any]:
-    """Return an option that takes a time in seconds."""
+    """Return an option whose value is a positive number of seconds."""
     return click.option(
         name,
         type=Seconds(),
@@ -100,14 +100,14 @@ def seconds_option(name: str, default: float, help_: str) -> Callable[..., Any]:
     )
 
 
-def show(value: Any, most: int | None = None) -> None:
-    """Print a value; of an array with more than `most` elements the corners."""
+def show(value: Any, limit: int | None = None) -> None:
+    """Print a value; of an array with more than `limit` elements, only the corners."""
     if hasattr(value, "ndim"):
-        for piece in written(value, most):
+        for piece in format_array(value, limit):
             click.echo(piece, nl=False)
         click.echo()
     else:
-        # A pipe gets what the job gave, byte for byte.
+        # A pipe receives the text unchanged; a terminal must not run its escape sequences.
         shown = text(value)
         is_terminal = sys.stdout.isatty()
         click.echo(printable(shown, keep="\n\t") if is_terminal else shown, color=True)
@@ -115,22 +115,22 @@ def show(value: Any, most: int | None = None) -> None:
 
 timeout_option = seconds_option("--timeout", TIMEOUT, "How long to wait for the result.")
 
-#: Lets a negative number be an argument: it begins like an option.
+#: click settings that accept negative numbers, which look like options, as arguments.
 NEGATIVE_NUMBERS = {"ignore_unknown_options": True}
 
 
-def ask(task: str, *args: Any, timeout: float) -> Any:
-    """Return the value of a job; on a terminal, show that and how long it is waited for.
+def call(task: str, *args: Any, timeout: float) -> Any:
+    """Submit a job, wait and return its result; on a terminal, show the progress.
 
-    And how much of a large argument has been sent, or of a large value fetched.
+    That is the time waited, and the bytes transferred of a large argument or result.
     """
-    with waiting_shown(task) as on_transfer, Client(on_transfer=on_transfer) as client:
+    with transfer_progress(task) as on_transfer, Client(on_transfer=on_transfer) as client:
         return client.call(task, *args, timeout=timeout)
 
 
 @contextmanager
-def waiting_shown(task: str) -> Iterator[Progressed | None]:
-    """Show on a terminal that a job is waited for; give what shows its bytes on their way."""
+def transfer_progress(task: str) -> Iterator[OnProgress | None]:
+    """Show on a terminal that a job is pending; yield a callback for the bytes transferred."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -150,13 +150,13 @@ def waiting_shown(task: str) -> Iterator[Progressed | None]:
     waiting.add_task(f"waiting for {task}", total=None)
     bytes_ = Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn())
     bar = bytes_.add_task("", visible=False)
-    before = 0
+    previous = 0
 
     def on_transfer(done: int, total: int) -> None:
-        nonlocal before
-        if done <= before:  # the next value
+        nonlocal previous
+        if done <= previous:  # another value begins
             bytes_.reset(bar)
-        before = done if done < total else 0
+        previous = done if done < total else 0
         bytes_.update(bar, completed=done, total=total, visible=done < total)
 
     with Live(Group(waiting, bytes_), console=Console(stderr=True), transient=True):
@@ -164,8 +164,8 @@ def waiting_shown(task: str) -> Iterator[Progressed | None]:
 
 
 @contextmanager
-def parts_shown(what: str) -> Iterator[Progressed | None]:
-    """Show on a terminal how many parts of a job have come; give what is told of each."""
+def parts_progress(description: str) -> Iterator[OnProgress | None]:
+    """Show on a terminal how many parts of a result have arrived; yield a callback for each."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -185,35 +185,35 @@ def parts_shown(what: str) -> Iterator[Progressed | None]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(what, total=None)
+        bar = progress.add_task(description, total=None)
         yield lambda done, total: progress.update(bar, completed=done, total=total)
 
 
 def run(command: Callable[..., Any]) -> None:
-    """Run a click command: 0 done, 1 the job failed or got no result, 2 wrong usage.
+    """Run a click command; exit with 1 if the job failed or has no result, 2 for wrong usage.
 
-    An error is one line on stderr, `error: …`, and never a traceback.
+    An error is one line on stderr, `error: …`, never a traceback.
     """
-    command.callback = _guarded(command.callback)  # type: ignore[attr-defined]  # of click
+    command.callback = _guarded(command.callback)  # type: ignore[attr-defined]  # a click.Command
     try:
         command(standalone_mode=False)
         if sys.stdout is not None:  # closed by the shell: >&-
             sys.stdout.flush()
     except _Failed as failed:
-        _end(_sentence(failed.error), 1)
-    except BrokenPipeError:  # whoever reads has seen enough
+        _exit(_format_error(failed.error), 1)
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         _drop_output()
         sys.exit(1)
     except click.exceptions.Abort:
-        _end("stopped", 130)
+        _exit("stopped", 130)
     except click.UsageError as error:
-        _end(f"{error.format_message()} (--help tells more)", error.exit_code)
-    except Exception as error:  # noqa: BLE001 - a job may raise anything at its worker
-        _end(_sentence(error), 1)
+        _exit(f"{error.format_message()} (see --help)", error.exit_code)
+    except Exception as error:  # noqa: BLE001 - a job may raise any error
+        _exit(_format_error(error), 1)
 
 
 class _Failed(Exception):
-    """An error that click would take for one of its own: some of these end a command well."""
+    """Wraps an error that click would handle itself, in some cases as success."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ class _Failed(Exception):
 
 
 def _guarded(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a command's function, whose errors are those of a job if they look like click's."""
+    """Return `callback` with the errors that click would handle raised as _Failed."""
 
     @wraps(callback)
     def guarded(*args: Any, **options: Any) -> Any:
@@ -232,28 +232,28 @@ def _guarded(callback: Callable[..., Any]) -> Callable[..., Any]:
         except (EOFError, click.ClickException, click.exceptions.Exit, click.Abort) as error:
             raise _Failed(error) from error
         except OSError as error:
-            if error.errno != EPIPE or _is_read():
+            if error.errno != EPIPE or _has_reader():
                 raise _Failed(error) from error
             raise
 
     return guarded
 
 
-def _is_read() -> bool:
-    """Return True unless what is printed goes to a pipe that no process reads any more."""
+def _has_reader() -> bool:
+    """Return False if standard output is a pipe whose read end is closed."""
     try:
         output = sys.stdout.fileno()
     except (OSError, ValueError, AttributeError):
         return False
     events = select.poll()
-    events.register(output, 0)  # an error is told in any case
+    events.register(output, 0)  # poll always reports errors
     return not any(event & select.POLLERR for _, event in events.poll(0))
 
 
-def _sentence(error: Exception) -> str:
-    if isinstance(error, KeyError):  # its text is the bare key: a task or a queue not known
+def _format_error(error: Exception) -> str:
+    if isinstance(error, KeyError):  # its text is only the key: an unknown task or queue
         return f"{type(error).__name__}: {error.args[0] if error.args else ''}"
-    if isinstance(error, TimeLimitExceeded | SoftTimeLimitExceeded):  # their text is their repr
+    if isinstance(error, TimeLimitExceeded | SoftTimeLimitExceeded):  # their text is a repr
         kind = "soft time limit" if isinstance(error, SoftTimeLimitExceeded) else "time limit"
         limit = f" of {error.args[0]:g} s" if error.args else ""
         return f"{type(error).__name__}: the job ran for longer than its {kind}{limit}"
@@ -261,12 +261,12 @@ def _sentence(error: Exception) -> str:
 
 
 def _drop_output() -> None:
-    """Have Python's last flush go nowhere: where the output is full or closed it would fail."""
+    """Discard buffered output: Python's flush at exit would fail on a full disk or closed pipe."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _end(message: str, status: int) -> None:
+def _exit(message: str, status: int) -> None:
     _drop_output()
     click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
     sys.exit(status)

@@ -1,41 +1,41 @@
-"""A long integer in brief: the first and the last of its decimal digits, and how many there are.
+"""Abbreviate a long integer: its first and last decimal digits, and their number.
 
-All digits of 1,000,000! take half a second; these take a few milliseconds.
+Converting all digits of 1,000,000! takes a hundred times as long.
 """
 
 import gmpy2
 
-#: An integer of up to so many digits is shown in full.
-IN_FULL = 1000
-#: How many digits the head shows, and the tail.
-SHOWN = 20
-#: Bits of the quotient that gives the head: far more than SHOWN digits need.
+#: Digits up to which an integer is shown in full.
+MAX_DIGITS_SHOWN = 1000
+#: Digits shown at each end of a longer one.
+END_DIGITS = 20
+#: Precision of the leading digits' quotient, in bits: far more than END_DIGITS needs.
 _PRECISION = 256
 
 
 def brief(number: int) -> str:
-    """Return the digits of an integer, of a long one the first, the last and their number."""
+    """Return an integer's digits; of a long one the first, the last and their number."""
     n = gmpy2.mpz(abs(number))
-    if n < gmpy2.mpz(10) ** IN_FULL:
+    if n < gmpy2.mpz(10) ** MAX_DIGITS_SHOWN:
         return str(gmpy2.mpz(number))
     length = count(n)
     sign = "-" if number < 0 else ""
-    tail = n % 10**SHOWN
-    return f"{sign}{_quotient(n, length - SHOWN)}…{tail:0{SHOWN}d} ({length} digits)"
+    tail = n % 10**END_DIGITS
+    return f"{sign}{_quotient(n, length - END_DIGITS)}…{tail:0{END_DIGITS}d} ({length} digits)"
 
 
 def count(number: int) -> int:
-    """Return how many decimal digits an integer has, its sign not counted."""
+    """Return an integer's number of decimal digits, without the sign."""
     n = gmpy2.mpz(abs(number))
-    most: int = n.num_digits(10)  # GMP gives one too many at times
-    return most if n == 0 or _quotient(n, most - 1) else most - 1
+    length: int = n.num_digits(10)  # GMP's count may be one too high
+    return length if n == 0 or _quotient(n, length - 1) else length - 1
 
 
 def _quotient(n: "gmpy2.mpz", places: int) -> int:
-    """Return n // 10**places for n >= 0, whose value has few digits.
+    """Return n // 10**places for n >= 0, a quotient of few digits.
 
-    From floats that bound it from below and from above; exactly where these do not agree,
-    which is next to multiples of 10**places alone.
+    Bound it by floats; divide integers only where the bounds differ, next to a multiple of
+    10**places.
     """
     down = gmpy2.context(precision=_PRECISION, round=gmpy2.RoundDown)
     up = gmpy2.context(precision=_PRECISION, round=gmpy2.RoundUp)
@@ -44,7 +44,7 @@ def _quotient(n: "gmpy2.mpz", places: int) -> int:
     with up:
         high_n, high_power = gmpy2.mpfr(n), gmpy2.mpfr(10) ** places
         high = high_n / low_power
-    with down:  # gmpy2's int() rounds as its context says
+    with down:  # int() of an mpfr rounds as the context says
         low = low_n / high_power
         if gmpy2.is_finite(high) and int(low) == int(high):
             return int(low)

@@ -1,11 +1,11 @@
-"""`python -m callers.factorial 20000`: ask the factorial worker for n!."""
+"""`python -m callers.factorial 20000`: compute n! on the factorial worker."""
 
 import sys
 from contextlib import nullcontext
 
 import click
 
-from callers.command import NEGATIVE_NUMBERS, WholeNumber, ask, run, text, timeout_option
+from callers.command import NEGATIVE_NUMBERS, WholeNumber, call, run, text, timeout_option
 from callers.digits import brief
 from callers.output import Output, out_option
 
@@ -16,13 +16,13 @@ from callers.output import Output, out_option
 @click.option(
     "--full/--brief",
     default=None,
-    help="All digits, or their number with the first and last: by default all, but on a terminal.",
+    help="Print all digits, or only the first and last. Default: all, but brief on a terminal.",
 )
 @timeout_option
 def factorial(n: int, out: str | None, full: bool | None, timeout: float) -> None:
-    """Print N!, the product of all whole numbers from 1 to N, exactly."""
+    """Print N!, the exact product of the whole numbers from 1 to N."""
     with Output(out) if out is not None else nullcontext() as output:
-        value = ask("factorial.tasks.factorial", n, timeout=timeout)
+        value = call("factorial.tasks.factorial", n, timeout=timeout)
         if output:
             output.write(f"{text(value)}\n".encode())
             return

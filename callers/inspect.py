@@ -1,4 +1,4 @@
-"""`python -m callers.inspect`: how long the queues are, and what all workers do."""
+"""`python -m callers.inspect`: show the queues and what all workers are running."""
 
 import sys
 from collections import Counter
@@ -18,19 +18,19 @@ from celery_streams.printable import printable
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.queues import Lengths
 
-#: Columns of the tables in a pipe.
+#: Width of the tables in a pipe, in characters.
 PIPE_WIDTH = 200
-#: Characters of a job's arguments that the table shows.
-ARGUMENTS_SHOWN = 40
+#: Characters shown of a job's arguments.
+MAX_ARGUMENTS_WIDTH = 40
 
 
 @click.command()
-@seconds_option("--timeout", 1.0, "How long workers have to answer.")
+@seconds_option("--timeout", 1.0, "How long to wait for workers to answer.")
 def inspect(timeout: float) -> None:
-    """Show the queues, all workers and the jobs that run.
+    """Show the queues, all workers and the running jobs.
 
-    How long the queues are, Redis knows, whether workers run or not; of the rest workers tell, as
-    they do `celery inspect stats`, `active` and `active_queues`.
+    Queue lengths come from the broker, even if no worker runs; the rest comes from the workers, as
+    in `celery inspect stats`, `active` and `active_queues`.
     """
     with Client() as client:
         client.connect()
@@ -40,76 +40,76 @@ def inspect(timeout: float) -> None:
         active, queues = (
             (workers.active() or {}, workers.active_queues() or {}) if stats else ({}, {})
         )
-    # A pipe has no width: nothing is cut there.
+    # A pipe has no width: rich would cut the tables at its default.
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     console.print(queues_table(lengths, queues or {}))
     if not stats:
-        click.echo(f"no worker answers within {timeout:g} s", err=True)
+        click.echo(f"no worker answered within {timeout:g} s", err=True)
         return
     console.print(workers_table(stats, active or {}, queues or {}))
     console.print(jobs_table(active or {}))
 
 
 def lengths_of(client: Client, queue: str) -> Lengths:
-    """Return how many jobs of a queue wait, are delayed, run, and are dead letters."""
+    """Return how many jobs of a queue are waiting, delayed, running and dead-lettered."""
     with client.app.connection_or_acquire() as connection:
         channel = connection.default_channel
         if isinstance(channel, Channel):
-            return channel.lengths(queue)
+            return channel.queues.lengths(queue)
         try:
             declared: Any = client.app.amqp.queues[queue].bind(channel)
             return Lengths(int(declared.queue_declare(passive=True).message_count))
-        except ChannelError:  # the broker has no queue of this name: it is empty
+        except ChannelError:  # the queue has not been declared: it is empty
             return Lengths(0)
 
 
 def workers_table(stats: Any, active: Any, queues: Any) -> Table:
-    """Return a table of the workers: where they listen, how busy they are, what they did."""
-    table = Table("worker", "queue", "runs", "at once", "done", "up", title="Workers")
+    """Return a table of the workers: their queues, running jobs, concurrency and totals."""
+    table = Table("worker", "queue", "running", "concurrency", "done", "uptime", title="Workers")
     for name in sorted(stats):
-        up = timedelta(seconds=stats[name]["uptime"])
-        runs = len(active.get(name, ()))
+        uptime = timedelta(seconds=stats[name]["uptime"])
+        running = len(active.get(name, ()))
         table.add_row(
             _text(name),
             _text(", ".join(queue["name"] for queue in queues.get(name, ()))),
-            str(runs),
+            str(running),
             str(stats[name]["pool"]["max-concurrency"]),
-            # Celery counts a job when it begins.
-            str(max(sum(stats[name]["total"].values()) - runs, 0)),
-            str(up),
+            # Celery's total includes the running jobs.
+            str(max(sum(stats[name]["total"].values()) - running, 0)),
+            str(uptime),
         )
     return table
 
 
 def queues_table(lengths: dict[str, Lengths], queues: Any) -> Table:
-    """Return a table of the queues: what becomes of their jobs, how many workers take them."""
-    takers = Counter(queue["name"] for listed in queues.values() for queue in listed)
+    """Return a table of the queues: their jobs by state, and the number of their workers."""
+    workers = Counter(queue["name"] for listed in queues.values() for queue in listed)
     table = Table("queue", "waiting", "delayed", "running", "dead", "workers", title="Queues")
     for queue, counts in sorted(lengths.items()):
-        shown = ("-" if count is None else str(count) for count in counts)
-        table.add_row(queue, *shown, str(takers[queue]))
+        cells = ("-" if count is None else str(count) for count in counts)
+        table.add_row(queue, *cells, str(workers[queue]))
     return table
 
 
 def jobs_table(active: Any) -> Table:
-    """Return a table of the jobs that run, the longest first."""
+    """Return a table of the running jobs, the oldest first."""
     table = Table(
         Column("job", overflow="fold"),
         Column("task", overflow="fold"),
         "arguments",
-        "for",
+        "running for",
         "worker",
-        title="Jobs that run",
+        title="Running jobs",
     )
     jobs = [(job.get("time_start") or time(), name, job) for name in active for job in active[name]]
     for start, name, job in sorted(jobs, key=lambda entry: entry[0]):
-        shown = (job["id"], job["name"], str(job["args"])[:ARGUMENTS_SHOWN])
-        table.add_row(*map(_text, shown), f"{time() - start:.1f} s", _text(name))
+        cells = (job["id"], job["name"], str(job["args"])[:MAX_ARGUMENTS_WIDTH])
+        table.add_row(*map(_text, cells), f"{time() - start:.1f} s", _text(name))
     return table
 
 
 def _text(value: Any) -> Text:
-    """Return what others named as it is: without markup, and without a terminal's commands."""
+    """Return untrusted text without markup and terminal escape sequences."""
     return Text(printable(str(value)))
 
 

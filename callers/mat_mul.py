@@ -1,4 +1,4 @@
-"""`python -m callers.mat_mul 20 20`: ask the mat_mul workers for a product of matrices."""
+"""`python -m callers.mat_mul 20 20`: multiply matrices on the mat_mul workers."""
 
 import sys
 from contextlib import nullcontext
@@ -11,11 +11,11 @@ import numpy as np
 from callers import tiled
 from callers.client import Client
 from callers.command import (
-    ELEMENTS_IN_FULL,
+    MAX_ELEMENTS_SHOWN,
     NEGATIVE_NUMBERS,
     WholeNumber,
-    ask,
-    parts_shown,
+    call,
+    parts_progress,
     run,
     show,
     timeout_option,
@@ -27,39 +27,39 @@ from cluster.matrices import Matrix
 from cluster.resources import memory
 
 
-class Question(NamedTuple):
-    """A product that is asked for: what it will be, and how one worker, or many, are asked."""
+class Request(NamedTuple):
+    """A requested product: its size, and how one worker or all of them compute it."""
 
     shape: tuple[int, ...]
     dtype: "np.dtype[Any]"
-    #: Bytes of the product alone, and of operands and product together.
+    #: Bytes of the product, and of operands and product together.
     nbytes: int
     needed: int
-    #: A job's name and arguments.
+    #: Task name and arguments of the job for one worker.
     job: tuple[Any, ...]
-    #: The same of `callers.tiled`, without the client.
-    in_tiles: Any
-    #: Raises ValueError where there are no tiles.
-    grid: Any
+    #: The function of `callers.tiled` for all workers; takes the client.
+    tiled: Any
+    #: Raises ValueError if the product cannot be split into tiles.
+    check_tiles: Any
 
 
 @click.command(context_settings=NEGATIVE_NUMBERS)
 @click.argument("m", type=WholeNumber(), required=False)
 @click.argument("n", type=WholeNumber(), required=False)
-@click.option("--seed", type=WholeNumber(), help="Make the same random matrices every time.")
-@click.option("--a", type=Operand(), metavar="FILE", help="Take A from this .npy file, and")
-@click.option("--b", type=Operand(), metavar="FILE", help="B from this, in place of M and N.")
+@click.option("--seed", type=WholeNumber(), help="Seed of the random matrices.")
+@click.option("--a", type=Operand(), metavar="FILE", help="Read A from this .npy file.")
+@click.option("--b", type=Operand(), metavar="FILE", help="Read B from this .npy file.")
 @out_option("Write the product to this .npy file instead of printing it.")
 @click.option(
     "--tiled",
     "in_tiles",
     is_flag=True,
-    help="Split the product over all workers: by itself where it is too large for one.",
+    help="Split the product over all workers. Default: only if it is too large for one.",
 )
 @click.option(
     "--full/--brief",
     default=None,
-    help="All elements, or the corners of a large matrix: by default all, but on a terminal.",
+    help="Print all elements, or only a matrix's corners. Default: all, but brief on a terminal.",
 )
 @timeout_option
 def mat_mul(
@@ -73,39 +73,39 @@ def mat_mul(
     full: bool | None,
     timeout: float,
 ) -> None:
-    """Print A·B for random matrices A of M by N, and B of N by M, uniform on [0, 1).
+    """Print A·B for random matrices A (M by N) and B (N by M), uniform on [0, 1).
 
-    Or for those in two files, as numpy.save writes them.
+    With --a and --b, for matrices in .npy files, as numpy.save writes them.
     """
-    question = asked(m, n, seed, a, b)
-    in_tiles = in_tiles or question.needed > matrices.max_bytes()
+    request = requested(m, n, seed, a, b)
+    in_tiles = in_tiles or request.needed > matrices.max_bytes()
     if in_tiles:
-        question.grid()
+        request.check_tiles()
     with Output(out) if out is not None else nullcontext() as output:
-        if question.nbytes > memory() and not (output and output.is_new):
+        if request.nbytes > memory() and not (output and output.is_new):
             raise click.UsageError(
-                f"the product needs {arguments.brief(question.nbytes)} bytes, and this process may "
+                f"the product needs {arguments.brief(request.nbytes)} bytes, and this process may "
                 f"use {memory()}: name a new file with --out"
             )
         if in_tiles:
-            product = output.matrix(question.shape, question.dtype) if output else None
-            product = asked_in_tiles(question, product, timeout)
+            product = output.matrix(request.shape, request.dtype) if output else None
+            product = call_in_tiles(request, product, timeout)
         else:
-            product = np.asarray(ask(*question.job, timeout=timeout))
+            product = np.asarray(call(*request.job, timeout=timeout))
             if output:
                 output.save(product)
     if not out:
         if full is None:
             full = not sys.stdout.isatty()
-        show(product, None if full else ELEMENTS_IN_FULL)
+        show(product, None if full else MAX_ELEMENTS_SHOWN)
 
 
-def asked(
+def requested(
     m: int | None, n: int | None, seed: int | None, a: Matrix | None, b: Matrix | None
-) -> Question:
-    """Return what is asked for: raises click.UsageError for too much, too little or no product."""
+) -> Request:
+    """Return the requested product; raise click.UsageError for arguments that do not define one."""
     if a is None and b is None:
-        return asked_of_random(m, n, seed)
+        return requested_random(m, n, seed)
     if a is None or b is None:
         raise click.UsageError("--a and --b go together: name both files")
     if m is not None or seed is not None:
@@ -114,7 +114,7 @@ def asked(
         product = matrices.product_of(a, b)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    return Question(
+    return Request(
         product.shape,
         product.dtype,
         product.nbytes,
@@ -125,11 +125,11 @@ def asked(
     )
 
 
-def asked_of_random(m: int | None, n: int | None, seed: int | None) -> Question:
-    """Return the question for a product of random matrices."""
+def requested_random(m: int | None, n: int | None, seed: int | None) -> Request:
+    """Return the requested product of random matrices."""
     if m is None or n is None:
         raise click.UsageError(f"Missing argument '{'M' if m is None else 'N'}'.")
-    return Question(
+    return Request(
         (m, m),
         np.dtype(float),
         8 * m * m,
@@ -140,10 +140,10 @@ def asked_of_random(m: int | None, n: int | None, seed: int | None) -> Question:
     )
 
 
-def asked_in_tiles(question: Question, out: Matrix | None, timeout: float) -> Matrix:
-    """Return the product, put together of tiles; on a terminal, show how many came."""
-    with parts_shown("tiles") as on_tile, Client() as client:
-        product: Matrix = question.in_tiles(client, out=out, timeout=timeout, on_tile=on_tile)
+def call_in_tiles(request: Request, out: Matrix | None, timeout: float) -> Matrix:
+    """Return the product, assembled from tiles; on a terminal, show how many are done."""
+    with parts_progress("tiles") as on_tile, Client() as client:
+        product: Matrix = request.tiled(client, out=out, timeout=timeout, on_tile=on_tile)
     return product
 
 

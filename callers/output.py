@@ -1,4 +1,4 @@
-"""A command's output file: written whole or not at all, and found unwritable before any work."""
+"""A command's output file: written completely or not at all, and opened before any work."""
 
 import os
 import re
@@ -15,12 +15,12 @@ import click
 if TYPE_CHECKING:
     import numpy as np
 
-#: Where the system shows the open files of a process: of which one, and the file's number.
+#: Paths of a process's open files; the groups are the process id and the descriptor.
 _DESCRIPTOR = re.compile(r"(?:/dev/fd|/proc/(\d+)(?:/task/\d+)?/fd)/(\d+)")
-#: Links that lead to other links, as many as Linux follows.
-_LINKS = 40
-#: Characters of the file's name that the new one beside it has: a name has at most 255 bytes.
-_NAME_LENGTH = 40
+#: Symbolic links followed from one to the next; Linux has the same limit.
+_MAX_LINKS = 40
+#: Characters of the target's name in the temporary one, which may have 255 bytes.
+_MAX_PREFIX = 40
 
 
 def out_option(help_: str) -> Callable[..., Any]:
@@ -29,18 +29,18 @@ def out_option(help_: str) -> Callable[..., Any]:
 
 
 class Output:
-    """A new file beside the one that is named, whose place it takes when the block ends well.
+    """A temporary file that replaces the target when the block ends without an error.
 
-    It has the permissions that a plain `open` would leave; a link stays, and what it leads to
-    is replaced. What is there and no regular file is opened and written as it is. Raises
-    click.UsageError where nothing can be written, and ClickException if that turns out later.
+    It has the permissions that a plain `open` would give. A symbolic link stays, and its target is
+    replaced; a device or pipe is opened and written directly. Raise click.UsageError if nothing
+    can be written, or click.ClickException if writing fails later.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._new: Path | None = None
+        self._temporary: Path | None = None
         self._array: np.ndarray[Any, Any] | None = None
-        with self._told(click.UsageError):
+        with self._reporting(click.UsageError):
             self._target = _target(path)
             self._file = os.fdopen(self._create(), "wb")
 
@@ -57,46 +57,46 @@ class Output:
             if kind is None:
                 self._finish()
         finally:
-            with suppress(OSError):  # the disk is full: that was told
+            with suppress(OSError):  # a full disk, reported already
                 self._file.close()
-            if self._new:
-                self._new.unlink()
+            if self._temporary:
+                self._temporary.unlink()
 
     @property
     def is_new(self) -> bool:
-        """Whether it goes into a new file, and not into a device or a pipe."""
-        return self._new is not None
+        """Whether the output is a new file, not a device or a pipe."""
+        return self._temporary is not None
 
     def write(self, data: Any) -> None:
-        """Write bytes, all of them."""
-        with self._told():
+        """Write all of `data`."""
+        with self._reporting():
             self._file.write(data)
 
     def save(self, array: "np.ndarray[Any, Any]") -> None:
-        """Write an array as a .npy file, C or Fortran order as it is, without a copy of it.
+        """Write an array as a .npy file, in C or Fortran order as it is, without copying it.
 
-        To numpy this is no real file: then it writes in parts of 16 MiB, into a pipe, too,
-        and a disk that is full is said by its name. `tofile` knows neither.
+        As this is not a real file, numpy writes in parts of 16 MiB instead of calling `tofile`,
+        which can neither write to a pipe nor report the cause of an error.
         """
         import numpy as np
 
         np.lib.format.write_array(self, np.asanyarray(array), allow_pickle=False)
 
     def matrix(self, shape: tuple[int, ...], dtype: Any) -> "np.ndarray[Any, Any]":
-        """Return an array that is the file, to be filled; the memory of one that goes elsewhere.
+        """Return an array to fill: the file, memory-mapped, or memory for a device or a pipe.
 
-        The disk's space is taken here: where it ends later, the system kills whoever fills
-        the array.
+        The disk space is allocated here: if it ran out while the array is filled, the system
+        would kill the process.
         """
         import numpy as np
 
-        if not self._new or 0 in shape:
+        if not self._temporary or 0 in shape:
             self._array = np.empty(shape, dtype)
             return self._array
-        with self._told(click.UsageError):
-            array = np.lib.format.open_memmap(self._new, "w+", dtype, shape)
-            if hasattr(os, "posix_fallocate"):  # macOS has none
-                os.posix_fallocate(self._file.fileno(), 0, self._new.stat().st_size)
+        with self._reporting(click.UsageError):
+            array = np.lib.format.open_memmap(self._temporary, "w+", dtype, shape)
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(self._file.fileno(), 0, self._temporary.stat().st_size)
         return array
 
     def _create(self) -> int:
@@ -104,21 +104,21 @@ class Output:
             descriptor = _own_descriptor(Path(self._path))
             if descriptor is None:
                 return os.open(self._path, os.O_WRONLY)
-            # What others wrote to it stays, and what they write later comes after.
+            # A duplicate shares the offset: the output of other programs is not overwritten.
             file = os.dup(descriptor)
-            os.write(file, b"")  # fails if it is open for reading alone
+            os.write(file, b"")  # fails if it is open only for reading
             return file
         folder, name = self._target.parent, self._target.name
         if not folder.is_dir():
             raise click.UsageError(f"there is no folder {str(folder)!r} to write {name} to")
         with suppress(FileNotFoundError):
-            os.close(os.open(self._target, os.O_WRONLY))  # it may be protected
-        new = folder / f".{name[:_NAME_LENGTH]}.{secrets.token_hex(4)}.part"
-        file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        self._new = new
+            os.close(os.open(self._target, os.O_WRONLY))  # fails if it is write-protected
+        temporary = folder / f".{name[:_MAX_PREFIX]}.{secrets.token_hex(4)}.part"
+        file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        self._temporary = temporary
         with suppress(FileNotFoundError):
             old = self._target.stat()
-            with suppress(PermissionError):  # the owner's, or root's, to say
+            with suppress(PermissionError):  # only root may change the owner
                 os.fchown(file, old.st_uid, old.st_gid)
             os.fchmod(file, stat.S_IMODE(old.st_mode))
         return file
@@ -126,25 +126,25 @@ class Output:
     def _finish(self) -> None:
         if self._array is not None:
             self.save(self._array)
-        with self._told():
+        with self._reporting():
             self._file.flush()
-            if self._new and self._target:
-                os.fsync(self._file.fileno())  # some disks say here that they are full
-                self._new.replace(self._target)
-                self._new = None
+            if self._temporary and self._target:
+                os.fsync(self._file.fileno())  # some file systems report a full disk here
+                self._temporary.replace(self._target)
+                self._temporary = None
 
     @contextmanager
-    def _told(self, kind: type[click.ClickException] = click.ClickException) -> Iterator[None]:
+    def _reporting(self, kind: type[click.ClickException] = click.ClickException) -> Iterator[None]:
         try:
             yield
         except BrokenPipeError:
-            raise  # whoever reads has seen enough: no error
+            raise  # the reader has closed the pipe, which is not an error
         except OSError as error:
             raise kind(f"cannot write {self._path!r}: {error.strerror or error}") from None
 
 
 def _target(name: str) -> Path | None:
-    """Return the regular file that a path leads to, there already or not, or None."""
+    """Return the regular file that a path leads to, new or existing; None for anything else."""
     path = Path(name)
     try:
         mode = path.stat().st_mode
@@ -158,8 +158,8 @@ def _target(name: str) -> Path | None:
 
 
 def _descriptor(path: Path) -> "re.Match[str] | None":
-    """Return whose open file, and which, a path such as /dev/stdout leads to."""
-    for _ in range(_LINKS):
+    """Match the process id and descriptor of the open file that /dev/stdout, say, leads to."""
+    for _ in range(_MAX_LINKS):
         path = path.parent.resolve() / path.name
         match = _DESCRIPTOR.fullmatch(str(path))
         if match or not path.is_symlink():

@@ -1,7 +1,7 @@
 """`python -m callers.parallel`: the same slow sums in series, as a group and as a chord.
 
-The sum over i = 0 … 9 of i + (i + 1), each addition a job of 5 s. In series they take the sum
-of their times, side by side that of one: a worker that runs ten at once does all in 5 s.
+The sum over i = 0 … 9 of i + (i + 1), each addition a job of 5 s. In series they take 50 s; in
+parallel, on a worker that runs ten jobs at once, 5 s.
 """
 
 from collections.abc import Callable
@@ -25,16 +25,16 @@ from rich.table import Table
 from callers.client import Client
 from callers.command import run, seconds_option
 
-#: How many additions, i + (i + 1) for i from 0.
+#: Number of additions, i + (i + 1) for i from 0.
 COUNT = 10
-#: Seconds beyond the jobs' own times that all of them may wait in their queue.
-PATIENCE = 60.0
+#: Time that the jobs may wait in their queue, in seconds, beyond their own duration.
+QUEUE_TIMEOUT = 60.0
 
-Ack = Callable[[object], object]
+OnDone = Callable[[object], object]
 
 
 class Run(NamedTuple):
-    """One way to do it, what came out and how many seconds it took."""
+    """A way to run the additions, its result and its duration in seconds."""
 
     way: str
     result: Any
@@ -42,32 +42,32 @@ class Run(NamedTuple):
 
 
 def signatures(client: Client, seconds: float) -> list[Any]:
-    """Return the ten additions."""
+    """Return the signatures of the additions."""
     return [
         client.signature("add.tasks.longtime_add", i, i + 1, seconds=seconds) for i in range(COUNT)
     ]
 
 
-def in_series(client: Client, seconds: float, ended: Ack) -> Any:
-    """Submit each addition when the one before has ended, and sum up here."""
+def in_series(client: Client, seconds: float, on_done: OnDone) -> Any:
+    """Submit each addition after the previous one has ended; add up the results here."""
     total = 0
     for signature in signatures(client, seconds):
-        total += client.call(signature, timeout=seconds + PATIENCE)
-        ended(None)
+        total += client.call(signature, timeout=seconds + QUEUE_TIMEOUT)
+        on_done(None)
     return total
 
 
-def as_group(client: Client, seconds: float, ended: Ack) -> Any:
-    """Submit all additions at once, and sum up here."""
+def as_group(client: Client, seconds: float, on_done: OnDone) -> Any:
+    """Submit all additions at once; add up the results here."""
     result = client.submit(group(signatures(client, seconds)))
-    return sum(client.get(result, COUNT * seconds + PATIENCE, ended))
+    return sum(client.get(result, COUNT * seconds + QUEUE_TIMEOUT, on_done))
 
 
-def as_chord(client: Client, seconds: float, ended: Ack) -> Any:
-    """Submit all additions at once; a last job, `tsum`, sums up."""
+def as_chord(client: Client, seconds: float, on_done: OnDone) -> Any:
+    """Submit all additions at once; a final job, `tsum`, adds up the results."""
     result = client.submit(chord(signatures(client, seconds), client.signature("add.tasks.tsum")))
-    client.get(result.parent, COUNT * seconds + PATIENCE, ended)
-    return client.get(result, PATIENCE)
+    client.get(result.parent, COUNT * seconds + QUEUE_TIMEOUT, on_done)
+    return client.get(result, QUEUE_TIMEOUT)
 
 
 WAYS = {"series": in_series, "group": as_group, "chord": as_chord}
@@ -76,7 +76,7 @@ WAYS = {"series": in_series, "group": as_group, "chord": as_chord}
 @click.command()
 @seconds_option("--seconds", 5.0, "How long each addition takes.")
 def parallel(seconds: float) -> None:
-    """Do ten slow additions in series, as a group and as a chord, and compare their times.
+    """Run ten slow additions in series, as a group and as a chord, and compare the times.
 
     A worker that runs fewer than ten at once (ADD_CONCURRENCY) takes longer for the last two.
     """
@@ -90,17 +90,17 @@ def parallel(seconds: float) -> None:
     terminal = Console(stderr=True)
     bars = Progress(*columns, console=terminal, disable=not terminal.is_terminal)
     with Client() as client, bars as progress:
-        client.call("add.tasks.add", 0, 0)  # the connections are made, and a worker is there
-        for way, do in WAYS.items():
+        client.call("add.tasks.add", 0, 0)  # connect, and wait for a worker, before timing
+        for way, run_way in WAYS.items():
             bar = progress.add_task(way, total=COUNT)
             start = monotonic()
-            result = do(client, seconds, partial(advance, progress, bar))
+            result = run_way(client, seconds, partial(advance, progress, bar))
             runs.append(Run(way, result, monotonic() - start))
     Console().print(table(runs))
 
 
 def advance(progress: Progress, bar: TaskID, _: object) -> None:
-    """Move a progress bar on by one."""
+    """Advance a progress bar by one."""
     progress.advance(bar)
 
 

@@ -1,4 +1,4 @@
-"""A product too large for one worker: its tiles are computed by all of them, and joined here.
+"""Products too large for one worker: all workers compute tiles, which are assembled here.
 
 `tiled.mat_mul(client, 50_000, 1000)`, `tiled.multiply(client, a, b)`
 """
@@ -15,28 +15,28 @@ import numpy as np
 from callers.client import (
     CONNECT_TIMEOUT,
     NOTICE_TIMEOUT,
-    RETRY_INTERVAL,
     TIMEOUT,
     Client,
     check_timeout,
 )
+from callers.late import RETRY_INTERVAL
 from cluster import arguments, broker, matrices, options
 from cluster.errors import ClusterError, JobTimeout
 from cluster.matrices import Matrix, Product
 
-#: Tiles that are computed, or wait, at a time: what Redis and this process hold of them.
-IN_FLIGHT = 4
-#: A tile's operands and product take at most this part of MAT_MUL_MAX_BYTES.
-PART = 4
-#: Seconds that tiles which run have to end after one failed, for their results to be dropped.
-ENDING_TIMEOUT = 10.0
+#: Tiles submitted at a time: bounds the memory that Redis and this process need.
+MAX_IN_FLIGHT = 4
+#: A tile's operands and product take at most MAT_MUL_MAX_BYTES / LIMIT_DIVISOR.
+LIMIT_DIVISOR = 4
+#: How long to wait for running tiles after a failure, in seconds, to delete their results.
+CLEANUP_TIMEOUT = 10.0
 
-#: Told after each tile how many came, of how many.
+#: Called after each tile with the number of tiles done and the total.
 OnTile = Callable[[int, int], object]
 
 
 class Grid(NamedTuple):
-    """A product of so many rows and columns, cut into tiles of equal size but for the last."""
+    """A product of `rows` by `columns`, cut into tiles of equal size except the last ones."""
 
     rows: int
     columns: int
@@ -66,10 +66,10 @@ def mat_mul(
     timeout: float = TIMEOUT,
     on_tile: OnTile | None = None,
 ) -> Matrix:
-    """Return what the task `mat_mul` gives for any m, to rounding: in `out`, if that is given.
+    """Return the result of the task `mat_mul` for any `m`, up to rounding; in `out` if given.
 
-    `timeout` is in seconds, for all of it. Raises ValueError where not even one element of
-    the product can be computed within MAT_MUL_MAX_BYTES, and what `client.call` raises.
+    `timeout` is in seconds, for the whole product. Raise ValueError if even one element needs more
+    than MAT_MUL_MAX_BYTES, and what `client.call` raises.
     """
     grid = grid_of_random(m, n)
     seed = secrets.randbits(128) if seed is None else arguments.whole_number("seed", seed, least=0)
@@ -78,7 +78,7 @@ def mat_mul(
         ends = [rows.start, rows.stop], [columns.start, columns.stop]
         return client.signature("mat_mul.tasks.tile", m, n, seed, *ends)
 
-    out = _place(out, (m, m), np.dtype(float))
+    out = _checked_out(out, (m, m), np.dtype(float))
     return _Assembly(client, grid, job, out, timeout, on_tile).run()
 
 
@@ -91,9 +91,9 @@ def multiply(
     timeout: float = TIMEOUT,
     on_tile: OnTile | None = None,
 ) -> Matrix:
-    """Return a·b for matrices of any size, to rounding: in `out`, if that is given.
+    """Return a·b for matrices of any size, up to rounding; in `out` if given.
 
-    They may be mapped from files, and `out`, too. Raises what `mat_mul` raises.
+    All three may be memory-mapped files. Raise what `mat_mul` raises.
     """
     product = matrices.product_of(a, b)
     grid = grid_of(a, b, product)
@@ -101,19 +101,19 @@ def multiply(
     def job(rows: slice, columns: slice) -> Any:
         return client.signature("mat_mul.tasks.multiply", a[rows], b[:, columns])
 
-    out = _place(out, product.shape, product.dtype, a, b)
+    out = _checked_out(out, product.shape, product.dtype, a, b)
     return _Assembly(client, grid, job, out, timeout, on_tile).run()
 
 
 def grid_of_random(m: int, n: int) -> Grid:
-    """Return the tiles of the product of random A (m x n) and B (n x m)."""
+    """Return the grid of the product of random A (m x n) and B (n x m)."""
     arguments.whole_number("m", m, least=1)
     arguments.whole_number("n", n, least=1)
     return _grid(m, m, 8 * n, 8 * n, 8)
 
 
 def grid_of(a: Matrix, b: Matrix, product: Product) -> Grid:
-    """Return the tiles of a product of two matrices."""
+    """Return the grid of the product of `a` and `b`."""
     if a.ndim != b.ndim or a.ndim != 2:  # noqa: PLR2004 - a matrix's dimensions
         raise ValueError("a and b must have two dimensions each to be multiplied in tiles")
     inner = a.shape[1]
@@ -123,19 +123,19 @@ def grid_of(a: Matrix, b: Matrix, product: Product) -> Grid:
 
 
 def _grid(rows: int, columns: int, row: int, column: int, element: int) -> Grid:
-    """Return tiles that are nearly square, of a product whose parts take so many bytes."""
-    most = matrices.max_bytes() // PART
-    if row + column + element > most:
+    """Return a grid of nearly square tiles; `row`, `column` and `element` are sizes in bytes."""
+    limit = matrices.max_bytes() // LIMIT_DIVISOR
+    if row + column + element > limit:
         raise ValueError(
             f"one row of a and one column of b need {arguments.brief(row + column + element)} "
-            f"bytes, and a tile of the product may take {most} (a quarter of MAT_MUL_MAX_BYTES)"
+            f"bytes, and a tile of the product may take {limit} (a quarter of MAT_MUL_MAX_BYTES)"
         )
-    # The largest square: element·side² + (row + column)·side <= most.
+    # The largest square: element·side² + (row + column)·side <= limit.
     both = row + column
-    side = (isqrt(both * both + 4 * element * most) - both) // (2 * element)
+    side = (isqrt(both * both + 4 * element * limit) - both) // (2 * element)
     height = min(side, _parts(rows, 2)) or 1
-    width = min((most - height * row) // (column + height * element), _parts(columns, 2)) or 1
-    height = min((most - width * column) // (row + width * element), _parts(rows, 2)) or 1
+    width = min((limit - height * row) // (column + height * element), _parts(columns, 2)) or 1
+    height = min((limit - width * column) // (row + width * element), _parts(rows, 2)) or 1
     return Grid(
         rows,
         columns,
@@ -145,11 +145,11 @@ def _grid(rows: int, columns: int, row: int, column: int, element: int) -> Grid:
 
 
 def _parts(whole: int, size: int) -> int:
-    """Return whole / size, rounded up; 0 of nothing."""
+    """Return whole / size, rounded up; 0 if `whole` is 0."""
     return -(-whole // size) if whole else 0
 
 
-def _place(
+def _checked_out(
     out: Matrix | None, shape: tuple[int, ...], dtype: "np.dtype[Any]", *operands: Matrix
 ) -> Matrix:
     if out is None:
@@ -157,16 +157,16 @@ def _place(
     if not out.flags.writeable:
         raise ValueError("out must be writable")
     if any(np.may_share_memory(out, operand) for operand in operands):
-        raise ValueError("out must not be a part of an operand: later tiles still need that")
+        raise ValueError("out must not share memory with an operand: later tiles still need it")
     if out.shape != shape or not np.can_cast(dtype, out.dtype, "same_kind"):
         raise ValueError(
-            f"out must be of shape {shape} for {dtype}, not of {out.shape} for {out.dtype}"
+            f"out must have shape {shape} and hold {dtype}, not {out.shape} and {out.dtype}"
         )
     return out
 
 
 class _Assembly:
-    """One product on its way: the tiles in flight, and those that have come."""
+    """Computes one product: the tiles in flight, and how many are done."""
 
     def __init__(
         self,
@@ -184,50 +184,50 @@ class _Assembly:
         self.timeout = timeout
         self.deadline = monotonic() + check_timeout(timeout)
         self.on_tile = on_tile
-        self.came = 0
-        #: Each job that was submitted, and its tile's place.
+        self.done = 0
+        #: The submitted jobs, with their tiles' places.
         self.in_flight: dict[Any, tuple[slice, slice]] = {}
 
     def run(self) -> Matrix:
-        """Submit the tiles, a few at a time, and put each into its place."""
+        """Submit the tiles, a few at a time, and copy each into its place."""
         broker.connect(self.client.app, min(self.timeout, CONNECT_TIMEOUT))
         waiting = self.grid.tiles()
         try:
             if self.on_tile:
                 self.on_tile(0, self.grid.size)
-            while self.came < self.grid.size:
-                while len(self.in_flight) < IN_FLIGHT and (place := next(waiting, None)):
+            while self.done < self.grid.size:
+                while len(self.in_flight) < MAX_IN_FLIGHT and (place := next(waiting, None)):
                     self._submit(place)
-                self._put(self._first_done(self.deadline))
-        except BaseException:  # Ctrl-C, too; a second one ends the waiting for what runs
-            self._end(min(self.deadline, monotonic() + ENDING_TIMEOUT))
+                self._put(self._next_ended(self.deadline))
+        except BaseException:  # including Ctrl-C; a second one interrupts the clean-up
+            self._clean_up(min(self.deadline, monotonic() + CLEANUP_TIMEOUT))
             raise
         return self.out
 
     def _submit(self, place: tuple[slice, slice]) -> None:
         left = max(self.deadline - monotonic(), 0)
-        # A tile whose caller is gone is not computed; clocks differ.
+        # If this caller dies, its tiles expire; CLOCK_SKEW because clocks differ.
         job = self.client.submit(self.job(*place).set(expires=left + options.CLOCK_SKEW))
-        # Known to the backend as one that is waited for: it does not keep what comes of it.
+        # A job with callbacks is pending to the backend, which then does not buffer its result.
         job.then(_ignore, on_error=_ignore, weak=True)
         self.in_flight[job] = place
 
     def _put(self, job: Any) -> None:
-        # The job has ended, well or not: its value is there, or takes its time to be fetched.
+        # The job has ended; even at the deadline, allow some time to fetch its result.
         value = self.client.get(job, max(self.deadline - monotonic(), NOTICE_TIMEOUT))
         self.out[self.in_flight[job]] = value
         del self.in_flight[job]
         job.forget()
-        self.came += 1
+        self.done += 1
         if self.on_tile:
-            self.on_tile(self.came, self.grid.size)
+            self.on_tile(self.done, self.grid.size)
 
-    def _first_done(self, deadline: float) -> Any:
-        """Wait until a tile has ended, whichever it is; raises JobTimeout at the deadline."""
+    def _next_ended(self, deadline: float) -> Any:
+        """Wait for the job of any tile to end and return it; raise JobTimeout at the deadline."""
         while True:
             left = deadline - monotonic()
             try:
-                job = self._ended(left)
+                job = self._poll(left)
             except broker.AWAY as error:
                 if left <= 0:
                     raise broker.unreachable(self.client.app, error) from None
@@ -236,11 +236,11 @@ class _Assembly:
             if job:
                 return job
             if left <= 0:
-                raise JobTimeout(self._why_late())
+                raise JobTimeout(self._timeout_reason())
 
-    def _ended(self, left: float) -> Any:
-        """Return a job that has ended, or None after a notice, which need not be of ours."""
-        # Read every time: a broken connection may have lost the notice.
+    def _poll(self, left: float) -> Any:
+        """Return a job that has ended, or None after a notice, perhaps of another job."""
+        # Check the stored states each time: a broken connection may have lost the notice.
         for job in self.in_flight:
             if job.ready():
                 return job
@@ -250,27 +250,27 @@ class _Assembly:
                 backend.result_consumer.drain_events(timeout=min(left, NOTICE_TIMEOUT))
         return None
 
-    def _why_late(self) -> str:
-        late = f"{self.came} of {self.grid.size} tiles came within {self.timeout:g} s"
+    def _timeout_reason(self) -> str:
+        late = f"{self.done} of {self.grid.size} tiles done within {self.timeout:g} s"
         try:
             self.client.get(next(iter(self.in_flight)), RETRY_INTERVAL)
         except JobTimeout as error:
             return f"{late}: {str(error).partition(': ')[2]}"
         return late
 
-    def _end(self, deadline: float) -> None:
-        """Have no more tiles computed, and no value of one stay in the result store.
+    def _clean_up(self, deadline: float) -> None:
+        """Revoke the remaining tiles, and delete their results from the result store.
 
-        One that runs is not stopped, which would cost its worker a process: it is waited for,
-        but not past `deadline`. What a worker takes in this very moment is not always known to
-        run: its value then stays until it expires, as any that nobody fetched.
+        A running tile is not killed, which would cost its worker a process: it is waited for until
+        `deadline`. A job that a worker fetches at this moment may be missed; its result then stays
+        until it expires.
         """
         with suppress(*broker.AWAY, OSError, ClusterError):
-            running = [job.id for job in self.in_flight if not job.ready()]
-            if running:
-                self.client.app.control.revoke(running)
+            unfinished = [job.id for job in self.in_flight if not job.ready()]
+            if unfinished:
+                self.client.app.control.revoke(unfinished)
             while self.in_flight and (left := deadline - monotonic()) > 0:
-                if job := self._ended(left):
+                if job := self._poll(left):
                     del self.in_flight[job]
                     job.forget()
             for job in self.in_flight:
@@ -278,4 +278,4 @@ class _Assembly:
 
 
 def _ignore(_: object) -> None:
-    """Do nothing with a result: who waits for it reads it."""
+    """Ignore a result: the waiting thread reads it."""

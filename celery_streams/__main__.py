@@ -1,4 +1,4 @@
-"""`python -m celery_streams dead`: look at the dead letters of queues, replay or drop them."""
+"""`python -m celery_streams dead`: list, show, replay and drop dead letters."""
 
 import json
 import os
@@ -24,10 +24,10 @@ from celery_streams.printable import printable
 from celery_streams.transport import keys
 from celery_streams.transport.channel import Channel
 
-#: The module that says where the broker is, where no app is named: Celery's own name for it.
+#: Celery's default configuration module, used without --app.
 CONFIGURATION = "celeryconfig"
-#: A person waits: seconds that Redis has to answer, and two tries.
-PATIENCE = {
+#: Short time-outs, in seconds, and one retry: a person is waiting.
+TRANSPORT_OPTIONS = {
     "socket_timeout": 5,
     "socket_connect_timeout": 5,
     "max_retries": 1,
@@ -35,64 +35,66 @@ PATIENCE = {
 }
 
 TITLES = ("ID", "QUEUE", "TIME", "TASK", "JOB", "DELIVERIES", "REASON")
-#: Letters that share the widths of their columns.
+#: Letters per page of `list`; column widths are computed for each page.
 PAGE = 100
 
 
-class Cluster(NamedTuple):
-    """What the commands work on."""
+class Broker(NamedTuple):
+    """A connected broker and its app's settings."""
 
     redis: Any
+    #: The app's result backend.
     results: Any
+    #: Kombu's priority steps.
     steps: tuple[int, ...]
-    #: What all keys begin with; the names of queues here, too.
+    #: The global key prefix, which the names of dead letters' queues include.
     prefix: str = ""
-    #: The queues that are configured.
+    #: The names of the configured queues.
     queues: frozenset[str] = frozenset()
 
     def queue(self, name: str) -> str:
-        """Return a queue's name with the prefix, which a person may leave out."""
+        """Return a queue's name with the prefix, which the user may omit."""
         return name if name.startswith(self.prefix) else self.prefix + name
 
 
 @click.group()
 def main() -> None:
-    """Look after Celery's queues on Redis Streams."""
+    """Manage Celery's queues on Redis Streams."""
 
 
 @main.group()
 def dead() -> None:
-    """Look at dead letters, replay them, drop them.
+    """List, show, replay and drop dead letters.
 
-    A dead letter is the message of a job that no worker can do: it was delivered too often, it
-    cannot be read, or no worker knows its task. Its caller got an error; the message is kept.
+    A dead letter is the message of a job that no worker can process: it was delivered too often,
+    it is malformed, or no worker knows its task. The caller got an error; the message is kept.
 
-    What to do: `list` them, `show` one, mend what is wrong, then `replay` it: the job runs again
-    under its old id. Or `drop` it.
+    `list` the letters, `show` one, fix the cause, then `replay` it: the job runs again under its
+    id. Or `drop` it.
     """
 
 
-def _on_cluster(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say where the letters are."""
+def _broker_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that select the broker and the result store."""
     for option in (
         click.option(
             "--result-backend",
             envvar="CELERY_RESULT_BACKEND",
             metavar="URL",
-            help="Where results are stored.  [default: as configured]",
+            help="The result store.  [default: as configured]",
         ),
         click.option(
             "--broker-url",
             envvar="CELERY_BROKER_URL",
             metavar="URL",
-            help="The Redis of the queues.  [default: as configured]",
+            help="The Redis that holds the queues.  [default: as configured]",
         ),
         click.option(
             "-A",
             "--app",
             metavar="APP",
-            help="The Celery app whose configuration holds, as in `celery -A`.  "
-            f"[default: the module {CONFIGURATION}, if there is one]",
+            help="The Celery app whose configuration is used, as in `celery -A`.  "
+            f"[default: the module {CONFIGURATION}, if it exists]",
         ),
     ):
         command = option(command)
@@ -101,13 +103,13 @@ def _on_cluster(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @dead.command("list")
 @click.argument("queue", required=False)
-@_on_cluster
-def list_(queue: str | None, **where: str | None) -> None:
-    """Show the dead letters, of one QUEUE or of all: one line each, the oldest of a queue first."""
-    with _cluster(**where) as cluster:
+@_broker_options
+def list_(queue: str | None, **options: str | None) -> None:
+    """List the dead letters of one QUEUE or of all, one per line, oldest first in each queue."""
+    with _connect(**options) as broker:
         if queue:
-            _check_queue(cluster, queue)
-        found = dead_letters.letters(cluster.redis, queue and cluster.queue(queue))
+            _check_queue(broker, queue)
+        found = dead_letters.letters(broker.redis, queue and broker.queue(queue))
         widths = [len(title) for title in TITLES]
         is_first = True
         while rows := [_row(letter) for letter in islice(found, PAGE)]:
@@ -118,102 +120,102 @@ def list_(queue: str | None, **where: str | None) -> None:
             for row in rows:
                 click.echo(_line(row, widths))
     if is_first:
-        where_there = f" in the queue {printable(queue)}" if queue else ""
-        click.echo(f"there are no dead letters{where_there}", err=True)
+        where = f" in the queue {printable(queue)}" if queue else ""
+        click.echo(f"there are no dead letters{where}", err=True)
 
 
 @dead.command()
 @click.argument("letter_id", metavar="ID")
-@_on_cluster
-def show(letter_id: str, **where: str | None) -> None:
-    """Show all of one dead letter: why it died, and its message.
+@_broker_options
+def show(letter_id: str, **options: str | None) -> None:
+    """Show one dead letter in full: its reason and its message.
 
-    The body is decoded if it is JSON. An ID is the first word of its line in `list`.
+    The body is decoded if it is JSON. An ID is in the first column of `list`.
     """
     _check_ids([letter_id])
-    with _cluster(**where) as cluster:
-        letter = dead_letters.show(cluster.redis, letter_id)
+    with _connect(**options) as broker:
+        letter = dead_letters.show(broker.redis, letter_id)
     for title, cell in zip(TITLES, _row(letter), strict=True):
         click.echo(f"{title.lower()}: {cell}")
     if not letter.envelope:
         click.echo(f"message: {letter.message!a}")
         return
-    around = {name: value for name, value in letter.envelope.items() if name != "body"}
-    click.echo(f"message: {_json(around)}")
+    envelope = {name: value for name, value in letter.envelope.items() if name != "body"}
+    click.echo(f"message: {_json(envelope)}")
     click.echo(f"body: {_json(letter.body)}")
 
 
 @dead.command()
 @click.argument("which", nargs=-1, metavar="ID... | --all [QUEUE]...")
-@click.option("--all", "is_all", is_flag=True, help="All of them, or all of the QUEUEs named.")
-@_on_cluster
-def replay(which: tuple[str, ...], is_all: bool, **where: str | None) -> None:
-    """Put dead letters back into their queues: the jobs run again, under their old ids.
+@click.option("--all", "is_all", is_flag=True, help="Every letter, or every letter of the QUEUEs.")
+@_broker_options
+def replay(which: tuple[str, ...], is_all: bool, **options: str | None) -> None:
+    """Publish dead letters to their queues again: the jobs run again under their ids.
 
-    Mend first what they died of. The failure that the caller got is forgotten: who asks for the
-    result again waits for the new one. Deliveries are counted anew.
+    Fix the cause first. The stored failure is removed, so a caller who asks for the result waits
+    for the new one. Deliveries are counted from zero.
     """
-    with _cluster(**where) as cluster:
+    with _connect(**options) as broker:
 
-        def act(letter: Letter) -> None:
-            dead_letters.replay(cluster.redis, letter, cluster.results, cluster.steps)
+        def replay_one(letter: Letter) -> None:
+            dead_letters.replay(broker.redis, letter, broker.results, broker.steps)
 
-        _do("replayed", act, cluster.redis, _chosen(cluster, which, is_all=is_all))
+        _apply("replayed", replay_one, broker.redis, _selected(broker, which, is_all=is_all))
 
 
 @dead.command()
 @click.argument("which", nargs=-1, metavar="ID... | --all QUEUE...")
-@click.option("--all", "is_all", is_flag=True, help="All of the QUEUEs named.")
-@_on_cluster
-def drop(which: tuple[str, ...], is_all: bool, **where: str | None) -> None:
-    """Remove dead letters for good. Their jobs stay failed."""
+@click.option("--all", "is_all", is_flag=True, help="Every letter of the QUEUEs.")
+@_broker_options
+def drop(which: tuple[str, ...], is_all: bool, **options: str | None) -> None:
+    """Remove dead letters permanently. Their jobs stay failed."""
     if is_all and not which:
-        raise click.UsageError("Name the queues that are to lose all their dead letters.")
-    with _cluster(**where) as cluster:
+        raise click.UsageError("Name the queues whose dead letters are to be dropped.")
+    with _connect(**options) as broker:
 
-        def act(letter: Letter) -> None:
-            dead_letters.drop(cluster.redis, letter)
+        def drop_one(letter: Letter) -> None:
+            dead_letters.drop(broker.redis, letter)
 
-        _do("dropped", act, cluster.redis, _chosen(cluster, which, is_all=is_all))
+        _apply("dropped", drop_one, broker.redis, _selected(broker, which, is_all=is_all))
 
 
-def _chosen(cluster: Cluster, which: tuple[str, ...], *, is_all: bool) -> Iterator[str]:
-    """Yield the ids of the letters that were chosen; raises UsageError before the first."""
+def _selected(broker: Broker, which: tuple[str, ...], *, is_all: bool) -> Iterator[str]:
+    """Yield the ids of the selected letters; raises UsageError before the first."""
     if not is_all:
         if not which:
-            raise click.UsageError("Name dead letters by their ids, or say --all.")
+            raise click.UsageError("Give the ids of dead letters, or --all.")
         _check_ids(which)
         yield from which
         return
     for name in which:
         with suppress(ValueError):
             dead_letters.split(name)
-            raise click.UsageError(f"With --all, name queues; {name} is one dead letter.")
+            raise click.UsageError(f"--all takes queues; {name} is the id of one dead letter.")
     for name in which:
-        _check_queue(cluster, name)
-    for queue in map(cluster.queue, which) if which else (None,):
-        for letter in dead_letters.letters(cluster.redis, queue):
+        _check_queue(broker, name)
+    for queue in map(broker.queue, which) if which else (None,):
+        for letter in dead_letters.letters(broker.redis, queue):
             yield letter.id
 
 
-def _check_queue(cluster: Cluster, name: str) -> None:
-    """Raise UsageError for a queue that is not configured, and of which Redis has nothing."""
-    queue = cluster.queue(name)
-    if name in cluster.queues or queue.removeprefix(cluster.prefix) in cluster.queues:
+def _check_queue(broker: Broker, name: str) -> None:
+    """Raise UsageError for a queue that is neither configured nor in Redis."""
+    queue = broker.queue(name)
+    if name in broker.queues or queue.removeprefix(broker.prefix) in broker.queues:
         return
-    streams = [keys.stream(queue, step) for step in cluster.steps]
-    if not cluster.redis.exists(queue, keys.dead(queue), keys.delayed(queue), *streams):
-        known = ", ".join(sorted(cluster.queues)) or "none is configured"
-        raise click.UsageError(f"There is no queue {printable(name)[:80]}; there are: {known}.")
+    streams = [keys.stream(queue, step) for step in broker.steps]
+    if not broker.redis.exists(queue, keys.dead(queue), keys.delayed(queue), *streams):
+        known = ", ".join(sorted(broker.queues)) or "none"
+        raise click.UsageError(f"There is no queue {printable(name)[:80]}; configured: {known}.")
 
 
-def _do(done: str, act: Callable[[Letter], None], redis: Any, ids: Iterable[str]) -> None:
-    """Do the same to many letters, and go on where it fails for one; exit with 1 if it did."""
+def _apply(done: str, action: Callable[[Letter], None], redis: Any, ids: Iterable[str]) -> None:
+    """Apply `action` to each letter, continuing after a failure; exit with 1 if one failed."""
     is_failed, count = False, 0
-    for count, letter_id in enumerate(ids, 1):  # noqa: B007 - how many there were
+    for count, letter_id in enumerate(ids, 1):  # noqa: B007 - used after the loop
         try:
             letter = dead_letters.show(redis, letter_id)
-            act(letter)
+            action(letter)
         except ClusterError as error:
             is_failed = True
             click.echo(f"error: {printable(str(error))}", err=True)
@@ -234,42 +236,37 @@ def _check_ids(ids: Iterable[str]) -> None:
 
 
 @contextmanager
-def _cluster(
+def _connect(
     app: str | None, broker_url: str | None, result_backend: str | None
-) -> Iterator[Cluster]:
-    """Connect to the broker of an app, or of the configuration; raises ClusterError."""
+) -> Iterator[Broker]:
+    """Connect to the broker of the app, or of the configuration; raises ClusterError."""
     for name, value in (
         ("CELERY_BROKER_URL", broker_url),
         ("CELERY_RESULT_BACKEND", result_backend),
     ):
         if value:
-            os.environ[name] = value  # where Celery looks first, and the configuration, too
+            os.environ[name] = value  # takes precedence for Celery and for celeryconfig
     celery = _app(app)
     if not (celery.conf.broker_write_url or celery.conf.broker_url):
         raise ClusterError("no broker is configured: name --app or --broker-url")
     options = celery.conf.broker_transport_options
     steps = tuple(options.get("priority_steps") or dead_letters.PRIORITY_STEPS)
-    with celery.connection_for_write(transport_options=PATIENCE) as connection:
-        broker = sanitize_url(celery.conf.broker_write_url)
+    with celery.connection_for_write(transport_options=TRANSPORT_OPTIONS) as connection:
+        url = sanitize_url(celery.conf.broker_write_url)
         if connection.transport.driver_type != "redis":
-            raise ClusterError(f"the broker {broker} is no Redis, and keeps its own dead letters")
+            raise ClusterError(f"the broker {url} is not Redis, and keeps its own dead letters")
         try:
             channel: Any = connection.default_channel
-            # Kombu's own would add the prefix to some of the keys, in some of the commands.
-            redis = channel._plain if isinstance(channel, Channel) else channel.client  # noqa: SLF001 - ours
+            # Kombu's client would prefix the keys in some commands and not in others.
+            redis = channel.plain_client if isinstance(channel, Channel) else channel.client
             prefix = getattr(channel, "global_keyprefix", "")
-            yield Cluster(redis, celery.backend, steps, prefix, _queues(celery))
+            yield Broker(redis, celery.backend, steps, prefix, frozenset(celery.amqp.queues))
         except ResponseError as error:
-            raise ClusterError(f"the Redis of {broker} refuses: {error}") from None
+            raise ClusterError(f"the Redis of {url} refuses the command: {error}") from None
         except (OSError, RedisError, OperationalError) as error:
             if any(isinstance(each, AuthenticationError) for each in (error, error.__cause__)):
-                raise ClusterError(f"the Redis of {broker} refuses the password: {error}") from None
-            raise ClusterError(f"cannot reach the Redis of {broker}: {error}") from None
-
-
-def _queues(app: Any) -> frozenset[str]:
-    """Return the names of an app's queues; without settings of theirs, there is the default one."""
-    return frozenset(app.amqp.queues)
+                raise ClusterError(f"the Redis of {url} refuses the password: {error}") from None
+            raise ClusterError(f"cannot reach the Redis of {url}: {error}") from None
 
 
 def _app(name: str | None) -> Any:
@@ -283,9 +280,10 @@ def _app(name: str | None) -> Any:
         plain.conf.broker_transport = "celery_streams:Transport"
         return plain
     configuration = import_module(CONFIGURATION)
-    # Celery prefers the variable to the configuration, which may say more of the same store.
-    store = getattr(configuration, "result_backend", None)
-    app: Celery[Any] = Celery("streams", backend=store, set_as_current=False)
+    # Passed explicitly: Celery would take the plain URL of CELERY_RESULT_BACKEND over this
+    # setting, which may name a backend class for the same store.
+    backend = getattr(configuration, "result_backend", None)
+    app: Celery[Any] = Celery("streams", backend=backend, set_as_current=False)
     app.config_from_object(configuration)
     return app
 
@@ -309,30 +307,30 @@ def _spaces(widths: Iterable[int]) -> list[str]:
 def _json(value: Any) -> str:
     try:
         return json.dumps(value, indent=2, default=ascii)
-    except (ValueError, TypeError, RecursionError):  # among them bytes
+    except (ValueError, TypeError, RecursionError):  # such as keys that are bytes
         return ascii(value)
 
 
 def run(command: Callable[..., Any]) -> None:
-    """Run a click command: 0 done, 1 failed, 2 wrong usage; an error is one line on stderr."""
+    """Run a click command; an error is one line on stderr, and exit status 1, or 2 for misuse."""
     try:
         command(standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has seen enough
+    except BrokenPipeError:  # the reader has closed its end, like `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except click.exceptions.Abort:
-        _end("stopped", 130)
+        _exit_with_error("stopped", 130)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(error.exit_code)
     except click.UsageError as error:
-        _end(f"{error.format_message()} (--help tells more)", error.exit_code)
+        _exit_with_error(f"{error.format_message()} (see --help)", error.exit_code)
     except Exception as error:  # noqa: BLE001 - a configuration may raise anything
-        _end(str(error) or type(error).__name__, 1)
+        _exit_with_error(str(error) or type(error).__name__, 1)
 
 
-def _end(message: str, status: int) -> None:
+def _exit_with_error(message: str, status: int) -> None:
     click.echo(f"error: {' '.join(message.split())}", err=True)
     sys.exit(status)
 

@@ -1,8 +1,8 @@
-"""The URL of a server, read alike for the queues and for the results.
+"""Server URLs, parsed in the same way for the broker and the result store.
 
-Kombu and Celery each read some spellings, each others, and take what they do not know for something
-else: a socket's path for a database, a Sentinel for a Redis server. Here a URL is brought into the
-one form that both read alike, or refused.
+Kombu and Celery accept different spellings and misread the others: a socket's path as a database,
+a Sentinel as a Redis server. This module normalizes a URL to a form that both read alike, or
+rejects it.
 """
 
 import re
@@ -14,40 +14,38 @@ import click
 from kombu.utils.imports import symbol_by_name
 from redis.credentials import CredentialProvider
 
-#: What may stand before `://`, and the scheme that kombu and Celery know for it. Valkey's servers
-#: speak the protocol of Redis.
+#: Accepted URL schemes, mapped to kombu's and Celery's. Valkey speaks the Redis protocol.
 SCHEMES = {
     **dict.fromkeys(("redis", "valkey"), "redis"),
     **dict.fromkeys(("rediss", "valkeys"), "rediss"),
     **dict.fromkeys(("socket", "unix", "redis+socket", "redis+unix"), "socket"),
 }
-#: Options after the `?`: the number of the database, whose names are kombu's and redis-py's, and
-#: those of TLS.
+#: Query options: the database number, as kombu and as redis-py name it, and those of TLS.
 _DATABASE = ("virtual_host", "db")
 _TLS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 _CERT_REQS = ("required", "optional", "none")
-#: Options of redis-py's connections that are a number of seconds.
+#: Options of redis-py's connections whose value is in seconds.
 _SECONDS = ("socket_timeout", "socket_connect_timeout", "health_check_interval")
 _PROVIDER = "credential_provider"
 _OPTIONS = (*_DATABASE, *_TLS, *_SECONDS, _PROVIDER, "client_name")
 
 
 class UnknownServer(click.ClickException, ValueError):
-    """A URL names no server that carries streams, or says something of it that has no meaning.
+    """A URL does not name a Redis or Valkey server, or has an invalid part.
 
     Click, which runs Celery's commands, shows it as one line.
     """
 
 
-#: Makes the error of a URL that is wrong, of what is wrong with it.
-Wrong = Callable[[str], UnknownServer]
+#: Makes the error of an invalid URL from a description of the fault.
+MakeError = Callable[[str], UnknownServer]
 
 
 class Address(NamedTuple):
-    """What a URL says of a server."""
+    """The parts of a server's URL."""
 
     scheme: str
-    #: User and password as they stand in the URL, with the `@`; empty for neither.
+    #: User and password, URL-encoded, including the `@`; empty if the URL has neither.
     login: str
     #: Host and port, or the path of a socket.
     place: str
@@ -56,7 +54,7 @@ class Address(NamedTuple):
 
     @property
     def url(self) -> str:
-        """The URL in the one form: what kombu's `parse_url` and Celery's result store both read."""
+        """The normalized URL, which kombu's `parse_url` and Celery's result store read alike."""
         options = dict(self.options)
         path = f"/{self.database}"
         if self.scheme == "socket":
@@ -66,28 +64,28 @@ class Address(NamedTuple):
 
     @property
     def user(self) -> str:
-        """The user's name; empty where the URL has none."""
+        """The user's name; empty if the URL has none."""
         return unquote(self.login.removesuffix("@").partition(":")[0])
 
     @property
     def has_password(self) -> bool:
-        """Whether the URL holds a password."""
+        """True if the URL contains a password."""
         return bool(self.login.removesuffix("@").partition(":")[2])
 
     def with_provider(self, provider: str) -> "Address":
-        """Return the address with a class, by its name, that knows the password."""
+        """Return the address with a credential provider, by class name, instead of the password."""
         login = f"{self.login.removesuffix('@').partition(':')[0]}@" if self.user else ""
         return self._replace(login=login, options={**self.options, _PROVIDER: provider})
 
 
 def read(url: str, name: str = "the server's URL") -> Address:
-    """Return what a URL says.
+    """Return the parts of a URL.
 
-    Raises UnknownServer, which calls the URL `name`: what stands in it may be a password.
+    Raises UnknownServer, whose message says `name` instead of the URL: it may hold a password.
     """
 
-    def wrong(what: str) -> UnknownServer:
-        return UnknownServer(f"{name} {what}")
+    def wrong(fault: str) -> UnknownServer:
+        return UnknownServer(f"{name} {fault}")
 
     given, separator, rest = url.partition("://")
     if not separator or any(character.isspace() or character < " " for character in url):
@@ -95,7 +93,7 @@ def read(url: str, name: str = "the server's URL") -> Address:
     scheme = SCHEMES.get(given)
     if scheme is None:
         raise wrong(
-            f"begins with {given[:40]!r}, which does not carry streams: "
+            f"begins with {given[:40]!r}, which does not support streams: "
             "redis://, rediss://, valkey://, valkeys:// and redis+socket:// do"
         )
     try:
@@ -107,7 +105,7 @@ def read(url: str, name: str = "the server's URL") -> Address:
     if ";" in url or "," in place:
         raise wrong("names several servers, and streams need one")
     if parts.fragment or port == 0:
-        raise wrong("has a '#', to be written %23, or the port 0")
+        raise wrong("has the port 0, or a '#' that is not written as %23")
     options = _options(parts.query, wrong)
     place, path = _place(scheme, parts, wrong)
     _check_tls(scheme, options, wrong)
@@ -115,8 +113,8 @@ def read(url: str, name: str = "the server's URL") -> Address:
     return Address(scheme, login + at, place, database, options)
 
 
-def _place(scheme: str, parts: SplitResult, wrong: Wrong) -> tuple[str, str | None]:
-    """Return host and port, or the path of a socket; and the database that the path names."""
+def _place(scheme: str, parts: SplitResult, wrong: MakeError) -> tuple[str, str | None]:
+    """Return `host:port` or a socket's path, and the database named in the URL's path, if any."""
     if scheme == "socket":
         if parts.hostname or parts.port or parts.path in {"", "/"}:
             raise wrong("must have the path of a socket after three slashes: redis+socket:///run/r")
@@ -126,14 +124,14 @@ def _place(scheme: str, parts: SplitResult, wrong: Wrong) -> tuple[str, str | No
     return f"{host}:{parts.port or 6379}", parts.path.removeprefix("/") or None
 
 
-def _check_tls(scheme: str, options: dict[str, str], wrong: Wrong) -> None:
+def _check_tls(scheme: str, options: dict[str, str], wrong: MakeError) -> None:
     if scheme == "rediss":
         options.setdefault("ssl_cert_reqs", "required")
     elif options.keys() & set(_TLS):
-        raise wrong("has options of TLS, which is rediss:// or valkeys://")
+        raise wrong("has TLS options, which need rediss:// or valkeys://")
 
 
-def _options(query: str, wrong: Wrong) -> dict[str, str]:
+def _options(query: str, wrong: MakeError) -> dict[str, str]:
     options = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key not in _OPTIONS or key in options:
@@ -150,19 +148,19 @@ def _options(query: str, wrong: Wrong) -> dict[str, str]:
     return options
 
 
-def _database(texts: list[str | None], wrong: Wrong) -> int:
-    """Return the number of the database, which may be given once or not at all."""
+def _database(texts: list[str | None], wrong: MakeError) -> int:
+    """Return the database number: 0 unless the URL names one."""
     given = {text.strip("/") for text in texts if text is not None}
     if len(given) > 1:
         raise wrong("names several databases")
     text = given.pop() if given else "0"
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise wrong(f"must end with the number of a database, not {text[:40]!r}")
+        raise wrong(f"must end with a database number, not {text[:40]!r}")
     return int(text)
 
 
-class _Named(CredentialProvider):
-    """Completes what another knows, the password alone, by the user of the URL."""
+class _WithUser(CredentialProvider):
+    """Adds the URL's user name to a provider that returns only a password."""
 
     def __init__(self, user: str, provider: Any) -> None:
         self._user = user
@@ -175,13 +173,13 @@ class _Named(CredentialProvider):
 
 
 def provider(user: str | None, named: Any) -> Any:
-    """Return a credential provider, given or named by its class, for a user, if there is one."""
+    """Return a credential provider, given as an object or a class name, that adds `user` if any."""
     found = symbol_by_name(named)() if isinstance(named, str) else named
-    return _Named(user, found) if user else found
+    return _WithUser(user, found) if user else found
 
 
 class NamedUser:
-    """For kombu's channels: logs in as the user of the URL, which kombu drops for a provider."""
+    """Mixin for kombu's channels: keep the URL's user, which kombu drops when given a provider."""
 
     def _process_credential_provider(self, credential_provider: Any, connparams: Any) -> None:
         if credential_provider:

@@ -1,6 +1,6 @@
-"""Decompression of message bodies within a bound.
+"""Decompression with a size limit, for message bodies and results.
 
-Kombu's decompressors have none: 722 bytes of bzip2 expand to 1 GB.
+Kombu's decompressors have no limit: 722 bytes of bzip2 expand to 1 GB.
 """
 
 import lzma
@@ -15,11 +15,11 @@ from kombu import compression
 
 from celery_streams.errors import Unreadable
 
-#: Bytes that a decompressor may take for itself; what `lzma.compress` writes at its highest level
-#: needs 65 MiB.
+#: Memory limit of the lzma decompressor, in bytes; `lzma.compress` at its highest level needs
+#: 65 MiB.
 LZMA_MEMORY = 128 * 1024 * 1024
 
-#: What kombu decompresses with, and what does the same within a bound.
+#: For each of kombu's decompression functions, a decompressor class whose output can be limited.
 _BOUNDED: dict[Any, Callable[[], Any]] = {
     zlib.decompress: zlib.decompressobj,
     bz2_decompress: BZ2Decompressor,
@@ -31,25 +31,25 @@ if _zstd is not None:
 
 
 def decompress(
-    body: bytes | str, method: Any, most: int, bound: str = "max_message_bytes"
+    body: bytes | str, method: Any, limit: int, limit_name: str = "max_message_bytes"
 ) -> bytes:
-    """Return a body of at most `most` bytes, decompressed by a method that kombu knows by name.
+    """Return `body`, decompressed to at most `limit` bytes; `method` is kombu's name of it.
 
-    Raises Unreadable, in one sentence, for a body that is larger or not compressed so, and for a
-    method that is unknown or cannot be bounded.
+    Raises Unreadable if the result is larger, the data is invalid, or the method is unknown or
+    cannot be limited. `limit_name` is named in the error.
     """
     try:
         bounded = _BOUNDED[compression.get_decoder(method)]
     except (KeyError, TypeError):
-        raise Unreadable(f"the compression is not an accepted one: {ascii(method)[:80]}") from None
+        raise Unreadable(f"the compression is not supported: {ascii(method)[:80]}") from None
     data = body.encode() if isinstance(body, str) else body
     decompressor = bounded()
     try:
-        found: bytes = decompressor.decompress(data, most + 1)
-    except Exception as error:  # noqa: BLE001 - each library has errors of its own
+        found: bytes = decompressor.decompress(data, limit + 1)
+    except Exception as error:  # noqa: BLE001 - each library has its own errors
         raise Unreadable(f"the body cannot be decompressed: {error}"[:200]) from None
-    if len(found) > most:
-        raise Unreadable(f"the body has more than {most} bytes ({bound}), decompressed")
+    if len(found) > limit:
+        raise Unreadable(f"the decompressed body has more than {limit} bytes ({limit_name})")
     if not decompressor.eof:
-        raise Unreadable("the body cannot be decompressed: it ends too early")
+        raise Unreadable("the body cannot be decompressed: it is truncated")
     return found

@@ -1,12 +1,12 @@
-"""Dead letters: what no worker can do, kept with the reason until somebody looks.
+"""Dead letters: messages that no worker can process, kept with the reason for an operator.
 
-Each queue has its own, a stream. A letter's id is unique over all queues: `add:1700000000000-0`.
+Each queue has a stream of them. A letter's id is the queue's name and the entry's id, such as
+`add:1700000000000-0`.
 """
 
 import json
 import re
 from base64 import b64decode
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,21 +23,21 @@ from celery_streams.errors import ClusterError, Unreadable
 from celery_streams.transport import keys, validation
 from celery_streams.transport.validation import Malformed
 
-#: Kombu's priority steps, where the transport's options name no others.
+#: Kombu's default for the transport option `priority_steps`.
 PRIORITY_STEPS = (0, 3, 6, 9)
-#: Letters that are read at a time: each is as large as its message.
-BATCH = 100
+#: Letters read by one command; each contains a whole message.
+BATCH_SIZE = 100
 
 _ID = re.compile(r"(?P<queue>.+):(?P<entry>\d{1,20}-\d{1,20})", re.DOTALL)
 _SUFFIX = keys.dead("")
 
 
 class UnknownLetter(ClusterError):
-    """There is no dead letter of this id: it was replayed or dropped, or never was."""
+    """No dead letter has this id; it may have been replayed or dropped."""
 
 
 class NotReplayable(ClusterError):
-    """The message of a dead letter is one that no worker can take, whatever changes."""
+    """A dead letter's message is malformed, so that no worker could ever take it."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,24 @@ class Letter:
     """A dead letter."""
 
     queue: str
-    #: Its entry in the stream.
+    #: The id of its entry in the stream.
     entry: str
-    #: The message as it came, byte for byte.
+    #: The message as received, byte for byte.
     message: bytes
     reason: str
-    #: When it died, in ISO 8601, UTC.
+    #: When it was dead-lettered, in ISO 8601, UTC.
     time: str
-    #: How often it was given to a worker.
+    #: The number of its deliveries to workers.
     deliveries: str
 
     @property
     def id(self) -> str:
-        """What `replay` and its kin know it by."""
+        """The id that commands take: `<queue>:<entry>`."""
         return f"{self.queue}:{self.entry}"
 
     @cached_property
     def envelope(self) -> dict[str, Any]:
-        """The message, parsed as far as it can be; {} for one that is no JSON object."""
+        """The parsed message; {} if it is not a JSON object."""
         try:
             parsed = json.loads(self.message)
         except (ValueError, RecursionError):
@@ -71,7 +71,7 @@ class Letter:
 
     @property
     def task(self) -> str | None:
-        """The name of its task, if the message says so."""
+        """The name of its task; None if the message does not contain one."""
         name = self._header("task")
         if name is None and isinstance(self.body, dict):  # protocol 1
             name = self.body.get("task")
@@ -79,7 +79,7 @@ class Letter:
 
     @property
     def job_id(self) -> str | None:
-        """The id of its job, if the message says so."""
+        """The id of its job; None if the message does not contain one."""
         job_id, _ = validation.sender(self.envelope)
         if job_id is None and isinstance(self.body, dict):
             job_id, _ = validation.sender({"headers": self.body})
@@ -87,7 +87,7 @@ class Letter:
 
     @cached_property
     def body(self) -> Any:
-        """The body, decoded if it is JSON; else its bytes, or its text. Nothing else is trusted."""
+        """The body, decoded if it is JSON, otherwise raw: no other content type is trusted."""
         properties = self.envelope.get("properties")
         encoding = properties.get("body_encoding") if isinstance(properties, dict) else None
         body: Any = self.envelope.get("body")
@@ -98,7 +98,7 @@ class Letter:
                 body = decompress(body, compression, validation.MAX_BYTES)
             kind = self.envelope["content-type"]
             return serialization.loads(body, kind, "utf-8", accept={"application/json"})
-        except Exception:  # noqa: BLE001 - it is a dead letter: anything may be wrong with it
+        except Exception:  # noqa: BLE001 - a dead letter may be malformed in any way
             return body
 
     def _header(self, name: str) -> Any:
@@ -116,16 +116,16 @@ def letters(redis: Any, queue: str | None = None) -> Iterator[Letter]:
     """Yield the dead letters of a queue, or of all queues, the oldest of each first."""
     for name in [queue] if queue is not None else queues(redis):
         key, after = keys.dead(name), "-"
-        # What dies meanwhile is for the next time: a letter that was replayed may be back at once.
+        # Stop at the letter that is newest now: a replayed one may be dead-lettered again at once.
         for newest, _ in redis.xrevrange(key, count=1):
-            while page := redis.xrange(key, min=after, max=newest, count=BATCH):
+            while page := redis.xrange(key, min=after, max=newest, count=BATCH_SIZE):
                 for entry, fields in page:
                     yield _letter(name, entry, fields)
                 after = f"({_text(page[-1][0])}"
 
 
 def show(redis: Any, letter_id: str) -> Letter:
-    """Return the dead letter of an id; raises UnknownLetter, or ValueError for what is no id."""
+    """Return the dead letter with an id; raises UnknownLetter, or ValueError for a malformed id."""
     queue, entry = split(letter_id)
     for found, fields in redis.xrange(keys.dead(queue), min=entry, max=entry):
         return _letter(queue, found, fields)
@@ -135,17 +135,17 @@ def show(redis: Any, letter_id: str) -> Letter:
 def replay(
     redis: Any, letter: Letter, results: Any = None, steps: Sequence[int] = PRIORITY_STEPS
 ) -> None:
-    """Put a letter's message back into its queue, under the same id, as if it had just been sent.
+    """Publish a letter's message again, under its job's id, with no deliveries counted.
 
-    With the result backend of an app, the failure that its caller got is forgotten, so that the new
-    result can be waited for. All of it happens at once where the backend is in the same
-    Redis. Raises NotReplayable or UnknownLetter.
+    If `results` is an app's result backend, the job's stored failure is removed, so that callers
+    can wait for the new result; atomically if the backend uses the same Redis. Raises
+    NotReplayable or UnknownLetter.
     """
     try:
         message = validation.check(letter.message)
     except Malformed as error:
         raise NotReplayable(f"{letter.id} cannot be replayed: {error}") from None
-    stream, result, failure = keys.stream(letter.queue, _step(message, steps)), "", b""
+    stream, result, failure = keys.stream(letter.queue, keys.priority_step(message, steps)), "", b""
     if _is_in(redis, results):
         result, failure = _stored_failure(results, letter.job_id)
     elif results:
@@ -157,16 +157,16 @@ def replay(
 
 
 def drop(redis: Any, letter: Letter) -> None:
-    """Remove a letter for good; raises UnknownLetter if it is not there any more."""
+    """Remove a letter permanently; raises UnknownLetter if it does not exist any more."""
     if not redis.xdel(keys.dead(letter.queue), letter.entry):
         raise UnknownLetter(f"there is no dead letter {letter.id} any more")
 
 
 def split(letter_id: str) -> tuple[str, str]:
-    """Return the queue and the entry that a letter's id names; ValueError for what is no id."""
+    """Return the queue and the entry id of a letter's id; raises ValueError if it is malformed."""
     found = _ID.fullmatch(letter_id)
     if not found:
-        raise ValueError(f"{letter_id!r} is no id of a dead letter, as add:1700000000000-0 is")
+        raise ValueError(f"{letter_id!r} is not a dead letter's id, such as add:1700000000000-0")
     return found["queue"], found["entry"]
 
 
@@ -179,18 +179,8 @@ def _letter(queue: str, entry: Any, fields: dict[bytes, bytes]) -> Letter:
     )
 
 
-def _step(message: dict[str, Any], steps: Sequence[int]) -> int:
-    """Return the priority step of a message, as kombu finds it."""
-    priority = message["properties"].get("priority")
-    try:
-        priority = max(min(int(priority), 9), 0)
-    except (TypeError, ValueError, OverflowError):
-        priority = 0
-    return steps[max(bisect_right(steps, priority) - 1, 0)]
-
-
 def _is_in(redis: Any, results: Any) -> bool:
-    """Tell whether an app's results are kept in this Redis, too."""
+    """Return True if an app's result backend uses the same Redis database as `redis`."""
     store = getattr(results, "client", None)
     if not isinstance(store, Redis):
         return False
@@ -199,7 +189,7 @@ def _is_in(redis: Any, results: Any) -> bool:
 
 
 def _stored_failure(results: Any, job_id: str | None) -> tuple[str, bytes]:
-    """Return the key of a job's result, and what is stored there if that is a failure."""
+    """Return the key of a job's result, and the stored payload if it is a failure."""
     if job_id is None:
         return "", b""
     key = _text(results.get_key_for_task(job_id))
@@ -208,17 +198,17 @@ def _stored_failure(results: Any, job_id: str | None) -> tuple[str, bytes]:
 
 
 def _state(results: Any, stored: bytes) -> Any:
-    """Return the state that is stored of a job, None for what is no result."""
+    """Return the state in a stored result; None if it is not a result."""
     try:
-        known = results.decode(stored)
-    except Exception:  # noqa: BLE001 - anybody may have stored it
+        meta = results.decode(stored)
+    except Exception:  # noqa: BLE001 - another program may have stored it
         return None
-    return known.get("status") if isinstance(known, dict) else None
+    return meta.get("status") if isinstance(meta, dict) else None
 
 
 def _forget_failure(results: Any, job_id: str | None) -> None:
-    """Forget a job's failure before it runs again: after that, it might be the new run's."""
-    with suppress(NotImplementedError, Unreadable):  # results are stored nowhere; it is none
+    """Remove a job's failure before it is published again: later it might be the new run's."""
+    with suppress(NotImplementedError, Unreadable):  # results are disabled; not a result
         if job_id and results.get_state(job_id) == FAILURE:
             results.forget(job_id)
 

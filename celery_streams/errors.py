@@ -1,33 +1,33 @@
-"""What can go wrong with a message, one sentence each."""
+"""Errors of the transport and the result store; each message is one sentence."""
 
 
 class ClusterError(Exception):
-    """The cluster could not do what was asked."""
+    """Base class: the requested operation failed."""
 
 
 class Unreadable(ClusterError):
-    """A message or a value is not what it says: no JSON, of no known type, of a wrong length."""
+    """A message or a stored value is malformed: invalid JSON, an unknown type, a wrong length."""
 
 
 class DeadLetter(ClusterError):
-    """No worker can do the job: its message is kept among the dead letters, with the reason."""
+    """No worker can process the job; its message was dead-lettered with the reason."""
 
 
 class MessageTooLarge(ClusterError):
-    """A message has more bytes than `max_message_bytes` allows: nothing was submitted."""
+    """A message is larger than `max_message_bytes`; it was not published."""
 
 
 class QueueFull(ClusterError):
-    """A queue holds as many messages as it may: nothing was submitted."""
+    """A queue has reached its `queue_max_length`; the message was not published."""
 
 
 class ServerTooOld(ClusterError):
-    """The server is older than Redis 7 or Valkey 7.2, and lacks what the transport needs."""
+    """The server is older than the transport supports: Redis 7 or Valkey 7.2."""
 
 
 class OutOfMemory(ClusterError):
-    """There is not enough memory for a job or its values: on the worker, at the caller, in Redis.
+    """The worker, the caller or Redis has too little memory for a job or its values.
 
-    Not a `MemoryError`: Celery takes one for a broken worker, ends it and runs
-    the job again, which ends the next worker.
+    Not a subclass of `MemoryError`: for that Celery ends the worker and requeues the job, which
+    then ends the next worker.
     """

@@ -1,7 +1,7 @@
-r"""Text from outside, made safe for a terminal and for a log of one line a message.
+r"""Untrusted text, escaped for terminals and for logs with one line per message.
 
-What a terminal obeys (escape sequences), what reorders text (bidirectional marks), and line ends,
-by which one message can pass for several, are shown as Python writes them: `\x1b`.
+Terminal escape sequences, bidirectional marks, which reorder text, and line ends, which make one
+message look like several, are written as Python escapes: `\x1b`.
 """
 
 import logging
@@ -14,22 +14,22 @@ _UNSAFE = re.compile(
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return a text with all that is unsafe written out, but for the characters to keep."""
+    """Return a text with unsafe characters escaped, except those in `keep`."""
 
-    def written_out(match: re.Match[str]) -> str:
+    def escape(match: re.Match[str]) -> str:
         character = match[0]
         return character if character in keep else ascii(character)[1:-1]
 
-    return _UNSAFE.sub(written_out, text) if _UNSAFE.search(text) else text
+    return _UNSAFE.sub(escape, text) if _UNSAFE.search(text) else text
 
 
 class SafeLines(logging.Filter):
-    """Makes the messages of a handler safe, those of tracebacks too."""
+    """Escapes the messages and tracebacks of a handler's records."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Write out what is unsafe in a record; a line end only where its format has none."""
+        """Escape a record in place; line ends are kept if the format string contains one."""
         keep = "\n\t" if isinstance(record.msg, str) and "\n" in record.msg.strip() else "\t"
-        # Formatted once: the formatter finds no arguments any more.
+        # Already formatted: without arguments, the handler does not format it again.
         record.msg, record.args = printable(record.getMessage(), keep), None
         if record.exc_info and not record.exc_text:
             parts = traceback.format_exception(*record.exc_info)
@@ -38,13 +38,13 @@ class SafeLines(logging.Filter):
 
 
 def _safe_part(part: str) -> str:
-    """Return a part of a traceback: its frames have lines, its error is one."""
+    """Escape a part of a traceback; line ends are kept in frames, but not in the error's text."""
     is_frame = part.startswith(("  ", "Traceback", "\n"))
     return printable(part, "\n\t") if is_frame else printable(part.rstrip("\n")) + "\n"
 
 
 def make_logs_safe(logger: logging.Logger, **_: object) -> None:
-    """Make the messages of a logger's handlers safe: for Celery's `after_setup_logger`."""
+    """Add SafeLines to a logger's handlers; connect to Celery's `after_setup_logger` signal."""
     for handler in logger.handlers:
         if not any(isinstance(each, SafeLines) for each in handler.filters):
             handler.addFilter(SafeLines())

@@ -1,4 +1,4 @@
-"""Commands as Redis reads them: https://redis.io/docs/latest/develop/reference/protocol-spec/."""
+"""Redis commands as bytes: https://redis.io/docs/latest/develop/reference/protocol-spec/."""
 
 from typing import Any
 
@@ -6,6 +6,6 @@ from hiredis import pack_command
 
 
 def pack(*parts: Any) -> bytes:
-    """Return a command of bytes, text and numbers, in a tenth of the time that redis-py takes."""
+    """Return the wire form of a command of bytes, text and numbers; faster than redis-py's."""
     packed: bytes = pack_command(parts)
     return packed

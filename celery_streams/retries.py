@@ -1,7 +1,7 @@
-"""Commands that a server refuses just now, as it is: a reason to wait, and no one's failure.
+"""Retries of commands that the server temporarily refuses.
 
-A replica that became a primary, a script that runs too long, rights that are being changed: the
-next try may succeed. https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors
+During a failover, a long script or a change of ACL rules, a later attempt may succeed.
+https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors
 """
 
 import logging
@@ -29,9 +29,9 @@ from celery_streams import worker_state
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a worker waits for a server that refuses, before its job has to run again.
+#: Seconds for which a worker retries a refused command; then its job has to run again.
 MAX_WAIT = 60.0
-#: Seconds between two tries: at first, and at most.
+#: Bounds of the pause between attempts, in seconds; it doubles with each.
 MIN_PAUSE, MAX_PAUSE = 0.05, 1.0
 
 _STATES = (
@@ -49,14 +49,14 @@ T = TypeVar("T")
 
 
 def is_state_of_server(error: BaseException) -> bool:
-    """Return True if a server refuses for the state that it is in."""
+    """Return True if the server refused a command because of its current state."""
     return isinstance(error, _STATES) or (
         isinstance(error, ResponseError) and _code(error).startswith(_STATE_CODES)
     )
 
 
 def is_temporary(error: BaseException) -> bool:
-    """Return True if a server refuses for its state, or for rights, which an operator changes."""
+    """Return True if the server refused a command because of its state or the user's rights."""
     return (
         is_state_of_server(error)
         or isinstance(error, _RIGHTS)
@@ -69,9 +69,9 @@ def _code(error: BaseException) -> str:
 
 
 def retry_while_refused(function: Callable[[], T]) -> T:
-    """Call a function; in a worker again, for up to MAX_WAIT seconds, where the server refuses.
+    """Call `function`; in a worker, retry for up to MAX_WAIT seconds if the server refuses.
 
-    Raises what the function raises. Elsewhere its caller has a deadline, and decides.
+    Raises the errors of `function`. Other programs get the first: their callers have deadlines.
     """
     pause, deadline = MIN_PAUSE, None
     while True:
@@ -90,10 +90,10 @@ def retry_while_refused(function: Callable[[], T]) -> T:
 
 
 class RetryingPipeline(Pipeline):
-    """A pipeline that is sent again where it was refused; of commands that may run twice."""
+    """A pipeline that is retried if refused; its commands must be safe to repeat."""
 
     def execute(self, raise_on_error: bool = True) -> Any:  # noqa: FBT002 - redis-py's
-        """Send the commands, and return their replies."""
+        """Send the commands and return their replies."""
         stack = list(self.command_stack)
 
         def send() -> Any:
@@ -104,14 +104,14 @@ class RetryingPipeline(Pipeline):
 
 
 class RetryingRedis(Redis):
-    """A client for workers, each of whose commands waits where the server refuses it."""
+    """A client for workers that retries refused commands."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Send a command, and return its reply."""
+        """Send a command and return its reply."""
         return retry_while_refused(partial(super().execute_command, *args, **options))
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:  # noqa: FBT002 - redis-py's
-        """Return a pipeline."""
+        """Return a pipeline that retries."""
         return RetryingPipeline(
             self.connection_pool, self.response_callbacks, transaction, shard_hint
         )

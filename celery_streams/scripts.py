@@ -1,7 +1,7 @@
 """Atomic queue operations in Lua: a message is in exactly one place at any time.
 
-Each script is a file of `lua/`, which begins with what its KEYS and ARGV are and what it returns.
-Lua in Redis runs as one transaction: https://redis.io/docs/latest/develop/programmability/
+Each script is a file in `lua/`, whose first comment documents its KEYS, ARGV and reply. Redis runs
+a script as one transaction: https://redis.io/docs/latest/develop/programmability/
 """
 
 from hashlib import sha1
@@ -10,38 +10,39 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
-#: The first line of a script that a server out of memory runs: what was accepted goes on, and
-#: frees memory as it ends. Nothing new is accepted.
-FOR_ACCEPTED = "#!lua flags=allow-oom\n"
-#: Bytes up to which a sender is told the result; of a larger one, its key. The scripts say it, too.
-LARGE = 64 * 1024
+#: First line of scripts that run even if the server is out of memory: those for accepted jobs,
+#: which free memory as they end. Scripts that accept new jobs do not have it.
+ALLOW_OOM = "#!lua flags=allow-oom\n"
+#: Size limit, in bytes, of a result in a notice; a notice of a larger one holds only its key. The
+#: Lua files repeat the number.
+MAX_NOTICE_BYTES = 64 * 1024
 
 _FOLDER = Path(__file__).with_name("lua")
 
 
 def read(name: str) -> str:
-    """Return the code of a Lua file, without the comment on top."""
+    """Return the code of a Lua file without its first comment."""
     _, blank, code = (_FOLDER / f"{name}.lua").read_text().partition("\n\n")
     return blank[1:] + code
 
 
 class Script:
-    """A Lua script, sent whole once and by its digest from then on.
+    """A Lua script, made of the files `names`: it is run by its digest once Redis has its source.
 
-    It is a file of its own, after files whose functions it uses.
+    The last file is the script itself; the others define functions that it uses.
     """
 
     def __init__(self, *names: str, is_for_new: bool = False) -> None:
         code = "".join(map(read, names))
-        self.source = code if is_for_new else FOR_ACCEPTED + code
-        #: How Redis names it.
+        self.source = code if is_for_new else ALLOW_OOM + code
+        #: Redis' name of the script.
         self.digest = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, client: Any, keys: list[str], *argv: Any) -> Any:
         """Run the script and return its reply; raises redis-py's errors."""
         try:
             return client.evalsha(self.digest, len(keys), *keys, *argv)
-        except NoScriptError:  # the first time, and after a restart of the server
+        except NoScriptError:  # on first use, and after a restart of the server
             return client.eval(self.source, len(keys), *keys, *argv)
 
 

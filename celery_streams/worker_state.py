@@ -1,7 +1,7 @@
-"""What a Celery worker in this process does with the messages it was given.
+"""State of the Celery worker in this process, for the transport.
 
-A transport knows messages only; but where its connection is lost, or its worker ends, it has
-to know which of them are in work. In any other program the answer is: none.
+When a connection is lost or the worker stops, the transport has to know which messages' jobs are
+running. In a program that is not a worker, none are.
 """
 
 import sys
@@ -9,36 +9,37 @@ from typing import Any
 
 from kombu.asynchronous import get_event_loop
 
-#: Where Celery's worker keeps its requests.
-_STATE = "celery.worker.state"
+#: Module in which Celery's worker keeps its requests.
+_STATE_MODULE = "celery.worker.state"
 _has_crashed = False
 _is_worker = False
 
 
 def note_worker() -> None:
-    """Note that a worker begins in this process; the processes of its pool know it, too."""
-    global _is_worker  # noqa: PLW0603 - a process does not cease to be one
+    """Record that a worker starts in this process; the pool's processes inherit this."""
+    global _is_worker  # noqa: PLW0603 - set once per process
     _is_worker = True
 
 
 def is_worker() -> bool:
-    """Return True if a worker, or a process of its pool, runs in this process."""
+    """Return True if this process is a worker or one of its pool's processes."""
     return _is_worker
 
 
 def is_stopping() -> bool:
-    """Tell whether a worker runs in this process, and was told to stop."""
-    state: Any = sys.modules.get(_STATE)
+    """Return True if this process is a worker that is shutting down."""
+    state: Any = sys.modules.get(_STATE_MODULE)
     if state is None:
         return False
-    # Before each job: written out, for a generator takes three times as long.
+    # Called for each job, so written without a generator. Celery sets both to False, None or an
+    # exit status, which may be 0.
     stop, terminate = state.should_stop, state.should_terminate
     return not ((stop is None or stop is False) and (terminate is None or terminate is False))
 
 
 def note_crash() -> None:
-    """Note that an error ended this process's worker: what it held may have been the cause."""
-    global _has_crashed  # noqa: PLW0603 - a process crashes once
+    """Record that an error ended this process's worker; a message that it held may be the cause."""
+    global _has_crashed  # noqa: PLW0603 - set once per process
     _has_crashed = True
 
 
@@ -48,27 +49,27 @@ def has_crashed() -> bool:
 
 
 def running() -> set[str]:
-    """Return the delivery tags of the messages whose jobs run now."""
-    state: Any = sys.modules.get(_STATE)
+    """Return the delivery tags of running jobs."""
+    state: Any = sys.modules.get(_STATE_MODULE)
     return set(_tags(_snapshot(state.active_requests))) if state else set()
 
 
 def in_pool() -> dict[str, bool]:
-    """Return the tags of jobs that run or were handed to the pool, and whether they surely run.
+    """Return the delivery tags of jobs passed to the pool; the value is True if one surely runs.
 
-    Where a connection is lost, Celery's prefork pool drops what it had not sent to a process yet.
-    A pool of threads, which keeps no result to tell by, runs whatever it was given.
+    On a lost connection, Celery's prefork pool drops jobs that it has not sent to a process yet. A
+    thread pool, whose requests keep no result object, runs all of them.
     """
-    state: Any = sys.modules.get(_STATE)
+    state: Any = sys.modules.get(_STATE_MODULE)
     if not state:
         return {}
-    handed = [each for each in _snapshot(state.reserved_requests) if each._apply_result is not None]  # noqa: SLF001 - Celery has no other name
-    surely = {tag: request._apply_result() is None for tag, request in _tags(handed).items()}  # noqa: SLF001
+    passed = [each for each in _snapshot(state.reserved_requests) if each._apply_result is not None]  # noqa: SLF001 - Celery has no other name
+    surely = {tag: request._apply_result() is None for tag, request in _tags(passed).items()}  # noqa: SLF001
     return dict.fromkeys(running(), False) | surely
 
 
 def run_what_is_ready() -> None:
-    """Run what a worker's event loop would run next: acknowledgements of jobs that ended."""
+    """Run the callbacks that are ready in the worker's event loop: acks of jobs that ended."""
     hub: Any = get_event_loop()
     for callback in hub._pop_ready() if hub else ():  # noqa: SLF001 - the loop has ended
         callback()
@@ -79,9 +80,9 @@ def _tags(requests: list[Any]) -> dict[str, Any]:
 
 
 def _snapshot(requests: Any) -> list[Any]:
-    """Return the requests of a set that other threads, and the garbage collector, change."""
+    """Return the requests of a set that other threads and the garbage collector change."""
     while True:
         try:
             return [*requests]
-        except RuntimeError:  # it did just now
+        except RuntimeError:  # changed during iteration
             continue

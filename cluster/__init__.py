@@ -1,1 +1,1 @@
-"""What workers and callers share besides Celery and the configuration."""
+"""Code that workers and callers share."""

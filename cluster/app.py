@@ -5,16 +5,16 @@ from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property, partial
 from typing import Any
 
-from celery import Celery
 from celery.app import amqp
 from celery.app.backends import by_url
 from celery.canvas import Signature
 
-from cluster import canvas, options, rabbitmq, servers, starmap
+import celery_streams
+from celery_streams.producer.submission import Submission
+from cluster import canvas, options, rabbitmq, servers
 from cluster.backend import RedisBackend
-from cluster.codec import Put, pack, pack_whole
+from cluster.codec import INLINE_JSON, Put, pack, pack_whole
 from cluster.routes import unknown_task
-from cluster.submission import Submission, new_id
 
 
 class AMQP(amqp.AMQP):
@@ -77,13 +77,16 @@ def _with_embedded(message: Any, packed: Callable[[Any], Any], *keys: str) -> An
     return message._replace(body=(args, kwargs, embedded))
 
 
-class App(Celery[Any]):
+class App(celery_streams.Celery):
     """A Celery app that finds what is wrong with a job where the job is submitted."""
+
+    result_store = servers.STORE
 
     @cached_property
     def submission(self) -> Submission:
-        """What sends plain jobs."""
-        return Submission(self)
+        """Sends plain jobs by their tasks' templates."""
+        number = partial(options.number, amqp=False)
+        return Submission(self, priority_number=number, max_json=INLINE_JSON)
 
     def _get_backend(self) -> Any:
         # Celery prefers the variable CELERY_RESULT_BACKEND to the configuration, which read it.
@@ -92,13 +95,7 @@ class App(Celery[Any]):
         store, url = found
         return store(app=self, url=url)
 
-    def close(self) -> None:
-        """Close the connections."""
-        if "submission" in vars(self):
-            self.submission.close()
-        super().close()
-
-    def send_task(
+    def send_by_celery(
         self,
         name: str,
         args: Any = None,
@@ -108,33 +105,12 @@ class App(Celery[Any]):
         *rest: Any,
         **more: Any,
     ) -> Any:
-        """Send a job by name: every job comes this way, from a canvas or from beat, too.
+        """Check the options of a job, and of those linked to it, and send it.
 
-        `priority` is high, normal or low, or the broker's number. Raises UnknownTask for a
-        name, of this job or of one linked to it, that leads to no worker; ValueError or
-        TypeError for a priority, a time or a limit that is out of range.
+        `priority` is high, normal or low, or the broker's number. Raises UnknownTask for a task
+        without a worker; ValueError or TypeError for a priority, time or limit out of range.
         """
-        if countdown is None and eta is None and not rest:
-            more["task_id"] = more.get("task_id") or new_id()
-            if self.submission.send(name, args, kwargs, more):
-                result = (more.get("result_cls") or self.AsyncResult)(more["task_id"])
-                result.ignored = more.get("ignore_result")
-                return result
-        result = self._send_task(name, args, kwargs, countdown, eta, *rest, **more)
-        self.submission.learn(name, more, kwargs)
-        return result
-
-    def _send_task(
-        self,
-        name: str,
-        args: Any,
-        kwargs: Any,
-        countdown: Any,
-        eta: Any,
-        *rest: Any,
-        **more: Any,
-    ) -> Any:
-        # What a worker sends is part of a job that was accepted: it may be late by now.
+        # A worker sends a part of a job that was accepted: its times may have passed.
         if not self.current_worker_task:
             self.check_jobs([(name, {**more, "countdown": countdown, "eta": eta})])
             self.check_jobs(canvas.linked_jobs(more))
@@ -142,7 +118,7 @@ class App(Celery[Any]):
         more["priority"] = options.number(more.get("priority"), amqp=on_rabbitmq)
         if on_rabbitmq:
             countdown, eta = options.in_whole_seconds(countdown, eta, self.now())
-        return super().send_task(name, args, kwargs, countdown, eta, *rest, **more)
+        return super().send_by_celery(name, args, kwargs, countdown, eta, *rest, **more)
 
     def check_jobs(self, jobs: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         """Check the names and the options of jobs; raises what `send_task` raises."""
@@ -161,13 +137,12 @@ def _check_canvas(app: Any, signature: Signature[Any]) -> None:
         app.check_jobs(canvas.jobs(signature))
 
 
-canvas.send_groups_in_one_write()
 canvas.check_first(_check_canvas)
 
 
 def create(name: str, **settings: Any) -> App:
     """Return an app called `name`, configured by `celeryconfig`; `settings` are Celery's."""
-    app = App(
+    return App(
         name,
         amqp=AMQP,
         control="cluster.control:Control",
@@ -175,5 +150,3 @@ def create(name: str, **settings: Any) -> App:
         config_source="celeryconfig",
         **settings,
     )
-    app.on_after_finalize.connect(starmap.install, weak=False)
-    return app

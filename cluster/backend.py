@@ -1,4 +1,4 @@
-"""The result store: Celery's, for values of any size, and with the error of a chord's member."""
+"""The result backend, extended by values of any size and the original errors of chords."""
 
 import re
 import threading
@@ -20,30 +20,30 @@ from cluster.blobs import Blobs, Progress, Reference
 from cluster.codec import Put, references, unpack
 from cluster.errors import ClusterError, Unreadable
 
-#: What keys name after their prefix: `argument-<job>-<32 hexadecimal digits>`, which belongs to
-#: that job alone and goes when it is done, or `result-…`, which other jobs are given, too.
+#: Kinds of keys, which after their prefix are `argument-<job>-<32 hexadecimal digits>` or
+#: `result-…`. Only that job reads an argument, and deletes it at its end; any job reads a result.
 _ARGUMENT, _RESULT = "argument", "result"
-#: A job's id that can be part of a key as it is.
-_PART_OF_KEY = re.compile(r"[\w.-]{1,128}", re.ASCII)
-#: What tells the values of one job apart.
+#: Job ids that are used in a key unchanged; others are hashed.
+_PLAIN_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
+#: Last part of a key, which distinguishes the values of one job.
 _PART = re.compile(r"[0-9a-f]{32}")
-#: Seconds that a large value stays where results never expire: a hundred years.
-FOREVER = 100 * 365 * 86_400
+#: Expiry of a large value if results never expire, in seconds: a hundred years.
+_NO_EXPIRY = 100 * 365 * 86_400
 
 
 class Meta(dict[str, Any]):
-    """What is known of a job; its value, if that is large, is fetched when it is asked for.
+    """A stored result whose large values are fetched when its `result` is read.
 
-    Celery's AsyncResult, GroupResult and their kin all look it up here.
+    Celery's AsyncResult, GroupResult and ResultSet read it like any other.
     """
 
-    def __init__(self, known: dict[str, Any], backend: "RedisBackend") -> None:
-        super().__init__(known)
-        # What it may refer to of others' is not removed with it.
+    def __init__(self, meta: dict[str, Any], backend: "RedisBackend") -> None:
+        super().__init__(meta)
+        # Only its own values: those of another job are not removed with it.
         self.references = [
             reference
-            for reference in references(known["result"])
-            if _is_of(_RESULT, known.get("task_id"), reference)
+            for reference in references(meta["result"])
+            if _is_of(_RESULT, meta.get("task_id"), reference)
         ]
         self._backend = backend
         self._is_fetched = False
@@ -55,7 +55,7 @@ class Meta(dict[str, Any]):
         return super().__getitem__(key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return what is known under a key."""
+        """Return the item of a key, as `[]` does, or `default`."""
         try:
             return self[key]
         except KeyError:
@@ -63,9 +63,9 @@ class Meta(dict[str, Any]):
 
 
 class RedisBackend(backend.RedisBackend):
-    """Keeps large values by reference, and gives whoever waits for a chord its member's error."""
+    """Stores large values by reference, and fails a chord with the error of its member."""
 
-    # What the type stubs leave out of Celery's class.
+    # Missing from the type stubs.
     app: Any
     expires: Any
     _ensure_retryable: Callable[..., Any]
@@ -82,33 +82,33 @@ class RedisBackend(backend.RedisBackend):
 
     @contextmanager
     def results_put(self, job_id: str) -> Iterator[Put]:
-        """Give what stores the large values in a job's result, for as long as results stay.
+        """Yield a function that stores a large value of a job's result.
 
-        They are kept in the memory of Redis, and not on its disk: that would take several
-        times as long as moving them, and keep other jobs waiting. A caller that comes after
-        Redis was started anew gets ValueGone.
+        The values expire with the result. Redis keeps them in memory only, since writing them to
+        disk would take several times as long as the transfer and block other jobs: after a restart
+        of Redis, reading one raises ValueGone.
         """
         with self._all_put(_name(_RESULT, job_id), int(self.expires or 0), on_disk=False) as put:
             yield put
 
     @contextmanager
     def arguments_put(self, job_id: str) -> Iterator[Put]:
-        """Give what stores the large values in a job's arguments, on disk as the job itself."""
+        """Yield a function that stores a large argument of a job, on disk as the job itself is."""
         with self._all_put(_name(_ARGUMENT, job_id), self._longest_wait, on_disk=True) as put:
             yield put
 
     @contextmanager
     def body_put(self, job_id: str) -> Iterator[Put]:
-        """Give what stores those of a chord's body, which each member of the group carries.
+        """Yield a function that stores a large argument of a chord's body, which all members carry.
 
-        The first one stores a value, the others find it, by the body's id and its digest.
+        The first member stores a value; the others find it by the body's id and its digest.
         """
         name = _name(_ARGUMENT, job_id)
         with self._all_put(name, self._longest_wait, on_disk=True) as put:
 
             def put_once(data: memoryview) -> Reference:
                 digest = blake2b(data, digest_size=16).hexdigest()
-                found: Reference | None = self._tried(
+                found: Reference | None = self._retrying(
                     self._blobs.find, f"{name}-{digest}", len(data)
                 )
                 return found or put(data, digest)
@@ -123,14 +123,14 @@ class RedisBackend(backend.RedisBackend):
     def _all_put(
         self, name: str, seconds: int, *, on_disk: bool
     ) -> Iterator[Callable[..., Reference]]:
-        """Give what stores one value after the other; where the block fails, none stays."""
+        """Yield a function that stores a value; if the block fails, delete all that it stored."""
         stored: list[Reference] = []
         store = partial(self._blobs.put, on_disk=on_disk, progress=self._progress)
 
         def put(data: memoryview, part: str = "") -> Reference:
-            # Under a name of its own for every run: two runs of one job must not mix.
+            # A new key for every run: two runs of one job must not mix.
             key = f"{name}-{part or uuid4().hex}"
-            stored.append(self._tried(store, key, data, seconds or FOREVER))
+            stored.append(self._retrying(store, key, data, seconds or _NO_EXPIRY))
             return stored[-1]
 
         try:
@@ -140,8 +140,8 @@ class RedisBackend(backend.RedisBackend):
                 self._blobs.delete(stored)
             raise
 
-    def _tried(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function until the deadline, or as often as a connection may be lost."""
+    def _retrying(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call `function`, retrying lost connections until the deadline or by Celery's policy."""
         deadline = getattr(self._of_thread, "deadline", None)
         if deadline is None:
             return self._ensure_retryable(self.ensure, function, args)
@@ -149,15 +149,15 @@ class RedisBackend(backend.RedisBackend):
         return self.ensure(function, args, max_retries=None, timeout=left)
 
     def fetch(self, value: Any, job_id: str | None = None) -> Any:
-        """Return a value with all that is packed in it: arguments of a job, or a result.
+        """Return `value`, the arguments of a job or a result, with its large values fetched.
 
-        Raises ValueGone, Unreadable or OutOfMemory, each in one sentence.
+        Raise ValueGone, Unreadable or OutOfMemory.
         """
 
         def fill(reference: Mapping[str, Any], into: memoryview) -> None:
             if _is_argument(reference) and not _is_of(_ARGUMENT, job_id, reference):
                 raise Unreadable("a value refers to an argument of another job")
-            self._tried(partial(self._blobs.get, progress=self._progress), reference, into)
+            self._retrying(partial(self._blobs.get, progress=self._progress), reference, into)
 
         try:
             return unpack(value, fill)
@@ -165,15 +165,15 @@ class RedisBackend(backend.RedisBackend):
             raise Unreadable("a value is nested too deeply") from None
 
     def forget_arguments(self, job_id: str, arguments: Any) -> None:
-        """Remove the large arguments of a job that is done, and nothing of another job."""
+        """Delete the large arguments of a job that has ended, but none of another job."""
         own = (each for each in references(arguments) if _is_of(_ARGUMENT, job_id, each))
         self._blobs.delete(own)
 
     @contextmanager
     def transfers_shown(self, progress: Progress, deadline: float) -> Iterator[None]:
-        """Call `progress(bytes done, bytes in all)` for each chunk that this thread moves.
+        """Call `progress(bytes transferred, total)` for each chunk that this thread transfers.
 
-        Lost connections are tried again until the deadline, by the monotonic clock.
+        Lost connections are retried until `deadline`, a time of the monotonic clock.
         """
         self._of_thread.progress, self._of_thread.deadline = progress, deadline
         try:
@@ -189,8 +189,8 @@ class RedisBackend(backend.RedisBackend):
     # Celery's hooks ------------------------------------------------------------------
 
     def meta_from_decoded(self, meta: dict[str, Any]) -> dict[str, Any]:
-        """Return what is known of a job; large values stay where they are for now."""
-        if isinstance(meta, Meta):  # Celery asks for it again
+        """Return a stored result; its large values are not fetched yet."""
+        if isinstance(meta, Meta):  # Celery calls this twice
             return meta
         meta = super().meta_from_decoded(meta)
         try:
@@ -200,30 +200,30 @@ class RedisBackend(backend.RedisBackend):
 
     def _forget(self, task_id: str) -> None:
         meta = None
-        with suppress(ClusterError):  # one that cannot be read is removed, too
+        with suppress(ClusterError):  # an unreadable result is removed, too
             meta = self._get_task_meta_for(task_id)
         self.remove(task_id, meta)
 
     def remove(self, job_id: str, meta: Any) -> None:
-        """Remove a result of which this is known, its large values with it, in one command."""
+        """Delete the result of a job and its large values in one command."""
         large = meta.references if isinstance(meta, Meta) else ()
         self._blobs.delete(large, self.get_key_for_task(job_id))
 
     def chord_error_from_stack(self, callback: Any, exc: Exception | None = None) -> Any:
-        """Fail a chord's callback, and all that follows it, with the error of the member.
+        """Fail a chord's body, and the jobs linked to it, with the error of the member.
 
-        Celery would wrap it: a caller could not tell a ValueError from a lost worker.
+        Celery would wrap it in ChordError: a ValueError would look like a lost worker.
         """
         if isinstance(exc, ChordError) and isinstance(exc.__cause__, Exception):
             exc = exc.__cause__
-        # Given by `set`, an error callback is alone; Celery would iterate over its keys.
+        # `set(link_error=…)` stores a single signature; Celery would iterate over its keys.
         callback.options["link_error"] = maybe_list(callback.options.get("link_error")) or []
         return super().chord_error_from_stack(callback, exc)
 
 
 def _name(kind: str, job_id: str) -> str:
-    """Return how the keys of a job's large values begin, after their prefix."""
-    if not _PART_OF_KEY.fullmatch(job_id):
+    """Return the common part of the keys of a job's large values, without the prefix."""
+    if not _PLAIN_ID.fullmatch(job_id):
         job_id = blake2b(job_id.encode(errors="surrogatepass"), digest_size=16).hexdigest()
     return f"{kind}-{job_id}"
 
@@ -233,7 +233,7 @@ def _is_argument(reference: Reference) -> bool:
 
 
 def _is_of(kind: str, job_id: str | None, reference: Reference) -> bool:
-    """Return True for a reference to a value of this job's own."""
+    """Return True if `reference` is to a value of the job `job_id`."""
     if not job_id or not blobs.is_reference(reference):
         return False
     owner, _, part = reference["key"].rpartition("-")

@@ -1,10 +1,10 @@
-"""Large values in Redis: bytes in chunks under keys of their own, and how they are moved.
+"""Large values in Redis, stored in chunks under keys of their own.
 
-A reference, which travels in a value's place, says where they are:
-`{"key": "celery-blob-…", "size": bytes in all, "chunk": bytes of each but the last}`;
-chunk `i` is the key `<key>.<i>`. Chunks keep other clients from waiting long: Redis serves
-one command at a time. Two are on their way at any time, so that Redis works on the next
-while one is sent, and neither side ever holds more of a value than these beside the value.
+A message or result holds a reference instead of the value:
+`{"key": "celery-blob-…", "size": total bytes, "chunk": bytes of each chunk but the last}`;
+chunk `i` is the key `<key>.<i>`. Redis serves one command at a time, so chunks keep the wait of
+other clients short. Two are in flight at any time: Redis works on one while the other is
+transferred, and neither side buffers more than these besides the value itself.
 """
 
 import re
@@ -21,46 +21,46 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from cluster.errors import OutOfMemory, Unreadable, ValueGone
 
-#: Bytes of a chunk.
+#: Size of a chunk, in bytes.
 CHUNK = 1024 * 1024
-#: Chunks on their way at a time.
-WINDOW = 2
-#: What a reference may say: nobody is to be kept busy by one that was made up.
-LEAST_CHUNK, MOST_CHUNK, MOST_CHUNKS = 2**16, 2**29, 100_000
-#: Keys removed by one command.
-BATCH = 1000
+#: Chunks in flight at a time.
+CHUNKS_IN_FLIGHT = 2
+#: Bounds of a valid reference, in bytes and chunks: a forged one must not keep a worker busy.
+MIN_CHUNK, MAX_CHUNK, MAX_CHUNKS = 2**16, 2**29, 100_000
+#: Keys deleted by one command.
+DELETE_BATCH_SIZE = 1000
 
 PREFIX = "celery-blob-"
 _KEY = re.compile(rf"{PREFIX}[\w.-]{{1,200}}")
 
-#: Store a chunk in memory and on replicas, but not in the file that Redis recovers from.
+#: Store a chunk in memory and on replicas, but not in the append-only file.
 _VOLATILE_SET = """
 redis.set_repl(redis.REPL_REPLICA)
 return redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 """
 
 Reference = Mapping[str, Any]
-#: Called with the bytes moved so far, and in all.
+#: Called with the bytes transferred so far and the total.
 Progress = Callable[[int, int], object]
 
 
 def check(reference: Reference) -> Reference:
-    """Return a reference if it is one; raises Unreadable if a sender made it up."""
+    """Return `reference` if it is valid; raise Unreadable otherwise."""
     if is_reference(reference):
         return reference
-    raise Unreadable("a reference to a large value is none of this cluster's")
+    raise Unreadable("invalid reference to a large value")
 
 
 def is_reference(reference: Reference) -> bool:
-    """Tell whether a reference is one, and not made up by a sender."""
+    """Return True if `reference` has the form of one and is within the bounds."""
     key, size, chunk = (reference.get(name) for name in ("key", "size", "chunk"))
     return (
         isinstance(key, str)
         and _KEY.fullmatch(key) is not None
         and type(size) is int
         and type(chunk) is int
-        and LEAST_CHUNK <= chunk <= MOST_CHUNK
-        and 0 <= size <= chunk * MOST_CHUNKS
+        and MIN_CHUNK <= chunk <= MAX_CHUNK
+        and 0 <= size <= chunk * MAX_CHUNKS
     )
 
 
@@ -73,10 +73,10 @@ class Blobs:
     def put(
         self, key: str, data: memoryview, seconds: int, *, on_disk: bool, progress: Progress
     ) -> Reference:
-        """Store bytes for so many seconds under a name without the prefix; return a reference.
+        """Store `data` for `seconds` under `key`, without the prefix, and return a reference.
 
-        `on_disk`: they survive the server's own death, as jobs do. Raises OutOfMemory if the
-        server has no room for them, with nothing left behind.
+        With `on_disk` it survives a crash of the server, as jobs do. Raise OutOfMemory, leaving
+        nothing behind, if the server has no memory for it.
         """
         reference = {"key": PREFIX + key, "size": len(data), "chunk": CHUNK}
         parts = (data[start : start + CHUNK] for start in range(0, len(data), CHUNK))
@@ -86,7 +86,7 @@ class Blobs:
                 for name, part in zip(_keys(reference), parts, strict=True):
                     _send(connection, *_set(name, part, seconds, on_disk=on_disk))
                     sent += 1
-                    if sent - confirmed == WINDOW:
+                    if sent - confirmed == CHUNKS_IN_FLIGHT:
                         connection.read_response()
                         confirmed += 1
                         progress(confirmed * CHUNK, len(data))
@@ -105,23 +105,23 @@ class Blobs:
         return reference
 
     def find(self, key: str, size: int) -> Reference | None:
-        """Return a reference to so many bytes if they are stored under this name."""
+        """Return a reference to the `size` bytes stored under `key`, or None if there are none."""
         reference = {"key": PREFIX + key, "size": size, "chunk": CHUNK}
         *_, last = _keys(reference)
         return reference if Redis(connection_pool=self._pool).exists(last) else None
 
     def get(self, reference: Reference, into: memoryview, *, progress: Progress) -> None:
-        """Fill a buffer with the bytes that a reference stands for.
+        """Read the bytes of `reference` into the buffer `into`.
 
-        Redis' replies are read from the socket into the buffer itself: redis-py would copy
-        every byte three times, and takes three to five times as long. Raises ValueGone if a
-        chunk is not there any more, Unreadable if what is there does not fit the buffer.
+        Replies are read from the socket directly into the buffer: redis-py would copy every
+        byte three times. Raise ValueGone if a chunk no longer exists, Unreadable if its size
+        does not fit the buffer.
         """
         if len(into) != reference["size"]:
             raise Unreadable(f"a value of {len(into)} bytes refers to {reference['size']} bytes")
         keys = _keys(reference)
         with self._connection() as connection:
-            for key in islice(keys, WINDOW):
+            for key in islice(keys, CHUNKS_IN_FLIGHT):
                 _send(connection, "GET", key)
             for start in range(0, len(into), reference["chunk"]):
                 part = into[start : start + reference["chunk"]]
@@ -131,14 +131,14 @@ class Blobs:
                 progress(start + len(part), len(into))
 
     def delete(self, references: Iterable[Reference], *others: str | bytes) -> None:
-        """Remove what references stand for, and other keys; what is gone is no error.
+        """Delete the chunks of references, and other keys; missing keys are ignored.
 
-        A reference that a sender made up stands for nothing.
+        Invalid references are ignored, too.
         """
         known = {each["key"]: each for each in references if is_reference(each)}
         chunks = chain.from_iterable(map(_keys, known.values()))
-        keys = chain(others, islice(chunks, MOST_CHUNKS))  # what is left of so many expires
-        while batch := [*islice(keys, BATCH)]:
+        keys = chain(others, islice(chunks, MAX_CHUNKS))  # any more of them expire
+        while batch := [*islice(keys, DELETE_BATCH_SIZE)]:
             Redis(connection_pool=self._pool).unlink(*batch)
 
     @contextmanager
@@ -148,7 +148,7 @@ class Blobs:
             connection.check_health()
             yield connection
         except BaseException:
-            connection.disconnect()  # replies may be under way that nobody will read
+            connection.disconnect()  # it may have unread replies
             raise
         finally:
             self._pool.release(connection)
@@ -163,12 +163,12 @@ def _encoded(part: Any) -> Any:
     return part if isinstance(part, bytes | memoryview) else str(part).encode()
 
 
-#: Packs commands around a chunk. That of a connection, hiredis', copies the chunk, twice.
-_packer: Any = PythonRespSerializer(LEAST_CHUNK, _encoded)
+#: Packs commands without copying the chunk, which hiredis' packer does twice.
+_packer: Any = PythonRespSerializer(MIN_CHUNK, _encoded)
 
 
 def _send(connection: Any, *command: Any) -> None:
-    # No health check: it would take the reply under way for its own.
+    # No health check: it would read the reply of a chunk in flight as its own.
     connection.send_packed_command(_packer.pack(*command), check_health=False)
 
 
@@ -179,40 +179,40 @@ def _set(key: str, part: memoryview, seconds: int, *, on_disk: bool) -> tuple[An
 
 
 def _read_reply(connection: Any, part: memoryview) -> None:
-    """Read the reply to GET: `$<length>`, the bytes, and an end of line.
+    """Read the reply to GET into `part`: `$<length>`, the bytes, and a line end.
 
     https://redis.io/docs/latest/develop/reference/protocol-spec/
     """
-    stream: socket.socket = connection._sock  # noqa: SLF001 - redis-py reads into no buffer of ours
+    stream: socket.socket = connection._sock  # noqa: SLF001 - redis-py can't read into a buffer
     try:
         line = _read_line(stream)
-        if line in {b"_", b"$-1"}:  # null, in the protocol's third version and in its second
+        if line in {b"_", b"$-1"}:  # null in RESP3 and RESP2
             raise ValueGone
         if line.startswith(b"-WRONGTYPE"):
-            raise Unreadable("what a value refers to is no chunk of one")
+            raise Unreadable("a reference to a large value names a key that is not a chunk")
         if line[:1] != b"$":
             raise ResponseError(line[1:].decode(errors="replace"))
         if int(line[1:]) != len(part):
-            raise Unreadable(f"a chunk of {len(part)} bytes holds {int(line[1:])}")
+            raise Unreadable(f"a chunk has {int(line[1:])} bytes instead of {len(part)}")
         while part:
-            part = part[_some(stream.recv_into(part)) :]
+            part = part[_received(stream.recv_into(part)) :]
         _read_line(stream)
-    except OSError as error:  # redis-py's errors are its own
+    except OSError as error:  # as redis-py would report it
         raise RedisConnectionError(f"reading a large value: {error}") from error
 
 
 def _read_line(stream: socket.socket) -> bytes:
-    # A byte at a time: what follows the line belongs into the buffer.
+    # A byte at a time: the bytes after the line must go straight into the buffer.
     line = b""
     while not line.endswith(b"\r\n"):
         byte = stream.recv(1)
-        _some(len(byte))
+        _received(len(byte))
         line += byte
     return line[:-2]
 
 
-def _some(count: int) -> int:
-    """Return the number of bytes received; none is the end of the connection."""
+def _received(count: int) -> int:
+    """Return `count`, the bytes received; raise ConnectionResetError if it is zero."""
     if not count:
         raise ConnectionResetError("the server closed the connection")
     return count

@@ -65,29 +65,6 @@ def _check_first(kind: Any, check: Callable[[Any, Signature[Any]], None]) -> Non
     kind.apply_async = apply_async
 
 
-def send_groups_in_one_write() -> None:
-    """Have a caller's groups, and the headers of its chords, sent in one round trip.
-
-    One write to the broker's disk, too. Kombu sends a batch once only, so a worker, which
-    tries again for as long as a restart of the broker takes, sends a group's jobs one by one.
-    """
-    stock = canvas.group.apply_async
-
-    @wraps(stock)
-    def apply_async(self: canvas.group, *args: Any, **options: Any) -> Any:
-        submission = getattr(self.app, "submission", None)  # a stock program has none
-        if submission is None or options.get("producer") or self.app.current_worker_task:
-            return stock(self, *args, **options)
-        with (
-            self.app.producer_or_acquire() as producer,
-            producer.batch(),
-            submission.together(),
-        ):
-            return stock(self, *args, **{**options, "producer": producer})
-
-    canvas.group.apply_async = apply_async  # type: ignore[method-assign]
-
-
 def pack_linked(value: Any, put_for: Callable[[str], Put], put: Put | None = None) -> Any:
     """Return signatures with their arguments packed, each job's large ones stored as its own.
 

@@ -1,18 +1,18 @@
-"""How values that plain JSON cannot hold travel in arguments and results.
+"""Encoding of values that plain JSON cannot represent, for arguments and results.
 
-`pack` and `pack_whole` wrap them before Celery encodes a message or a result; kombu's JSON
-decoder, told of the types below, gives the plain value back at the other side. On the wire
-each is `{"__type__": …, "__value__": {…, "data": …}}`, readable in any language:
+`pack` and `pack_whole` wrap them before Celery encodes a message or a result. The types are
+registered with kombu's JSON decoder, which returns the plain value. On the wire each is
+`{"__type__": …, "__value__": {…, "data": …}}`, readable in any language:
 
-- `"int"`, an integer of more than 4300 digits, which CPython refuses to write as decimal
-  text: two's complement, the lowest byte first;
+- `"int"`, an integer of more than 4300 digits, which CPython does not convert to decimal text:
+  two's complement, little-endian;
 - `"ndarray"`, a numeric numpy array: `dtype`, `shape`, `order` (C or F) and its elements;
 - `"json"`, a value whose JSON is long: that text, in UTF-8;
 - `"complex"`, a complex number: `[real, imaginary]`;
-- `"dict"`, a dict that looks like one of these: `[[key, value], …]`.
+- `"dict"`, a dict of the same form as these: `[[key, value], …]`.
 
-`data` is base64, or, of many bytes, a reference to where they are (`cluster.blobs`). Such a
-value stays `Packed` where it is only passed on, until `unpack` fetches it.
+`data` is base64 or, for a large value, a reference to its bytes (`cluster.blobs`). A value with
+a reference stays `Packed` until `unpack` fetches it.
 """
 
 import base64
@@ -32,35 +32,35 @@ from cluster.errors import OutOfMemory, Unreadable
 if TYPE_CHECKING:
     import numpy as np
 
-#: Integers of up to this many bits have at most 4300 digits: CPython's default limit
-#: for decimal text (https://docs.python.org/3/library/stdtypes.html#int-max-str-digits).
+#: Largest integer, in bits, of at most 4300 digits, CPython's default limit for decimal text
+#: (https://docs.python.org/3/library/stdtypes.html#int-max-str-digits).
 DECIMAL_BITS = 14_284
-#: Numpy's kinds of numeric dtype: bool, signed, unsigned, float, complex.
+#: numpy's kinds of numeric dtypes: bool, signed, unsigned, float, complex.
 NUMERIC_KINDS = "biufc"
-#: Integers and arrays of up to this many bytes travel inside the message or the result.
+#: Largest integer or array, in bytes, that is part of the message or the result.
 INLINE_BYTES = 64 * 1024
-#: And JSON of up to this many: programs without this module can read it.
+#: The same for JSON, which programs without this module can read.
 INLINE_JSON = 1024 * 1024
 
-#: How numpy writes a numeric dtype; numpy's own parser takes far more, and any time.
+#: A numeric dtype as numpy writes it; numpy's own parser accepts far more, in unbounded time.
 _DTYPE = re.compile(r"[<>|][biufc](1|2|4|8|16|32)")
-#: Dimensions of an array, as in numpy, and their greatest length.
+#: Largest number of an array's dimensions, as in numpy, and largest length of one.
 MAX_DIMENSIONS, MAX_LENGTH = 64, 2**62
 
 _MARK, _VALUE = "__type__", "__value__"
 _SCALARS = frozenset({float, bool, type(None)})
 
-#: Stores bytes elsewhere and returns a reference to them.
+#: Stores bytes outside the message and returns a reference to them.
 Put = Callable[[memoryview], Mapping[str, Any]]
-#: Fills a buffer with the bytes that a reference stands for.
+#: Reads the bytes of a reference into a buffer.
 Fill = Callable[[Mapping[str, Any], memoryview], None]
 
 
 class Packed:
-    """A value on its way, as JSON has it.
+    """A value in the form in which it is encoded as JSON.
 
-    Its `repr` is short: Celery puts that of arguments and results into messages, log lines
-    and events; a long integer's own raises ValueError.
+    Its `repr` is short, since Celery puts the `repr` of arguments and results into messages, log
+    lines and events; that of a long integer would raise ValueError.
     """
 
     def __init__(self, kind: str, fields: dict[str, Any]) -> None:
@@ -69,7 +69,7 @@ class Packed:
 
     @property
     def reference(self) -> Mapping[str, Any] | None:
-        """Where its bytes are, None if they are in it."""
+        """The reference to its bytes, or None if it contains them."""
         data = self.fields.get("data") if self.kind in _BUILDERS else None
         return data if isinstance(data, dict) else None
 
@@ -84,7 +84,7 @@ class Packed:
 
 
 def are_scalars(*values: Any) -> bool:
-    """Tell whether all are short scalars, which travel as they are: not packed, not large."""
+    """Return True if all values are short scalars, which need no packing."""
     for value in values:
         kind = type(value)
         if kind is int:
@@ -98,14 +98,14 @@ def are_scalars(*values: Any) -> bool:
     return True
 
 
-# To send ---------------------------------------------------------------------------
+# Packing ---------------------------------------------------------------------------
 
 
 def pack(value: Any, put: Put | None = None) -> Any:
-    """Return `value` with long integers and arrays wrapped, inside containers too.
+    """Return `value` with long integers and arrays packed, also inside containers.
 
-    With `put`, what is large is stored by it, and a reference takes its place. Tuples stay
-    tuples. Raises TypeError for an array that holds anything but numbers.
+    With `put`, large ones are stored by it and replaced by references. Tuples stay tuples.
+    Raise TypeError for an array that is not numeric.
     """
     if isinstance(value, int):
         return _pack_int(value, put) if value.bit_length() > DECIMAL_BITS else value
@@ -115,7 +115,7 @@ def pack(value: Any, put: Put | None = None) -> Any:
         return tuple(pack(item, put) for item in value)
     if isinstance(value, dict):
         return marked({key: pack(item, put) for key, item in value.items()})
-    # A value can only be an array where numpy is loaded already: callers stay light.
+    # Unless numpy has been imported, no value can be an array: callers need not load it.
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         if isinstance(value, numpy.ndarray):
@@ -123,21 +123,21 @@ def pack(value: Any, put: Put | None = None) -> Any:
         if isinstance(value, numpy.generic):
             item = value.item()
             if isinstance(item, numpy.generic):
-                raise TypeError(f"a {value.dtype} cannot travel: Python has no such number")
+                raise TypeError(f"cannot encode a {value.dtype}: Python has no such number")
             return pack(item, put)
     return value
 
 
 def marked(items: dict[Any, Any]) -> "dict[Any, Any] | Packed":
-    """Return a dict whose values are packed; one of the shape that marks a type is packed, too."""
+    """Return a dict of packed values, itself packed if it looks like a packed value."""
     return Packed("dict", {"items": [*items.items()]}) if items.keys() == _SHAPE else items
 
 
 def pack_whole(value: Any, put: Put) -> Any:
-    """Return what `pack` does; a value whose JSON is long becomes one reference."""
+    """Return `pack(value, put)`, or one reference if the JSON of the value is long."""
     if type(value) in {list, tuple, dict, str}:
         encoded = fastjson.encode(value)
-        if encoded is not None:  # nothing in it has to be packed
+        if encoded is not None:  # plain JSON: nothing to pack
             is_long = len(encoded) > INLINE_JSON
             return Packed("json", {"data": put(memoryview(encoded))}) if is_long else value
     packed = pack(value, put)
@@ -155,9 +155,9 @@ def _pack_int(value: int, put: Put | None) -> Packed:
 
 def _pack_array(array: Any, numpy: Any, put: Put | None) -> Packed:
     if array.dtype.kind not in NUMERIC_KINDS:
-        raise TypeError(f"an array of {array.dtype} cannot travel: only numbers can")
+        raise TypeError(f"cannot encode an array of {array.dtype}: only numbers are supported")
     if isinstance(array, numpy.ma.MaskedArray):
-        raise TypeError("a masked array cannot travel: its mask would be lost")
+        raise TypeError("cannot encode a masked array: its mask would be lost")
     array = numpy.asarray(array)
     if not (array.flags.c_contiguous or array.flags.f_contiguous):
         array = numpy.ascontiguousarray(array)
@@ -167,7 +167,7 @@ def _pack_array(array: Any, numpy: Any, put: Put | None) -> Packed:
 
 
 def _bytes_of(array: Any, order: str, numpy: Any) -> memoryview:
-    """Return the memory of a contiguous array, not a copy."""
+    """Return a view of a contiguous array's memory."""
     flat = (array.T if order == "F" else array).reshape(-1)
     return memoryview(flat.view(numpy.uint8))
 
@@ -178,7 +178,7 @@ def _data(view: memoryview, put: Put | None) -> Any:
     return base64.b64encode(view).decode("ascii")
 
 
-# To receive ------------------------------------------------------------------------
+# Unpacking -------------------------------------------------------------------------
 
 
 def references(value: Any) -> Iterator[Mapping[str, Any]]:
@@ -199,15 +199,15 @@ def references(value: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def unpack(value: Any, fill: Fill) -> Any:
-    """Return `value` with what is packed in it rebuilt, its bytes fetched by `fill`.
+    """Return `value` with all packed values decoded, fetching their bytes by `fill`.
 
-    An array stays packed in a process without numpy. Raises Unreadable for a value that is
-    not what it says, OutOfMemory for one that finds no room, and what `fill` raises.
+    Without numpy an array stays packed. Raise Unreadable for an invalid value, OutOfMemory for
+    one that does not fit into memory, and whatever `fill` raises.
     """
     if isinstance(value, Packed):
         return _build(value.kind, value.fields, fill)
     if type(value) is list and fastjson.SCALARS.issuperset(map(type, value)):
-        return value.copy()  # a task may change it, and be retried with what it was given
+        return value.copy()  # a task may change its argument, and a retry needs the original
     if isinstance(value, list):
         return [unpack(item, fill) for item in value]
     if isinstance(value, tuple):
@@ -221,9 +221,9 @@ def _build(kind: str, fields: dict[str, Any], fill: Fill) -> Any:
     try:
         return _BUILDERS[kind](fields, fill)
     except MemoryError as error:
-        raise OutOfMemory(f"no memory for a value that arrives: {error or kind}") from None
+        raise OutOfMemory(f"not enough memory to decode a value: {error or kind}") from None
     except RecursionError:
-        raise Unreadable(f"what says it is {kind!r} is nested too deeply") from None
+        raise _invalid(kind, "nested too deeply") from None
 
 
 def _build_int(fields: dict[str, Any], fill: Fill) -> int:
@@ -236,8 +236,8 @@ def _build_json(fields: dict[str, Any], fill: Fill) -> Any:
         value = loads(text)
     except (Unreadable, MemoryError, RecursionError):
         raise
-    except Exception as error:  # a decoder of kombu's raises what it likes
-        raise _lie("json", error) from error
+    except Exception as error:  # kombu's decoders may raise any error
+        raise _invalid("json", error) from error
     return unpack(value, fill)
 
 
@@ -254,19 +254,19 @@ def _build_array(fields: dict[str, Any], fill: Fill) -> "np.ndarray[Any, Any] | 
     try:
         dtype = np.dtype(fields["dtype"])
     except TypeError as error:
-        raise _lie("ndarray", error) from error
+        raise _invalid("ndarray", error) from error
     if dtype.str != fields["dtype"]:
-        raise _lie("ndarray", f"numpy has no dtype {fields['dtype']!r}")
+        raise _invalid("ndarray", f"numpy has no dtype {fields['dtype']!r}")
     size = math.prod(shape) * dtype.itemsize
     elements = None if isinstance(data, dict) else _decoded("ndarray", data)
-    given = data["size"] if elements is None else len(elements)
-    if given != size:
-        raise _lie("ndarray", f"{given} bytes are no array of {dtype} of shape {shape}")
-    _make_room(size)
+    received = data["size"] if elements is None else len(elements)
+    if received != size:
+        raise _invalid("ndarray", f"{received} bytes for an array of {dtype} of shape {shape}")
+    _check_memory(size)
     try:
         array = np.empty(shape, dtype, order)
-    except ValueError as error:  # more dimensions, or longer ones, than this numpy has
-        raise _lie("ndarray", error) from error
+    except ValueError as error:  # more or longer dimensions than this numpy supports
+        raise _invalid("ndarray", error) from error
     view = _bytes_of(array, order, np)
     if elements is None:
         fill(data, view)
@@ -278,8 +278,8 @@ def _build_array(fields: dict[str, Any], fill: Fill) -> "np.ndarray[Any, Any] | 
 def _received(kind: str, data: Any, fill: Fill) -> memoryview | bytes:
     if isinstance(data, dict):
         size = data["size"]
-        _make_room(size)
-        # Memory that is taken as it is filled: the size may be a lie, which the first chunk tells.
+        _check_memory(size)
+        # Memory is only allocated as it is filled: the size may be wrong, as the first chunk shows.
         buffer = memoryview(mmap.mmap(-1, max(size, 1)))[:size]
         fill(data, buffer)
         return buffer
@@ -290,13 +290,13 @@ def _decoded(kind: str, data: str) -> bytes:
     try:
         return base64.b64decode(data, validate=True)
     except ValueError as error:
-        raise _lie(kind, error) from error
+        raise _invalid(kind, error) from error
 
 
-def _make_room(size: int) -> None:
-    # Linux grants what it does not have, and ends the process when it is used.
+def _check_memory(size: int) -> None:
+    # Linux overcommits memory, and kills the process when it uses more than there is.
     if size > resources.memory():
-        raise MemoryError(f"it takes {size} bytes, of {resources.memory()} here")
+        raise MemoryError(f"it needs {size} bytes of {resources.memory()}")
 
 
 _SHAPE = {_MARK, _VALUE}
@@ -309,13 +309,13 @@ _BUILDERS: dict[str, Callable[[dict[str, Any], Fill], Any]] = {
 
 
 def _check(kind: str, fields: Any) -> None:
-    """Raise Unreadable for fields that are not those of this kind, by their form alone."""
+    """Raise Unreadable unless `fields` have the form of this kind; their data is not decoded."""
     if not isinstance(fields, dict):
-        raise _lie(kind, type(fields).__name__)
+        raise _invalid(kind, f"'__value__' must be a dict, not {type(fields).__name__}")
     if kind == "dict":
         items = fields.get("items")
         if not isinstance(items, list) or not all(map(_is_item, items)):
-            raise _lie(kind, "its items are not pairs of a text and a value")
+            raise _invalid(kind, "'items' must be [string, value] pairs")
         return
     if kind == "ndarray":
         _check_array(fields)
@@ -323,17 +323,17 @@ def _check(kind: str, fields: Any) -> None:
     if isinstance(data, dict):
         blobs.check(data)
     elif not isinstance(data, str):
-        raise _lie(kind, f"'data' is not text but {type(data).__name__}")
+        raise _invalid(kind, f"'data' must be a string, not {type(data).__name__}")
 
 
 def _check_array(fields: dict[str, Any]) -> None:
     dtype, shape, order = (fields.get(name) for name in ("dtype", "shape", "order"))
     if order not in ("C", "F") or not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
-        raise _lie("ndarray", f"no array has order {_short(order)} and shape {_short(shape)}")
+        raise _invalid("ndarray", f"order {_short(order)} and shape {_short(shape)}")
     if not all(type(length) is int and 0 <= length <= MAX_LENGTH for length in shape):
-        raise _lie("ndarray", f"no array has shape {_short(shape)}")
+        raise _invalid("ndarray", f"shape {_short(shape)}")
     if not isinstance(dtype, str) or not _DTYPE.fullmatch(dtype):
-        raise _lie("ndarray", f"an array of {_short(dtype)} is refused: only numbers may travel")
+        raise _invalid("ndarray", f"dtype {_short(dtype)} is not numeric")
 
 
 def _is_item(item: Any) -> bool:
@@ -341,32 +341,32 @@ def _is_item(item: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    """Return the beginning of a field: it may be as long as the message."""
+    """Return the beginning of a field, which may be as long as the message."""
     try:
         return ascii(value[:80] if isinstance(value, str | list) else type(value).__name__)[:80]
-    except (ValueError, RecursionError):  # of an integer that is too long, of too deep a list
+    except (ValueError, RecursionError):  # too long an integer, too deep a list
         return type(value).__name__
 
 
-def _lie(kind: str, why: object) -> Unreadable:
-    return Unreadable(f"what says it is {kind!r} is none: {str(why)[:250]}")
+def _invalid(kind: str, why: object) -> Unreadable:
+    return Unreadable(f"invalid {kind!r} value: {str(why)[:250]}")
 
 
 def _decoder(kind: str) -> Callable[[Any], Any]:
-    """Return what kombu's decoder calls: a value whose bytes are elsewhere stays packed."""
+    """Return the function for kombu's decoder; a value with a reference stays packed."""
 
     def decode(fields: Any) -> Any:
         _check(kind, fields)
-        if kind == "dict":  # what is packed in it stays so
+        if kind == "dict":  # the packed values in it stay packed
             return dict(fields["items"])
         packed = Packed(kind, fields)
-        return packed if packed.reference else _build(kind, fields, _nothing_to_fetch)
+        return packed if packed.reference else _build(kind, fields, _refuse_reference)
 
     return decode
 
 
-def _nothing_to_fetch(reference: Mapping[str, Any], into: memoryview) -> None:
-    raise Unreadable("a value inside a message refers to another")
+def _refuse_reference(reference: Mapping[str, Any], into: memoryview) -> None:
+    raise Unreadable("a value inside a message refers to another value")
 
 
 def _encode_complex(value: complex) -> list[float]:
@@ -375,18 +375,18 @@ def _encode_complex(value: complex) -> list[float]:
 
 def _decode_complex(parts: Any) -> complex:
     if not isinstance(parts, list) or [*map(type, parts)] not in _PAIRS:
-        raise _lie("complex", _short(parts))
+        raise _invalid("complex", _short(parts))
     try:
         return complex(*parts)
     except OverflowError as error:
-        raise _lie("complex", error) from error
+        raise _invalid("complex", error) from error
 
 
 _PAIRS = ([float, float], [float, int], [int, float], [int, int])
 
 
-# What is decoded is the plain value, not the wrapper: kombu's types expect the same.
+# Untyped: kombu's stub expects the decoder to return the type that is encoded.
 _register: Callable[..., None] = register_type
 _register(complex, "complex", _encode_complex, _decode_complex)
-for _kind in _BUILDERS:  # `Packed` encodes itself (`__json__`): registered for the decoders
+for _kind in _BUILDERS:  # Packed has __json__, so only the decoder matters
     _register(Packed, _kind, Packed.__json__, _decoder(_kind))

@@ -1,4 +1,4 @@
-"""Remote control from a caller: what it revokes stays revoked, whether workers listen or not."""
+"""Remote control for callers: a revoked job stays revoked even if no worker is listening."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from celery_streams.transport.validation import is_name
 
 
 class Control(control.Control):
-    """Celery's, which keeps the ids of revoked jobs in Redis before it tells the workers."""
+    """Celery's Control, which also stores the ids of revoked jobs in Redis."""
 
     app: Any
 
@@ -23,27 +23,27 @@ class Control(control.Control):
         signal: Any = "SIGTERM",
         **options: Any,
     ) -> Any:
-        """Revoke a job, or a list of jobs, by their ids.
+        """Revoke a job, or a list of jobs, by id: in Redis first, then in every worker.
 
-        Raises ValueError for what are no ids, or too many, and kombu's and redis-py's errors.
+        Raise ValueError for an invalid id or too many ids, and kombu's and redis-py's errors.
         """
         ids = [str(each) for each in maybe_list(task_id) or []]
         if not all(each and is_name(each) for each in ids):
-            raise ValueError("what is revoked must be ids of jobs")
+            raise ValueError("only job ids can be revoked")
         if len(ids) > revocation.MAX_KEPT:
             raise ValueError(
-                f"{len(ids)} jobs are more than the {revocation.MAX_KEPT} kept revoked"
+                f"cannot revoke {len(ids)} jobs: at most {revocation.MAX_KEPT} ids are kept"
             )
         if not destination:
             self._record(ids)
         answers = []
         for start in range(0, len(ids), revocation.MAX_IDS):
-            some = ids[start : start + revocation.MAX_IDS]
-            answers += super().revoke(some, destination, terminate, signal, **options) or []
+            batch = ids[start : start + revocation.MAX_IDS]
+            answers += super().revoke(batch, destination, terminate, signal, **options) or []
         return answers or None
 
     def purge(self, connection: Any = None) -> int:
-        """Remove all waiting jobs, tell their callers, and return how many there were."""
+        """Remove all waiting jobs, store an error for each, and return their number."""
         with self.app.connection_or_acquire(connection) as acquired:
             channel = acquired.default_channel
             if isinstance(channel, Channel):

@@ -1,4 +1,4 @@
-"""What can go wrong with a job, one sentence each."""
+"""Errors of jobs, each reported in one sentence."""
 
 from celery_streams.errors import ClusterError, DeadLetter, OutOfMemory, QueueFull, Unreadable
 
@@ -16,15 +16,15 @@ __all__ = [
 
 
 class UnknownTask(ClusterError):
-    """No route leads to a task of this name, so no worker would ever run it."""
+    """The task has no route, so no worker would ever run it."""
 
 
 class Unreachable(ClusterError):
-    """The broker does not answer, or refuses the password."""
+    """The broker or the result store does not answer, or refuses a command or the password."""
 
 
 class JobTimeout(ClusterError, TimeoutError):
-    """The job gave no result before the caller's deadline."""
+    """The job's result was not stored before the caller's deadline."""
 
 
 class ValueGone(ClusterError):
@@ -33,5 +33,5 @@ class ValueGone(ClusterError):
     def __init__(self, message: str = "") -> None:
         super().__init__(
             message
-            or "the value is gone: it has expired or was removed, or Redis was started anew since"
+            or "the value is gone: it expired, was removed, or was lost when Redis restarted"
         )

@@ -1,4 +1,4 @@
-"""What a product of two matrices will be, known before it is made: its shape, type and bytes."""
+"""Shape, dtype and memory of a matrix product, known before it is computed."""
 
 import math
 from contextlib import suppress
@@ -8,37 +8,37 @@ import numpy as np
 
 from cluster import arguments, settings
 
-#: Bytes that operands and product may take together: MAT_MUL_MAX_BYTES can lower or
-#: raise it. The default is just enough for 4000 x 4000.
+#: Default of MAT_MUL_MAX_BYTES, the memory for operands and product in bytes: just enough
+#: for 4000 x 4000.
 MAX_BYTES = 384 * 1024 * 1024
 
 Matrix = np.ndarray[Any, Any]
 
 
 class Product(NamedTuple):
-    """What a·b will be, and the bytes that one element of each of the three takes."""
+    """Shape and dtype of a·b, and the bytes per element of a and b while it is computed."""
 
     shape: tuple[int, ...]
     dtype: "np.dtype[Any]"
-    #: An operand of another type than the product's is there a second time, converted.
+    #: An operand of another dtype than the product's counts twice: numpy converts a copy.
     a_item: int
     b_item: int
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the product alone."""
+        """Bytes of the product alone."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 def max_bytes() -> int:
-    """Return how many bytes operands and product may take together at a worker."""
+    """Return MAT_MUL_MAX_BYTES: the bytes that operands and product may take in a worker."""
     return settings.integer("MAT_MUL_MAX_BYTES", MAX_BYTES)
 
 
 def product_of(a: Matrix, b: Matrix) -> Product:
-    """Return what `numpy.matmul(a, b)` will be.
+    """Return shape, dtype and element sizes of `numpy.matmul(a, b)`.
 
-    Raises ValueError, with both shapes, where there is no such product.
+    Raise ValueError, naming both shapes, if they do not match.
     """
     as_a, as_b, dtype = np.matmul.resolve_dtypes((a.dtype, b.dtype, None))
     return Product(
@@ -50,7 +50,7 @@ def product_of(a: Matrix, b: Matrix) -> Product:
 
 
 def needed(a: Matrix, b: Matrix, product: Product) -> int:
-    """Return the bytes that both operands and their product take together."""
+    """Return the bytes that `a`, `b` and their product take together."""
     return a.size * product.a_item + b.size * product.b_item + product.nbytes
 
 
@@ -60,9 +60,9 @@ def needed_for_random(m: int, n: int) -> int:
 
 
 def _shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of a product, by the rule of matmul's signature (n?,k),(k,m?)->(n?,m?)."""
-    if a and b and a[-1] == b[-2 if len(b) > 1 else -1]:  # a number alone has no axis
-        with suppress(ValueError):  # stacks that do not match
+    """Return the shape of a product, by matmul's signature (n?,k),(k,m?)->(n?,m?)."""
+    if a and b and a[-1] == b[-2 if len(b) > 1 else -1]:  # a scalar has no axis
+        with suppress(ValueError):  # stacks of different shapes
             stack = np.broadcast_shapes(a[:-2], b[:-2])
             return (*stack, *a[-2:-1], *(b[-1:] if len(b) > 1 else ()))
     raise ValueError(

@@ -1,4 +1,4 @@
-"""The options of a job: its priority, when it runs, how long it may, checked."""
+"""Validation of a job's options: priority, time, time limits and names."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -18,22 +18,22 @@ from celery_streams.transport import validation
 from cluster import arguments
 from cluster.routes import nearest
 
-#: The priorities by name. What number each is depends on the broker: kombu's Redis transport
-#: takes 0 for the most urgent, AMQP takes 0 for the least.
+#: Named priorities. Their numbers depend on the broker: 0 is the most urgent in kombu's Redis
+#: transport, and the least urgent in AMQP.
 PRIORITIES = ("high", "normal", "low")
 _ON_REDIS = {"high": 0, "normal": 3, "low": 6}
-#: Quorum queues know two: above 4, and the rest.
+#: Quorum queues have two priorities: above 4, and the rest.
 _ON_AMQP = {"high": 9, "normal": 4, "low": 0}
-#: Numbers pass as they are, with the broker's meaning.
-LEAST, MOST = 0, 9
+#: A priority may also be a number, with the broker's meaning.
+MIN_PRIORITY, MAX_PRIORITY = 0, 9
 
-#: Options that name something: a job, a group, a queue.
+#: Options whose value is a name or an id.
 _NAMES = (
     *("task_id", "root_id", "parent_id", "group_id", "shadow", "reply_to"),
     *("routing_key", "correlation_id"),
 )
 
-#: Headers by which Celery's protocol describes a job.
+#: Headers reserved by Celery's message protocol.
 PROTOCOL = frozenset(
     {
         *("id", "task", "lang", "root_id", "parent_id", "group", "group_index", "retries", "eta"),
@@ -41,21 +41,21 @@ PROTOCOL = frozenset(
         *("replaced_task_nesting", "stamped_headers", "stamps", "_children", "_protected"),
     }
 )
-#: Seconds by which an ETA may have passed: clocks differ, and a message takes its time.
+#: Tolerance for an ETA in the past, in seconds: clocks differ, and messages are delayed.
 CLOCK_SKEW = 60
 
 
-def check(options: Mapping[str, Any], now: datetime, most: int) -> None:
-    """Check a job's options; `most` is how many seconds ahead it may run.
+def check(options: Mapping[str, Any], now: datetime, max_countdown: int) -> None:
+    """Raise ValueError or TypeError for a job's option that no worker can honour.
 
-    Raises ValueError or TypeError, in one sentence, for one that no worker can honour.
+    `max_countdown` limits how far ahead the job may be scheduled, in seconds.
     """
     if taken := PROTOCOL.intersection(options.get("headers") or ()):
-        raise ValueError(f"headers must not hold {min(taken)!r}: that one is Celery's own")
+        raise ValueError(f"headers must not contain {min(taken)!r}, which is reserved by Celery")
     for name in options.keys() - _known() - {*(options.get("stamped_headers") or ())}:
         raise TypeError(_unknown(name))
     check_priority(options.get("priority"))
-    check_time(options.get("countdown"), options.get("eta"), now, most)
+    check_time(options.get("countdown"), options.get("eta"), now, max_countdown)
     for name in ("time_limit", "soft_time_limit"):
         if options.get(name) is not None:
             _check_seconds(name, options[name])
@@ -73,7 +73,7 @@ def check(options: Mapping[str, Any], now: datetime, most: int) -> None:
 
 @cache
 def _known() -> frozenset[str]:
-    """Return the names of all options that Celery and kombu take."""
+    """Return the names of all options that Celery and kombu accept."""
     functions: tuple[Any, ...] = (
         *(Task.apply_async, Celery.send_task, amqp.AMQP.as_task_v2, Producer.publish),
         VirtualChannel.prepare_message,
@@ -82,7 +82,7 @@ def _known() -> frozenset[str]:
     return frozenset(named | {name for name, _ in Message.PROPERTIES} | _OTHERS) - {"self"}
 
 
-#: Options that those functions take without naming them.
+#: Options that those functions accept by `**options`.
 _OTHERS = frozenset(
     {
         *("link", "link_error", "chain", "chord", "group_id", "task_id", "queue", "producer"),
@@ -95,26 +95,26 @@ _OTHERS = frozenset(
 def _unknown(name: Any) -> str:
     near = nearest(str(name), _known())
     hint = f"did you mean {near!r}?" if near else "Celery's documentation of apply_async lists them"
-    return f"a job has no option {arguments.brief(name)}; {hint}"
+    return f"unknown option {arguments.brief(name)}; {hint}"
 
 
 def check_priority(value: Any) -> None:
-    """Raise ValueError for anything but None, high, normal, low or a number from 0 to 9."""
+    """Raise ValueError unless `value` is None, high, normal, low or a number from 0 to 9."""
     is_name = value is None or (isinstance(value, str) and value in PRIORITIES)
-    is_number = isinstance(value, int) and not isinstance(value, bool) and LEAST <= value <= MOST
-    if not is_name and not is_number:
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    if not is_name and not (is_int and MIN_PRIORITY <= value <= MAX_PRIORITY):
         raise ValueError(
-            f"priority must be {', '.join(PRIORITIES)} or a whole number from {LEAST} to {MOST}, "
-            f"not {arguments.brief(value)}"
+            f"priority must be {', '.join(PRIORITIES)} or a whole number from {MIN_PRIORITY} to "
+            f"{MAX_PRIORITY}, not {arguments.brief(value)}"
         )
 
 
 def number(priority: Any, *, amqp: bool) -> int:
-    """Return the broker's number for a priority; None stands for normal."""
+    """Return the broker's number for a priority; None means normal."""
     numbers = _ON_AMQP if amqp else _ON_REDIS
     if priority is None or isinstance(priority, str):
         return numbers.get(priority or "normal", numbers["normal"])
-    return min(max(int(priority), LEAST), MOST)
+    return min(max(int(priority), MIN_PRIORITY), MAX_PRIORITY)
 
 
 def _check_seconds(name: str, value: Any) -> None:
@@ -142,7 +142,7 @@ def _check_expiry(value: Any) -> None:
             datetime.fromisoformat(value)
         except ValueError:
             raise ValueError(
-                f"expires must be a time as ISO 8601 writes it, not {arguments.brief(value)}"
+                f"expires must be a time in ISO 8601 format, not {arguments.brief(value)}"
             ) from None
     elif value is not None and not isinstance(value, datetime):
         _check_seconds("expires", value)
@@ -152,60 +152,60 @@ def _check_linked(name: str, value: Any) -> None:
     for each in value if isinstance(value, list | tuple) else [value]:
         if each is not None and not (isinstance(each, Mapping) and "task" in each):
             raise TypeError(
-                f"{name} must be a signature or a list of them, not {arguments.brief(value)}"
+                f"{name} must be a signature or a list of signatures, not {arguments.brief(value)}"
             )
 
 
 def _check_encoding(serializer: Any, compression: Any) -> None:
     if serializer not in (None, "json"):
         raise ValueError(
-            f"serializer must be json, which workers accept, not {arguments.brief(serializer)}"
+            f"serializer must be json, all that workers accept, not {arguments.brief(serializer)}"
         )
     try:
         if compression is not None:
             get_encoder(compression)
     except (KeyError, TypeError):
         raise ValueError(
-            "compression must be one that kombu knows, such as gzip, not "
+            "compression must be a method of kombu, such as gzip, not "
             f"{arguments.brief(compression)}"
         ) from None
 
 
 def _check_name(name: str, value: Any) -> None:
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a text, not {arguments.brief(value)}")
+        raise TypeError(f"{name} must be a string, not {arguments.brief(value)}")
     if not validation.is_name(value):
         raise ValueError(
-            f"{name} must be a text of up to {validation.MAX_NAME} characters, not "
+            f"{name} must be a string of at most {validation.MAX_NAME} characters, not "
             f"{arguments.brief(value)}"
         )
 
 
-def check_time(countdown: Any, eta: Any, now: datetime, most: int) -> None:
-    """Check that a job runs neither in the past nor in more than `most` seconds.
+def check_time(countdown: Any, eta: Any, now: datetime, max_countdown: int) -> None:
+    """Raise ValueError for a time in the past or more than `max_countdown` seconds ahead.
 
-    Until then a worker holds the job in its memory, and its caller can't tell it from one
-    that was lost. Raises ValueError, or TypeError for what is no time at all.
+    A delayed job takes up memory in Redis, and its caller can't distinguish it from a lost one.
+    Raise TypeError for a value that is not a time.
     """
     if countdown is not None and eta is not None:
-        raise ValueError("countdown and eta exclude each other: give one of them")
+        raise ValueError("countdown and eta are mutually exclusive")
     if countdown is not None:
-        _check_countdown(countdown, most)
+        _check_countdown(countdown, max_countdown)
     if eta is not None:
         moment = _moment(eta, now)
         if moment < now - timedelta(seconds=CLOCK_SKEW):
             raise ValueError(f"eta must not be in the past, as {eta} is")
-        if moment > now + timedelta(seconds=most):
+        if moment > now + timedelta(seconds=max_countdown):
             raise ValueError(
-                f"eta must be within {most} s from now (MAX_COUNTDOWN), which {eta} is not; "
-                "beat_schedule in celeryconfig.py is for what is further away"
+                f"eta must be within {max_countdown} s from now (MAX_COUNTDOWN), not {eta}; "
+                "for later times see beat_schedule in celeryconfig.py"
             )
 
 
 def in_whole_seconds(countdown: Any, eta: Any, now: datetime) -> tuple[Any, Any]:
-    """Return the countdown and the ETA for RabbitMQ, where a job waits for a second or more.
+    """Return countdown and ETA for RabbitMQ, with a delay below one second raised to one second.
 
-    Celery raises ValueError for a countdown, or an ETA, that is less than a second away.
+    Celery would raise ValueError for the shorter delay.
     """
     left = countdown
     if eta is not None:
@@ -215,24 +215,24 @@ def in_whole_seconds(countdown: Any, eta: Any, now: datetime) -> tuple[Any, Any]
     return (1 if left > 0 else None), None
 
 
-def _check_countdown(countdown: Any, most: int) -> None:
+def _check_countdown(countdown: Any, limit: int) -> None:
     if isinstance(countdown, bool) or not isinstance(countdown, int | float):
         raise TypeError(f"countdown must be a number of seconds, not {arguments.brief(countdown)}")
-    if not 0 <= countdown <= most:
+    if not 0 <= countdown <= limit:
         raise ValueError(
-            f"countdown must be from 0 to {most} s (MAX_COUNTDOWN), "
+            f"countdown must be from 0 to {limit} s (MAX_COUNTDOWN), "
             f"not {arguments.brief(countdown)}"
         )
 
 
 def _moment(eta: Any, now: datetime) -> datetime:
-    """Return an ETA as a datetime with a time zone: the cluster's, UTC, if it names none."""
+    """Return an ETA as an aware datetime; without a time zone it is in that of `now`."""
     if isinstance(eta, str):
         try:
             eta = datetime.fromisoformat(eta)
         except ValueError:
             raise ValueError(
-                f"eta must be a time as ISO 8601 writes it, not {arguments.brief(eta)}"
+                f"eta must be a time in ISO 8601 format, not {arguments.brief(eta)}"
             ) from None
     if not isinstance(eta, datetime):
         raise TypeError(f"eta must be a datetime, not {arguments.brief(eta)}")

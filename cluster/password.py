@@ -1,7 +1,7 @@
-"""Where a server's password comes from: a file, for Redis named by REDIS_PASSWORD_FILE.
+"""Passwords of servers, read from files; REDIS_PASSWORD_FILE names the one for Redis.
 
-The file is read when a connection is made, so that no URL, setting, log line or
-process listing holds the password, and a changed one is used at the next connection.
+The file is read for each new connection. The password appears in no URL, setting, log line or
+process listing, and a changed password is used from the next connection on.
 """
 
 import os
@@ -13,13 +13,13 @@ from celery_streams import address
 from cluster.errors import Unreachable
 
 VARIABLE = "REDIS_PASSWORD_FILE"
-#: Where `make` leaves the passwords it made, seen from the project's root.
+#: Folder of the passwords that `make` generates.
 SECRETS = Path(__file__).resolve().parent.parent / "secrets"
 DEFAULT = SECRETS / "redis_password"
 
 
 def path(variable: str, default: Path) -> Path | None:
-    """Return the password file to use, or None where there is none."""
+    """Return the file that `variable` names, or `default` if that exists, or else None."""
     named = os.environ.get(variable)
     if named:
         return Path(named)
@@ -27,17 +27,17 @@ def path(variable: str, default: Path) -> Path | None:
 
 
 def read(server: str, variable: str, default: Path) -> str:
-    """Return a server's password: the one line of a file, without blanks around it.
+    """Return a server's password: the only line of its file, stripped.
 
-    Raises Unreachable if the file can't be read, is empty or holds anything else.
+    Raise Unreachable if the file can't be read, is empty or has more than one line.
     """
     return line(path(variable, default) or default, server, variable)
 
 
 def line(file: Path, server: str, variable: str) -> str:
-    """Return the one line of a password file. Raises Unreachable as `read` does."""
-    if file.is_fifo() or file.is_char_device():  # it may never end
-        raise Unreachable(f"the {server} password file {file} ({variable}) is no file")
+    """Return the only line of a password file. Raise Unreachable as `read` does."""
+    if file.is_fifo() or file.is_char_device():  # reading it may never end
+        raise Unreachable(f"the {server} password file {file} ({variable}) is not a regular file")
     try:
         password = file.read_bytes().decode(errors="surrogateescape").strip()
     except OSError as error:
@@ -48,25 +48,25 @@ def line(file: Path, server: str, variable: str) -> str:
         raise Unreachable(f"the {server} password file {file} ({variable}) is empty")
     if not password.isprintable():
         raise Unreachable(
-            f"the {server} password file {file} ({variable}) must hold one line of text"
+            f"the {server} password file {file} ({variable}) must contain one line of text"
         )
     return password
 
 
 class PasswordFile(CredentialProvider):
-    """Gives redis-py the password that stands in the file."""
+    """Provides redis-py with the password from the file."""
 
     def get_credentials(self) -> tuple[str]:
-        """Return the password. Raises Unreachable if the file can't be read or is empty."""
+        """Return the password. Raise Unreachable as `read` does."""
         return (read("Redis", VARIABLE, DEFAULT),)
 
 
 def with_password_file(url: str) -> str:
-    """Return `url` such that kombu and Celery take the password from the file.
+    """Return `url`, changed so that kombu and Celery read the password from the file.
 
-    A file named by REDIS_PASSWORD_FILE wins over a password in the URL, which wins
-    over the project's own file; the user's name stays. URLs of other servers than Redis are
-    left as they are: RabbitMQ's password is the transport's own matter (cluster.rabbitmq).
+    A file named by REDIS_PASSWORD_FILE takes precedence over a password in the URL, and that
+    over the project's own file; the user name is kept. The URL of any other server is returned
+    unchanged: the transport reads RabbitMQ's password (cluster.rabbitmq).
     """
     if url.partition("://")[0] not in address.SCHEMES or path(VARIABLE, DEFAULT) is None:
         return url

@@ -1,6 +1,6 @@
-"""RabbitMQ as the broker: how its queues are declared, and how workers and callers connect.
+"""RabbitMQ as the broker: declaration of its queues, and connections of workers and callers.
 
-All of it applies where the broker's URL says amqp or amqps, and nowhere else.
+Used only if the broker's URL begins with amqp:// or amqps://.
 """
 
 import os
@@ -17,30 +17,30 @@ from kombu.transport import pyamqp
 from cluster import password
 
 VARIABLE = "RABBITMQ_PASSWORD_FILE"
-#: Where `make` leaves the password it made, seen from the project's root.
+#: Password file that `make` generates.
 DEFAULT = password.SECRETS / "rabbitmq_password"
 
-#: How often a job may run again after its worker died, as a task may be retried: one that
-#: kills every worker ends as a dead letter. RabbitMQ's own limit is 20.
+#: Redeliveries of a job whose worker died, before it is dead-lettered: as many as a task has
+#: retries. RabbitMQ's default is 20.
 DELIVERY_LIMIT = 3
-#: Where what no worker takes is kept, with RabbitMQ's reason in its headers (x-death).
+#: Queue of dead letters; RabbitMQ adds the reason to their headers (x-death).
 DEAD = Queue("dead", Exchange("dead", type="fanout"), queue_arguments={"x-queue-type": "quorum"})
 
 _QUEUE_ARGUMENTS = {
-    # Replicated if RabbitMQ is, on disk before the broker confirms, and with a delivery limit.
+    # Replicated in a RabbitMQ cluster, on disk before publishing is confirmed, with a limit.
     "x-queue-type": "quorum",
     "x-delivery-limit": DELIVERY_LIMIT,
     "x-dead-letter-exchange": DEAD.exchange.name,
-    # A dead letter leaves its queue when the other has it; RabbitMQ asks for both.
+    # Remove a message only when the dead-letter queue has confirmed it; this needs both settings.
     "x-dead-letter-strategy": "at-least-once",
     "x-overflow": "reject-publish",
 }
 
-#: Arguments of py-amqp's connections, for Celery's broker_transport_options.
+#: Connection arguments of py-amqp, for Celery's broker_transport_options.
 TRANSPORT_OPTIONS = {
-    # A job is accepted when the broker has it on disk, and not before.
+    # A job counts as submitted only when the broker has it on disk.
     "confirm_publish": True,
-    # Seconds: a connection that went silent must not hang anybody (no limits by default).
+    # In seconds, so that a silent connection never blocks for ever (unlimited by default).
     "connect_timeout": 5,
     "read_timeout": 10,
     "write_timeout": 10,
@@ -48,61 +48,61 @@ TRANSPORT_OPTIONS = {
 
 
 def is_url(url: str) -> bool:
-    """Tell whether a broker's URL is one of RabbitMQ."""
+    """Return True if a broker's URL is for RabbitMQ."""
     return url.partition("://")[0] in {"amqp", "amqps"}
 
 
 def check_url(url: str, name: str) -> None:
-    """Raise ValueError, calling the URL `name`, where its host or its port is none."""
+    """Raise ValueError, calling the URL `name`, if it is invalid."""
     try:
-        is_whole = urlsplit(url).port != 0
+        is_valid = urlsplit(url).port != 0
     except ValueError:
-        is_whole = False
-    if not is_whole or any(character.isspace() for character in url) or ";" in url:
+        is_valid = False
+    if not is_valid or any(character.isspace() for character in url) or ";" in url:
         raise ValueError(f"{name} must be a URL such as amqp://user@127.0.0.1:5672/vhost")
 
 
 def transport(url: str) -> str:
-    """Return the name of the transport for a URL."""
+    """Return the import path of the transport class for a URL."""
     kind = SSLTransport if url.startswith("amqps://") else Transport
     return f"{__name__}:{kind.__name__}"
 
 
 def settings(queues: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return Celery's settings that differ where RabbitMQ is the broker."""
+    """Return the Celery settings that differ for RabbitMQ."""
     return {
         "task_queues": {
             name: {
                 **queue,
-                # Jobs that wait for their time wait in RabbitMQ: that needs this type.
+                # Celery's delayed delivery in RabbitMQ needs a topic exchange.
                 "exchange_type": "topic",
                 "queue_arguments": _QUEUE_ARGUMENTS,
             }
             for name, queue in queues.items()
         },
         "broker_transport_options": TRANSPORT_OPTIONS,
-        # RabbitMQ counts deliveries, but nobody would tell the caller at its limit.
+        # At RabbitMQ's own delivery limit the caller would get no result.
         "task_retry_on_worker_lost": True,
-        # Seconds; a worker gives up a broker that is silent for two of them (default: 120).
+        # In seconds; a connection is closed after two missed ones (default: 120).
         "broker_heartbeat": 10,
     }
 
 
 def password_file() -> Path | None:
-    """Return the password file to use, or None where there is none."""
+    """Return the password file to use, or None if there is none."""
     return password.path(VARIABLE, DEFAULT)
 
 
 def read_password() -> str:
-    """Return the password in the file. Raises Unreachable if it can't be read or is empty."""
+    """Return the password from its file. Raise Unreachable if it can't be read or is empty."""
     return password.read("RabbitMQ", VARIABLE, DEFAULT)
 
 
 class Transport(pyamqp.Transport):
-    """Kombu's transport, which takes the password from the file at each connection.
+    """Kombu's transport, which reads the password from its file for each connection.
 
-    A file that is named wins over a password in the URL, which wins over the project's own
-    file. What kombu is given is not the password but the function that reads it.
+    A file named by RABBITMQ_PASSWORD_FILE takes precedence over a password in the URL, and that
+    over the project's own file. Kombu is given the function that reads the file.
     """
 
     def __init__(self, client: Any, **options: Any) -> None:
@@ -112,7 +112,7 @@ class Transport(pyamqp.Transport):
 
     @property
     def default_connection_params(self) -> dict[str, Any]:
-        """What a URL does not say: our own password for the user it names, or else guest."""
+        """Defaults for a URL: with a user but no password, the password file; else guest."""
         params: dict[str, Any] = super().default_connection_params
         client: Any = self.client
         if client.userid and password_file():
@@ -121,26 +121,26 @@ class Transport(pyamqp.Transport):
 
 
 class SSLTransport(Transport, pyamqp.SSLTransport):
-    """The same, by TLS."""
+    """The same transport over TLS."""
 
 
 class DeadLetters(bootsteps.StartStopStep):
-    """Declares where dead letters go: a queue that nobody has to read for it to be kept."""
+    """Declares the queue of dead letters, which keeps them without any consumer."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def include_if(self, consumer: Any) -> bool:
-        """Tell whether the broker is RabbitMQ."""
+        """Return True if the broker is RabbitMQ."""
         return is_url(consumer.app.conf.broker_read_url)
 
     def start(self, consumer: Any) -> None:
-        """Declare the queue and its exchange, before the consumer's loop takes any job."""
+        """Declare the queue and its exchange before any message is fetched."""
         with consumer.connection.channel() as channel:
             DEAD(channel).declare()
 
 
 class Connection(kombu.Connection):
-    """Kombu's connection, whose URL is shown as it was given: by its scheme, and not by a class."""
+    """Kombu's connection, which shows its URL with the scheme instead of a class path."""
 
     resolve_aliases = {  # noqa: RUF012 - as kombu's
         **kombu.Connection.resolve_aliases,

@@ -1,7 +1,7 @@
-"""What of the machine a process may use: cores and memory, as its container limits them.
+"""Cores and memory that a process may use within the limits of its container.
 
-`os.cpu_count` and numpy's BLAS see the whole machine; a container's share is written in the
-files of its control group (https://docs.kernel.org/admin-guide/cgroup-v2.html).
+`os.cpu_count` and numpy's BLAS see the whole machine; a container's limits are in the files of
+its control group (https://docs.kernel.org/admin-guide/cgroup-v2.html).
 """
 
 import math
@@ -11,15 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
-#: What the BLAS libraries that numpy is built with read as they are loaded.
+#: Number of threads, read by numpy's BLAS libraries when they are loaded.
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def cores(root: Path = CGROUPS) -> int:
-    """Return how many cores this process can keep busy: at least 1.
+    """Return the number of cores that this process can keep busy, at least 1.
 
-    The fewer of those it may run on (affinity) and those that its control group's quota pays
-    for. Of a quota of 1.5 cores, one: more threads would all be halted in every period.
+    The minimum of its CPU affinity and its control group's quota. A quota of 1.5 cores counts as
+    one: with two busy threads the group would be throttled in every period.
     """
     if hasattr(os, "sched_getaffinity"):
         affinity = len(os.sched_getaffinity(0))
@@ -29,17 +29,17 @@ def cores(root: Path = CGROUPS) -> int:
 
 
 def memory(root: Path = CGROUPS) -> int:
-    """Return how many bytes this process can have: the machine's, or its control group's limit."""
+    """Return the memory of the machine in bytes, or the control group's limit if lower."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = [*_numbers(root, "memory.max"), *_numbers(root / "memory", "memory.limit_in_bytes")]
     return min([machine, *limits])
 
 
 def share_cores(processes: int, environment: MutableMapping[str, str]) -> None:
-    """Give each of a worker's processes its part of the cores, before it loads numpy.
+    """Limit each pool process to its share of BLAS threads; call it before numpy is loaded.
 
-    A BLAS starts a thread a core of the machine, in every process; where a quota allows
-    fewer, they stop each other. A lower number that is set already stays.
+    By default a BLAS starts one thread per core of the machine in every process, and under a
+    lower quota these block each other. A lower limit that is already set is kept.
     """
     threads = max(1, cores() // processes)
     for variable in THREAD_VARIABLES:
@@ -47,18 +47,18 @@ def share_cores(processes: int, environment: MutableMapping[str, str]) -> None:
             threads = min(threads, max(1, int(environment[variable])))
     for variable in THREAD_VARIABLES:
         environment[variable] = str(threads)
-    # OpenBLAS' threads wait for more work at full speed, for 2 to the power of 26 cycles: while
-    # a product is on its way to Redis, they would keep the cores from those who move it.
+    # Idle OpenBLAS threads spin for 2**26 cycles by default, and would take the cores from the
+    # threads that send the product to Redis.
     environment.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Yield the cores that each quota pays for."""
+    """Yield the quota, in cores, of each control group that has one."""
     for file in _files(root, "cpu.max"):  # version 2: "150000 100000", or "max 100000"
         with suppress(OSError, ValueError):
             quota, period = map(int, file.read_text().split())
             yield quota / period
-    with suppress(OSError, ValueError):  # version 1: -1 where there is none
+    with suppress(OSError, ValueError):  # version 1: -1 for no limit
         quota = int((root / "cpu" / "cpu.cfs_quota_us").read_text())
         if quota > 0:
             yield quota / int((root / "cpu" / "cpu.cfs_period_us").read_text())
@@ -71,9 +71,9 @@ def _numbers(root: Path, name: str) -> Iterator[int]:
 
 
 def _files(root: Path, name: str) -> Iterator[Path]:
-    """Yield the file of this process's control group and of each group around it.
+    """Yield the file `name` of this process's control group and of each of its parents.
 
-    In a container the root is its own group; on a host, a service's is further down.
+    In a container the root is the process's own group; on a host its group is further down.
     """
     own = "/"
     with suppress(OSError, IndexError):

@@ -1,4 +1,4 @@
-"""Which queue a job goes to; one that no worker would ever run is refused at its submitter."""
+"""Routing of jobs to queues; a job that no worker would ever run is rejected at its caller."""
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
@@ -7,18 +7,18 @@ from typing import Any
 from cluster import arguments
 from cluster.errors import UnknownTask
 
-#: Characters of a name that is compared with others, and how alike a misprint is.
-MAX_MISPRINT = 200
-MISPRINT = 0.75
+#: Longest name to suggest a similar one for, in characters, and least similarity, by `difflib`.
+MAX_MISSPELT = 200
+MIN_SIMILARITY = 0.75
 
 Router = Callable[..., Mapping[str, Any] | None]
 
 
-def celerys_own(routes: Mapping[str, Any], others: Mapping[str, Any]) -> Router:
-    """Return a router for the tasks that Celery brings: `celery.starmap` and its like.
+def route_celery_tasks(routes: Mapping[str, Any], default: Mapping[str, Any]) -> Router:
+    """Return a router for Celery's built-in tasks, such as `celery.starmap`.
 
-    `map`, `starmap` and `chunks` run another task in their own process, so they go where
-    that one goes. The rest, which need no family's code, go to `others`.
+    `map`, `starmap` and `chunks` call another task in their own process, so they follow its
+    route. The rest need no family's code and take the `default` route.
     """
 
     def route(
@@ -28,7 +28,7 @@ def celerys_own(routes: Mapping[str, Any], others: Mapping[str, Any]) -> Router:
             return None
         inner = (kwargs or {}).get("task")
         if inner is None:
-            return others
+            return default
         if inner["task"] not in routes:
             raise unknown_task(inner["task"], routes)
         return dict(routes[inner["task"]])
@@ -36,34 +36,34 @@ def celerys_own(routes: Mapping[str, Any], others: Mapping[str, Any]) -> Router:
     return route
 
 
-def refuse_all_but(routes: Mapping[str, Any]) -> Router:
-    """Return the last router of `task_routes`: it raises UnknownTask for other names.
+def reject_unknown_tasks(routes: Mapping[str, Any]) -> Router:
+    """Return the last router of `task_routes`, which raises UnknownTask.
 
-    A job whose sender named a queue passes: Celery checks that queue itself.
+    A job with an explicit queue passes: Celery checks that queue itself.
     """
 
-    def refuse(
+    def reject(
         name: str, args: object, kwargs: object, options: Mapping[str, Any], task: object = None
     ) -> None:
         if "queue" not in options:
             raise unknown_task(name, routes)
 
-    return refuse
+    return reject
 
 
 def unknown_task(name: Any, known: Iterable[str]) -> UnknownTask:
-    """Return the error for a name that leads to no worker, with the nearest one that does."""
+    """Return the error for a task without a route, suggesting the most similar known name."""
     near = nearest(name, known) if isinstance(name, str) else None
-    hint = f"did you mean {near!r}?" if near else f"there are {', '.join(sorted(known))}"
+    hint = f"did you mean {near!r}?" if near else f"known tasks: {', '.join(sorted(known))}"
     return UnknownTask(f"no task is called {arguments.brief(name)}; {hint}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the name among those known that another one may be a misprint of."""
-    if len(name) > MAX_MISPRINT:
+    """Return the known name that `name` is probably a misspelling of, or None."""
+    if len(name) > MAX_MISSPELT:
         return None
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=MISPRINT) or [
+    close = difflib.get_close_matches(name, known, n=1, cutoff=MIN_SIMILARITY) or [
         each for each in known if each.endswith(f".{name}")
     ]
     return close[0] if close else None

@@ -1,7 +1,7 @@
-"""Which servers carry the jobs and keep the results, by their URLs, and the classes that do it.
+"""Settings for the broker and the result store, by their URLs.
 
-Classes are named in an app's own settings: what kombu's and Celery's schemes stand for is every
-program's in the process, and stays as it is.
+Transport and backend are named in the app's settings: kombu's and Celery's tables of URL schemes
+are shared by all apps of a process and stay unchanged.
 """
 
 from typing import Any
@@ -10,16 +10,16 @@ from celery_streams import address
 from celery_streams.address import UnknownServer
 from cluster import password, rabbitmq
 
-#: The result store, for values of any size.
+#: Result backend for values of any size.
 STORE = "cluster.backend:RedisBackend"
-#: Celery's variables that name a broker past the configuration, and would have no password.
-PAST_IT = ("CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
+#: Variables by which Celery would bypass the configuration, and with it the password file.
+BYPASSING_VARIABLES = ("CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
 
 
 def broker(url: str, name: str = "the broker's URL", *, lists: bool = False) -> dict[str, Any]:
-    """Return Celery's settings for a broker: Redis, by streams or kombu's lists, or RabbitMQ.
+    """Return Celery's settings for a broker: Redis with streams or kombu's lists, or RabbitMQ.
 
-    Raises UnknownServer, calling the URL `name`, for what is neither.
+    Raise UnknownServer, calling the URL `name`, for any other server.
     """
     if rabbitmq.is_url(url):
         rabbitmq.check_url(url, name)
@@ -33,7 +33,7 @@ def broker(url: str, name: str = "the broker's URL", *, lists: bool = False) -> 
 
 
 def results(url: str, name: str = "the result store's URL") -> str:
-    """Return Celery's `result_backend` for a Redis; raises UnknownServer for anything else."""
+    """Return Celery's `result_backend` for a Redis URL; raise UnknownServer for any other."""
     url = url.removeprefix(f"{STORE}+")
     if url.partition("://")[0] not in address.SCHEMES:
         raise _unknown(url, name, "redis://, rediss://, redis+socket:// or valkey://")
@@ -41,7 +41,7 @@ def results(url: str, name: str = "the result store's URL") -> str:
 
 
 def with_password(url: str, name: str) -> str:
-    """Return a URL such that the password is taken from its file: see cluster.password."""
+    """Return `url`, for Redis with its password read from the file (cluster.password)."""
     if url.partition("://")[0] in address.SCHEMES:
         return password.with_password_file(address.read(url, name).url)
     return url
@@ -49,7 +49,7 @@ def with_password(url: str, name: str) -> str:
 
 def _unknown(url: str, name: str, known: str) -> UnknownServer:
     scheme, separator, _ = url.partition("://")
-    begins = f"; {scheme[:40]}:// names another kind of server" if separator and scheme else ""
+    hint = f"; {scheme[:40]}:// is not supported" if separator and scheme else ""
     return UnknownServer(
-        f"{name} must be a URL such as redis://127.0.0.1:6379/0, one of {known}{begins}"
+        f"{name} must be a URL such as redis://127.0.0.1:6379/0, one of {known}{hint}"
     )

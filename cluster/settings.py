@@ -1,4 +1,4 @@
-"""Settings read from the environment; each error names its variable in one sentence."""
+"""Settings read from the environment; every error names the variable."""
 
 import os
 
@@ -6,20 +6,20 @@ from cluster.arguments import brief
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
-#: The largest number, which Redis and JSON take, and the largest time in seconds, which timers
-#: and threads take.
+#: Largest number, within what Redis and JSON represent exactly.
 MAX_NUMBER = 10**15
+#: Longest time in seconds, within what timers and threads accept.
 MAX_SECONDS = 10**9
-#: Processes of a worker's pool; remote control has the same limit.
+#: Largest pool of a worker, in processes; the same as for remote control.
 MAX_PROCESSES = 1000
-#: Digits of a setting, leading zeros included.
+#: Longest number, in digits, leading zeros included.
 MAX_DIGITS = 20
 
 
 def integer(variable: str, default: int, most: int = MAX_NUMBER, least: int = 1) -> int:
-    """Return the value of an environment variable, a whole number from `least` to `most`.
+    """Return the environment variable as a whole number from `least` to `most`.
 
-    Raises ValueError, naming the variable, if it holds anything else.
+    Raise ValueError if it is set to anything else.
     """
     text = os.environ.get(variable) or str(default)
     is_number = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
@@ -31,9 +31,9 @@ def integer(variable: str, default: int, most: int = MAX_NUMBER, least: int = 1)
 
 
 def choice(variable: str, default: str, *others: str) -> str:
-    """Return the value of an environment variable, one of these words.
+    """Return the environment variable if it is `default` or one of `others`.
 
-    Raises ValueError, naming the variable, if it holds anything else.
+    Raise ValueError if it is set to anything else.
     """
     words = dict.fromkeys((default, *others))
     word = os.environ.get(variable) or default
@@ -45,6 +45,6 @@ def choice(variable: str, default: str, *others: str) -> str:
 def log_level() -> str:
     """Return the value of LOG_LEVEL, INFO by default.
 
-    Raises ValueError for a name that is not a level of Python's logging.
+    Raise ValueError if it is not one of LOG_LEVELS.
     """
     return choice("LOG_LEVEL", "INFO", *LOG_LEVELS)

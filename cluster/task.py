@@ -1,4 +1,4 @@
-"""What every task of the cluster does beyond its own work."""
+"""Base class of the cluster's tasks."""
 
 from contextlib import suppress
 from typing import Any
@@ -12,10 +12,10 @@ from cluster.codec import are_scalars, pack, pack_whole
 
 
 class Task(CeleryTask[Any, Any]):
-    """A task whose arguments and result may be long integers and arrays, of any size.
+    """A task whose arguments and result may be integers and arrays of any size.
 
-    An error that can pass, of a connection or a time-out, is no failure yet: the job runs
-    again after up to 1, 2 and 4 s, at random so that many do not come back at once
+    A transient error, of a connection or a time-out, is retried after a random delay of up to
+    1, 2 and 4 s, so that many failed jobs do not run again at once
     ("full jitter": https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
     """
 
@@ -23,13 +23,14 @@ class Task(CeleryTask[Any, Any]):
     retry_backoff = True
     retry_backoff_max = 60
     retry_jitter = True
+    plain_calls: tuple[Any, ...]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the task: plainly where Python code calls it, packing the result for Celery."""
+        """Run the task; if a worker calls it, unpack its arguments and pack its result."""
         request: Any = self.request
         if request.called_directly or getattr(request, "running", False):
             return super().__call__(*args, **kwargs)
-        request.running = True  # a task that calls itself does so as plain Python
+        request.running = True  # a task that calls itself is a plain function call
         try:
             if are_scalars(*args, *kwargs.values()):
                 value = self.run(*args, **kwargs)
@@ -50,17 +51,21 @@ class Task(CeleryTask[Any, Any]):
             return pack_whole(value, put)
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
-        """Remove large arguments from Redis, now that the result is stored."""
+        """Remove the job's large arguments from Redis: its result is stored."""
         self._forget(task_id, args, kwargs)
 
     def on_failure(
         self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any
     ) -> None:
-        """Remove large arguments from Redis, now that the error is stored."""
+        """Remove the job's large arguments from Redis: its error is stored."""
         self._forget(task_id, args, kwargs)
 
     def _forget(self, job_id: str, args: Any, kwargs: Any) -> None:
         store: Any = self.backend
         if isinstance(store, RedisBackend) and not are_scalars(*args, *kwargs.values()):
-            with suppress(RedisError):  # the job has ended: what is left expires
+            with suppress(RedisError):  # the job has ended, and its arguments expire anyway
                 store.forget_arguments(job_id, (args, kwargs))
+
+
+# Values of a map are packed together (see celery_streams.producer.starmap).
+Task.plain_calls = (Task.__call__,)

@@ -1,4 +1,4 @@
-"""How a worker of any family runs: its app, and Celery's options, written once."""
+"""The worker of every family: its app, and the options it runs Celery with."""
 
 import gc
 import os
@@ -12,7 +12,6 @@ from celery import Celery
 from celery.signals import worker_process_init
 from redis.exceptions import RedisError
 
-from celery_streams.worker.started import Started
 from cluster import resources, settings
 from cluster.app import App, create
 from cluster.broker import AWAY
@@ -21,12 +20,12 @@ from cluster.rabbitmq import DeadLetters
 
 
 def worker_app(family: str) -> App:
-    """Return the worker app of a family: its tasks, and its steps beyond Celery's."""
+    """Return a family's app for workers: with its tasks, and bootsteps added to Celery's."""
     app = create(family, include=[f"{family}.tasks"])
-    app.steps["consumer"].update((Heartbeat, Started, DeadLetters))
+    app.steps["consumer"].update((Heartbeat, DeadLetters))
 
     def prepare(**_: Any) -> None:
-        # Not to be waited for: Celery ends a process that is not up after four seconds.
+        # In a thread: Celery kills a pool process that is not up after four seconds.
         Thread(target=_prepare, args=(app,), daemon=True).start()
 
     worker_process_init.connect(prepare, weak=False)
@@ -34,43 +33,43 @@ def worker_app(family: str) -> App:
 
 
 def _prepare(app: App) -> None:
-    """Prepare a pool process for its first job, which pays for it else.
+    """Prepare a pool process, so that its first job is not slower than the others.
 
-    It connects to the result store, and to the broker: the last job of a chord sends the callback.
+    It connects to the result store, and to the broker, which the last job of a chord publishes to.
     """
     backend: Any = app.backend
     with suppress(OSError, RedisError, *AWAY):
         backend.client.ping()
         with app.producer_or_acquire() as producer:
             producer.maybe_declare(app.amqp.queues[app.main])
-        app.submission.rehearse()
+        app.submission.rehearse(app.main)
 
 
 def run(app: Celery[Any]) -> None:
-    """Run the worker until a signal stops it; raises SystemExit with its exit status."""
+    """Run the worker until a signal stops it; raise SystemExit with its exit status."""
     try:
         chosen = options(app)
         hang_timeout()
         resources.share_cores(concurrency(app), os.environ)  # before the tasks load numpy
-    except ValueError as error:  # a setting that is wrong, found as celeryconfig is loaded
+    except ValueError as error:  # an invalid setting, found when celeryconfig is loaded
         sys.exit(f"error: {error}")
-    wanted = _wanted(app)
-    if wanted > concurrency(app):
+    configured = _configured_concurrency(app)
+    if configured > concurrency(app):
         sys.stderr.write(
-            f"warning: {app.main} runs {concurrency(app)} jobs side by side, as many as there are "
-            f"cores, not {wanted}; jobs that wait more than they compute get a line in "
-            "family_concurrency of celeryconfig.py\n"
+            f"warning: {app.main} runs {concurrency(app)} jobs at a time, one per core, instead of "
+            f"{configured}; if its jobs mostly wait, add {app.main} to family_concurrency in "
+            "celeryconfig.py\n"
         )
     sys.exit(_run(app, chosen))
 
 
 def _run(app: Celery[Any], chosen: dict[str, Any]) -> Any:
-    """Run Celery's worker to its end, and return its exit status.
+    """Run Celery's worker until it stops, and return its exit status.
 
-    Not by `worker_main`, which loads all of Celery's commands first: a third of a worker's start.
+    `worker_main` would load all of Celery's commands first, a third of the start-up time.
     """
-    # What is loaded stays for good. Celery collects garbage before each fork, and to look for some
-    # among all that takes ten times as long as the fork, and unshares the memory.
+    # Celery collects garbage before each fork. Scanning the loaded modules would take longer than
+    # the fork itself, and copy pages that the processes share.
     gc.disable()
     worker: Any = app.Worker(**chosen)
     gc.freeze()
@@ -82,12 +81,12 @@ def _run(app: Celery[Any], chosen: dict[str, Any]) -> Any:
 def options(app: Celery[Any]) -> dict[str, Any]:
     """Return the options of Celery's worker for a family's app.
 
-    The name is unique among replicas on any number of machines, as remote control needs.
-    Gossip and mingle are left out: no setting uses them, and they cost each start a second.
+    The host name is unique among replicas on all machines, as remote control requires. Gossip
+    and mingle are off: nothing here uses them, and they delay each start by a second.
     """
     family = app.main
     return {
-        "quiet": True,  # no banner: what it tells, the log's first lines and .env.example do
+        "quiet": True,  # no banner: the log begins with the same information
         "queues": [family],
         "hostname": f"{family}@{socket.gethostname()}.{os.getpid()}",
         "concurrency": concurrency(app),
@@ -99,16 +98,16 @@ def options(app: Celery[Any]) -> dict[str, Any]:
 
 
 def concurrency(app: Celery[Any]) -> int:
-    """Return how many jobs a family's worker runs side by side.
+    """Return the number of jobs that a family's worker runs at a time.
 
-    At most one a core for a family that celeryconfig does not name: its jobs compute, and
-    more of them would only be in each other's way.
+    At most one per core for a family that is not in family_concurrency: its jobs compute, and
+    more of them would only slow each other down.
     """
     if app.main in app.conf.family_concurrency:
-        return _wanted(app)
-    return min(_wanted(app), resources.cores())
+        return _configured_concurrency(app)
+    return min(_configured_concurrency(app), resources.cores())
 
 
-def _wanted(app: Celery[Any]) -> int:
-    usual = app.conf.family_concurrency.get(app.main, 1)
-    return settings.integer(f"{app.main.upper()}_CONCURRENCY", usual, most=settings.MAX_PROCESSES)
+def _configured_concurrency(app: Celery[Any]) -> int:
+    default = app.conf.family_concurrency.get(app.main, 1)
+    return settings.integer(f"{app.main.upper()}_CONCURRENCY", default, most=settings.MAX_PROCESSES)

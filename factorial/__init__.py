@@ -1,1 +1,1 @@
-"""The task family `factorial`: its tasks, and the worker that runs them."""
+"""The task family `factorial`: its tasks and their worker."""

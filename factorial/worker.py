@@ -1,4 +1,4 @@
-"""The worker of the queue `factorial`: `python -m factorial.worker` runs it."""
+"""Worker of the queue `factorial`; run it with `python -m factorial.worker`."""
 
 from cluster.worker import run, worker_app
 

@@ -1,1 +1,1 @@
-"""The same cluster without Docker: `python -m local`."""
+"""The cluster without Docker: `python -m local`."""

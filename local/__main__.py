@@ -1,4 +1,4 @@
-"""`python -m local`: run a command of the local cluster; an error is one line."""
+"""`python -m local`: run a command of the local cluster; an error is printed as one line."""
 
 import sys
 
@@ -8,9 +8,9 @@ from cluster.errors import ClusterError
 
 
 def main() -> None:
-    """Run the command: 0 done, 1 it failed, 2 wrong usage, 130 stopped by Ctrl-C."""
+    """Run the command; exit with 1 if it fails, 2 for wrong usage, 130 after Ctrl-C."""
     try:
-        # Here, because a setting that is wrong is found as the modules are loaded.
+        # Not at the top: importing these modules raises an error if a setting is wrong.
         from local.commands import local
 
         local(standalone_mode=False)

@@ -1,4 +1,4 @@
-"""The local cluster: what it starts, in which order, and how it ends."""
+"""The local cluster: start its processes in order, restart those that end, and stop them."""
 
 import os
 import signal
@@ -14,25 +14,25 @@ from local import server
 from local.process import Process, show
 from local.state import State
 
-#: The families, each named as its queue is.
+#: The families; each has the name of its queue.
 FAMILIES = tuple(task_queues)
-#: Workers of a family on one machine.
-MOST_REPLICAS = 100
-#: Seconds a worker may take until it consumes.
+#: Workers of one family on one machine.
+MAX_REPLICAS = 100
+#: Time limit for workers to start consuming, in seconds.
 READY_TIMEOUT = 30.0
-#: Seconds a stop waits for running jobs: longer than any may run.
+#: Time that a stop waits for running jobs, in seconds: longer than any may run.
 STOP_TIMEOUT = task_time_limit + 10.0
-#: Seconds between two looks at what runs.
-INTERVAL = 0.05
-#: Seconds before a process that died is started again.
+#: Interval between checks of the processes, in seconds.
+POLL_INTERVAL = 0.05
+#: Delay before a process that ended is restarted, in seconds.
 RESTART_DELAY = 1.0
 
 
 class Cluster:
-    """A server, its workers and the callers that run against them, as child processes.
+    """A server, its workers and the callers that use them, as child processes.
 
-    A child that ends is started again, as in the compose stack, but for a worker that
-    `kill-workers` has stopped. The server is for what no URL names: broker, results or both.
+    A child that ends is restarted, as in the compose stack, except a worker that `kill-workers`
+    stopped. The server is the broker, the result backend or both: whichever no URL names.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Cluster:
             "PYTHONUNBUFFERED": "1",
             **variables,
         }
-        # The project's own file is found without: named, it would win over other URLs' passwords.
+        # The default file is found without the variable, which would override URLs' passwords.
         if password_file != password.DEFAULT:
             self.env[password.VARIABLE] = str(password_file.resolve())
         self._server: Process | None = None
         self._workers: list[Process] = []
         self._callers: list[Process] = []
-        self._died: dict[Process, float] = {}
+        self._ended_at: dict[Process, float] = {}
         self._stop_requests = 0
 
     # Start ---------------------------------------------------------------------
@@ -77,9 +77,9 @@ class Cluster:
         self.state.add("server", self._server.pid)
 
     def start_workers(self, replicas: Mapping[str, int]) -> None:
-        """Start that many workers of each family and wait until they consume.
+        """Start the given number of workers of each family and wait until they consume.
 
-        Raises ServerError if one ends, or does not within READY_TIMEOUT.
+        Raise ServerError if one ends, or does not consume within READY_TIMEOUT.
         """
         for family, count in replicas.items():
             for _ in range(count):
@@ -99,7 +99,7 @@ class Cluster:
                 raise server.ServerError(f"not ready after {READY_TIMEOUT:g} s: {names}")
 
     def _start_worker(self, family: str) -> Process:
-        # The heartbeat's name holds the process id, which is known only to the process.
+        # `local worker` names its own heartbeat file, because the name contains the process id.
         argv = [sys.executable, "-m", "local", "worker", family]
         env = {**self.env, "LOCAL_STATE": str(self.state.folder)}
         return Process(family, argv, env)
@@ -110,108 +110,108 @@ class Cluster:
     # Run -----------------------------------------------------------------------
 
     def call(self, *argv: str, draws: bool = False) -> Process:
-        """Run a caller to its end, or until a stop is requested."""
+        """Run a caller until it ends or a stop is requested."""
         show("caller", f"$ python -m {' '.join(argv)}")
         caller = Process("caller", [sys.executable, "-m", *argv], self.env, draws=draws)
         self._callers.append(caller)
-        while not caller.wait(INTERVAL) and not self.stop_requested:
-            self._restart_the_dead()
+        while not caller.wait(POLL_INTERVAL) and not self.stop_requested:
+            self._restart_ended()
         return caller
 
     def run_until_stopped(self) -> None:
         """Keep everything running until a stop is requested."""
         while not self._pause():
-            self._restart_the_dead()
+            self._restart_ended()
 
-    def _restart_the_dead(self) -> None:
+    def _restart_ended(self) -> None:
         if self._server and self._restart_is_due(self._server):
             self.state.remove("server", self._server.pid)
             self.start_server()
-        for place, worker in enumerate(self._workers):
+        for index, worker in enumerate(self._workers):
             if self._restart_is_due(worker) and not self.state.was_stopped(worker.pid):
                 self.state.remove(worker.name, worker.pid)
-                self._workers[place] = self._start_worker(worker.name)
+                self._workers[index] = self._start_worker(worker.name)
 
     def _restart_is_due(self, process: Process) -> bool:
         if process.exit_status is None:
             return False
-        if process not in self._died:
+        if process not in self._ended_at:
             show(process.name, f"ended with status {process.exit_status}")
-            self._died[process] = monotonic()
-        return monotonic() - self._died[process] > RESTART_DELAY
+            self._ended_at[process] = monotonic()
+        return monotonic() - self._ended_at[process] > RESTART_DELAY
 
     # Stop ----------------------------------------------------------------------
 
     def request_stop(self, *_: object) -> None:
-        """Ask for the stop; ask twice, and running jobs are not waited for."""
-        # A number and no Event: a signal that comes while an Event is waited for would lock
-        # itself out, and the cluster would never stop.
+        """Request a stop; a second request ends the wait for running jobs."""
+        # A counter, because setting an Event in a signal handler deadlocks if the interrupted
+        # thread is waiting for it.
         self._stop_requests += 1
 
     def _pause(self) -> bool:
-        """Wait for an interval, or not at all if a stop is requested; tell whether it is."""
+        """Sleep for POLL_INTERVAL unless a stop is requested; return True if it is."""
         if not self.stop_requested:
-            sleep(INTERVAL)
+            sleep(POLL_INTERVAL)
         return self.stop_requested
 
     @property
     def stop_requested(self) -> bool:
-        """Whether a signal asked for the stop."""
+        """Whether a signal has requested a stop."""
         return self._stop_requests > 0
 
     def stop(self) -> None:
-        """Stop callers, then workers, which finish what they run, then the server."""
-        # A caller leaves the terminal in order on Ctrl-C, which reaches it this way alone.
-        self._end(self._callers, signal.SIGINT, patience=2)
-        self._end(self._workers, signal.SIGTERM, patience=STOP_TIMEOUT)
+        """Stop the callers, then the workers, which finish their running jobs, then the server."""
+        # SIGINT lets a caller restore the terminal; Ctrl-C itself does not reach its session.
+        self._end(self._callers, signal.SIGINT, timeout=2)
+        self._end(self._workers, signal.SIGTERM, timeout=STOP_TIMEOUT)
         if self._server:
-            self._end([self._server], signal.SIGTERM, patience=STOP_TIMEOUT, can_hurry=False)
+            self._end([self._server], signal.SIGTERM, timeout=STOP_TIMEOUT, can_hurry=False)
             self.state.remove("server", self._server.pid)
 
     def _end(
         self,
         processes: Sequence[Process],
-        first: int,
-        patience: float,
+        first_signal: int,
+        timeout: float,
         *,
         can_hurry: bool = True,
     ) -> None:
         for number, seconds in (
-            (first, patience),
+            (first_signal, timeout),
             (signal.SIGQUIT, 5),
             (signal.SIGKILL, 5),
         ):
             left = [process for process in processes if process.exit_status is None]
             for process in left:
                 if number == signal.SIGKILL:
-                    show(process.name, "does not end: killed")
+                    show(process.name, "did not stop: killed")
                 process.signal(number)
-            self._wait_for(left, seconds, can_hurry=can_hurry and number == first)
+            self._wait_for(left, seconds, can_hurry=can_hurry and number == first_signal)
         for process in processes:
             self.state.remove(process.name, process.pid)
 
     def _wait_for(self, processes: Sequence[Process], seconds: float, *, can_hurry: bool) -> None:
-        """Wait for the end of processes: if it can hurry, until the stop is asked for twice."""
+        """Wait for processes to end; if `can_hurry`, only until a second stop request."""
         deadline = monotonic() + seconds
         for process in processes:
-            while not process.wait(INTERVAL):
+            while not process.wait(POLL_INTERVAL):
                 if monotonic() > deadline or (can_hurry and self._stop_requests > 1):
                     break
 
 
 def replicas() -> dict[str, int]:
-    """Return how many workers each family has: <FAMILY>_REPLICAS, 1 if unset."""
+    """Return the number of workers of each family: <FAMILY>_REPLICAS, 1 if unset."""
     return {
-        family: settings.integer(f"{family.upper()}_REPLICAS", 1, most=MOST_REPLICAS)
+        family: settings.integer(f"{family.upper()}_REPLICAS", 1, most=MAX_REPLICAS)
         for family in FAMILIES
     }
 
 
-def running(cluster: Cluster, job: Callable[[Cluster], int]) -> int:
-    """Run `job` while the signals of a person ask for the stop, then stop; return its status."""
+def run_and_stop(cluster: Cluster, program: Callable[[Cluster], int]) -> int:
+    """Run `program`, then stop the cluster; return the program's status. Signals request a stop."""
     with ExitStack() as at_exit:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            before = signal.signal(number, cluster.request_stop)
-            at_exit.callback(signal.signal, number, before)
+            previous = signal.signal(number, cluster.request_stop)
+            at_exit.callback(signal.signal, number, previous)
         at_exit.callback(cluster.stop)
-        return job(cluster)
+        return program(cluster)

@@ -1,10 +1,10 @@
 """The settings in `.env` for make, read as Docker Compose reads them: python3 local/dotenv.py FILE.
 
-Make's own `include` would take quotes and comments for part of a value. What Compose takes in a way
-that surprises is refused here, with its line, so that no two commands find two values.
+Make's own `include` would read quotes and comments as part of a value. A line that Compose reads in
+a surprising way is rejected here, so that all commands see the same values.
 https://docs.docker.com/compose/how-tos/environment-variables/variable-interpolation/#env-file-syntax
 
-Needs Python alone: make runs it before it installs anything.
+Needs only Python: make runs it before anything is installed.
 """
 
 import os
@@ -13,13 +13,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-#: What stands for the end of a line: make's `shell` joins them.
+#: Placeholder for the end of a line, because make's `shell` joins lines.
 NEWLINE = "@@newline@@"
 
 _ASSIGNMENT = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*(.*)")
 _SINGLE = re.compile(r"'([^'\\]*)'[ \t]*(?:#.*)?")
 _DOUBLE = re.compile(r'"((?:[^"\\]|\\["\\]|\\\$(?!\$))*)"[ \t]*(?:#.*)?')
-#: A variable, with what to take where it is empty or not set; or a dollar, doubled or alone.
+#: A variable, with a default if it is empty or not set; or a dollar sign, doubled or alone.
 _VARIABLE = re.compile(
     r"\\(?P<escaped>.)"
     r"|\$(?:(?P<dollar>\$)|(?P<plain>[A-Za-z_][A-Za-z0-9_]*)"
@@ -27,16 +27,16 @@ _VARIABLE = re.compile(
 )
 
 
-#: For a makefile, where it begins a comment.
+#: Makefile variable for a hash sign, which otherwise begins a comment.
 _HASH = r"_hash := \#"
 
 
 class Wrong(ValueError):
-    """A line of the file is not one that Compose and make read alike."""
+    """A line of the file that Compose and make would not read alike."""
 
 
 def read(text: str, environment: Mapping[str, str], name: str = ".env") -> dict[str, str]:
-    """Return the variables of a file; the environment's win. Raises Wrong, naming file and line."""
+    """Return a file's variables; those in `environment` win. Raise Wrong, naming file and line."""
     found: dict[str, str] = {}
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         line_ = line.removesuffix("\r").strip(" \t")
@@ -70,13 +70,13 @@ def _assignment(line: str, known: Mapping[str, str]) -> tuple[str, str]:
     else:
         value = _plain(variable, text, known)
     if not value.isprintable():
-        raise Wrong(f"the value of {variable} must hold printable characters alone")
+        raise Wrong(f"the value of {variable} must contain only printable characters")
     return variable, value
 
 
 def _plain(variable: str, text: str, known: Mapping[str, str]) -> str:
     if text.startswith("#") or "\\" in text or re.search(r"\t[ \t]*#", text):
-        raise Wrong(f"the value of {variable} must stand in quotes, for its # or its \\")
+        raise Wrong(f"the value of {variable} must be quoted, because of its # or \\")
     return _expanded(text.partition(" #")[0].rstrip(" \t"), known)
 
 
@@ -96,26 +96,26 @@ def _expanded(text: str, known: Mapping[str, str]) -> str:
 
 
 def makefile(variables: Mapping[str, str]) -> str:
-    """Return lines of a makefile that set and export variables, unless they are set already."""
+    """Return makefile lines that set and export the variables unless they are set already."""
     lines = [_HASH]
     for name, value in variables.items():
-        # Between two nothings: make strips blanks in front, and joins lines at a backslash.
+        # An empty $() on each side preserves leading blanks and a trailing backslash.
         text = value.replace("$", "$$").replace("#", "$(_hash)")
         lines += [f"{name} ?= $(){text}$()", f"export {name}"]
     return NEWLINE.join(lines)
 
 
 def main(path: Path) -> str:
-    """Return the lines for make: the variables of a file, or the error that ends it."""
+    """Return the lines for make: the variables of a file, or the error that stops make."""
     try:
         return makefile(read(path.read_bytes().decode(), os.environ, path.name))
     except UnicodeDecodeError:
-        wrong = f"{path.name} must be UTF-8"
+        message = f"{path.name} must be UTF-8"
     except OSError as error:
-        wrong = f"cannot read {path.name}: {error.strerror}"
+        message = f"cannot read {path.name}: {error.strerror}"
     except Wrong as error:
-        wrong = str(error)
-    text = wrong.replace("$", "$$").replace("#", "$(_hash)")
+        message = str(error)
+    text = message.replace("$", "$$").replace("#", "$(_hash)")
     return f"{_HASH}{NEWLINE}$(error {text})"
 
 

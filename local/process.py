@@ -1,4 +1,4 @@
-"""A child process whose every output line is shown with its name in front."""
+"""A child process whose output lines are printed with its name as a prefix."""
 
 import subprocess
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-#: Columns of the name in front of each line.
+#: Width of the name that prefixes each line, in characters.
 NAME_WIDTH = 11
 
 _COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
@@ -15,16 +15,16 @@ _colour_of: dict[str, str] = {}
 
 
 def show(name: str, line: str) -> None:
-    """Print a line under a name; colours only where a terminal shows them."""
+    """Print a line with a name as its prefix, in colour on a terminal."""
     with _screen:
         colour = _colour_of.setdefault(name, _COLOURS[len(_colour_of) % len(_COLOURS)])
         click.echo(f"{click.style(f'{name:<{NAME_WIDTH}}|', fg=colour)} {line}")
 
 
 class Process:
-    """A program that runs in a session of its own, so that Ctrl-C reaches only its starter.
+    """A program in a separate session, so that Ctrl-C reaches only the parent process.
 
-    With `draws` its output goes to the terminal as it is: it shows a progress bar.
+    With `draws`, its output goes to the terminal unchanged, as a progress bar requires.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Process:
             with self._popen.stdin as pipe:
                 pipe.write(text)
         except BrokenPipeError:
-            pass  # it ended already: its exit status tells
+            pass  # the process has ended, as its exit status shows
 
     def _show_output(self) -> None:
         if self._popen.stdout is None:
@@ -70,16 +70,16 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The process id: of the program itself, not of any child of its own."""
+        """The process id of the program itself, not of its children."""
         return self._popen.pid
 
     @property
     def exit_status(self) -> int | None:
-        """The exit status, None while it runs, -N where signal N ended it."""
+        """The exit status; None while it runs, -N if signal N ended it."""
         return self._popen.poll()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the end, and for the last line of output; tell whether it came."""
+        """Wait for the end and the last line of output; return True if the process ended."""
         try:
             self._popen.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -88,5 +88,5 @@ class Process:
         return True
 
     def signal(self, number: int) -> None:
-        """Send a signal to the program alone: Celery's pool must not get it."""
+        """Send a signal to the program only: Celery's pool processes must not receive it."""
         self._popen.send_signal(number)

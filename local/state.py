@@ -1,4 +1,4 @@
-"""Which processes of this checkout's local cluster run: a folder of files named by process id."""
+"""A record of a local cluster's processes: a folder of files named by role and process id."""
 
 import os
 import shutil
@@ -12,43 +12,43 @@ from typing import NamedTuple
 
 from cluster.errors import ClusterError
 
-#: The folder of the cluster that `local start` starts: data, process ids, heartbeats.
-DEFAULT = Path(__file__).resolve().parent.parent / ".local"
+#: Default folder of the cluster that `local start` runs: data, process ids, heartbeats.
+DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / ".local"
 
 
-#: The file by which the folder of a local cluster is known.
-MARK = "task-cluster"
+#: File that marks a folder as a local cluster's.
+MARKER_FILE = "task-cluster"
 
 
 class NotOurs(ClusterError):
-    """A folder holds something else than the state of a local cluster."""
+    """A folder contains something other than the state of a local cluster."""
 
 
 def _is_known(name: str) -> bool:
-    """Return True for what an older version, which left no mark, kept in its folder."""
+    """Return True for the name of a file of older versions, which left no marker."""
     known = {"redis", "processes", "stopped"}
     return name in known or name.startswith("beat-schedule") or name.endswith(".heartbeat")
 
 
 class Running(NamedTuple):
-    """A process that is known to be ours: `role` is supervisor, server or a family's name."""
+    """A running process of the cluster; `role` is supervisor, server or a family's name."""
 
     role: str
     pid: int
 
     def signal(self, number: int) -> None:
-        """Send it a signal; it may have ended in between."""
+        """Send a signal, unless the process has ended."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
 
 class State:
-    """The record of what runs, in a folder of its own that its owner alone can read.
+    """The record of running processes, in a folder that only its owner can read.
 
-    Raises NotOurs for a folder that holds something else.
+    Raise NotOurs for a folder that contains something else.
     """
 
-    def __init__(self, folder: Path = DEFAULT) -> None:
+    def __init__(self, folder: Path = DEFAULT_FOLDER) -> None:
         self.folder = folder
         self.data = folder / "redis"
         self._processes = folder / "processes"
@@ -56,77 +56,77 @@ class State:
         self._check()
 
     def _check(self) -> None:
-        """Raise NotOurs unless the folder is one of a local cluster, or may become one."""
+        """Raise NotOurs unless the folder is a local cluster's, empty or missing."""
         if not self.folder.exists():
             return
         if not self.folder.is_dir():
             raise NotOurs(f"LOCAL_STATE must name a folder, not {self.folder}")
         names = {path.name for path in self.folder.iterdir()}
-        if MARK not in names and not all(map(_is_known, names)):
+        if MARKER_FILE not in names and not all(map(_is_known, names)):
             raise NotOurs(
-                f"{self.folder} holds something else than a local cluster: "
-                "name a folder of its own in LOCAL_STATE"
+                f"{self.folder} contains something other than a local cluster: "
+                "name an empty folder in LOCAL_STATE"
             )
 
     def make_private(self) -> None:
-        """Make the folder, mark it, and take it and what it holds, from before, from all others."""
+        """Create and mark the folder, and make it and its contents accessible to the owner only."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (self.folder / MARK).touch(0o600)
+        (self.folder / MARKER_FILE).touch(0o600)
         for path in (self.folder, *self.folder.rglob("*")):
-            with suppress(FileNotFoundError):  # gone meanwhile
+            with suppress(FileNotFoundError):  # removed meanwhile
                 if not path.is_symlink():
                     path.chmod(0o700 if path.is_dir() else 0o600)
 
     def delete(self) -> None:
-        """Remove the folder with all it holds, if it is there and one of a local cluster."""
+        """Delete the folder and its contents, if it exists and is a local cluster's."""
         self._check()
         folder = self.folder.resolve()
-        # Whatever it holds: no mistake elsewhere may ever reach these.
+        # A safeguard: these must survive any mistake elsewhere.
         if folder in {Path.home(), *Path.home().parents, *Path(__file__).resolve().parents}:
-            raise NotOurs(f"{folder} is not removed: name a folder of its own in LOCAL_STATE")
+            raise NotOurs(f"refusing to delete {folder}: name another folder in LOCAL_STATE")
         if folder.exists() and any(folder.iterdir()):
             shutil.rmtree(folder)
 
     def add(self, role: str, pid: int) -> None:
-        """Note a process that was started, by its id and when that was."""
+        """Record a process by its id and start time."""
         self._processes.mkdir(parents=True, exist_ok=True)
         (self._stopped / str(pid)).unlink(missing_ok=True)
-        self._file(role, pid).write_text(_started(pid))
+        self._file(role, pid).write_text(_start_time(pid))
 
     def remove(self, role: str, pid: int) -> None:
-        """Forget a process that ended, and its heartbeat."""
+        """Delete the record of a process that ended, and its heartbeat."""
         self._file(role, pid).unlink(missing_ok=True)
         self.heartbeat(role, pid).unlink(missing_ok=True)
 
     def stop(self, process: "Running") -> None:
-        """Ask a process to end, and note that: its supervisor does not start it again."""
+        """Ask a process to end, and record that, so that its supervisor does not restart it."""
         self._stopped.mkdir(parents=True, exist_ok=True)
         (self._stopped / str(process.pid)).touch()
         process.signal(signal.SIGTERM)
 
     def was_stopped(self, pid: int) -> bool:
-        """Tell whether a process ended because it was asked to."""
+        """Return True if a process was asked to end."""
         return (self._stopped / str(pid)).exists()
 
-    def forget_stops(self) -> None:
-        """Forget who was asked to end: nobody is left whom it concerns."""
+    def clear_stops(self) -> None:
+        """Delete the records of processes that an earlier supervisor was to leave stopped."""
         shutil.rmtree(self._stopped, ignore_errors=True)
 
     def heartbeat(self, role: str, pid: int) -> Path:
-        """Return the file that a worker keeps fresh while it consumes."""
+        """Return the file that a worker touches while it consumes."""
         return self.folder / f"{role}.{pid}.heartbeat"
 
     def running(self) -> Iterator[Running]:
-        """Yield what runs; forget what has ended, or whose id is another program's by now."""
+        """Yield the running processes; delete the records of others, whose ids may be reused."""
         for file in sorted(self._processes.glob("*.pid")):
             role, pid = file.name.removesuffix(".pid").rsplit(".", 1)
-            if _started(int(pid)) == file.read_text() != "":
+            if _start_time(int(pid)) == file.read_text() != "":
                 yield Running(role, int(pid))
             else:
                 self.remove(role, int(pid))
 
     def wait_until_ended(self, processes: list[Running], seconds: float) -> list[Running]:
-        """Wait for processes to end; return those that still run at the deadline."""
+        """Wait for processes to end; return those still running after `seconds`."""
         deadline = monotonic() + seconds
         while left := [process for process in self.running() if process in processes]:
             if monotonic() > deadline:
@@ -139,7 +139,7 @@ class State:
 
 
 def stop(state: State, processes: list[Running], seconds: float) -> list[Running]:
-    """Ask processes to end, wait for them, then kill; return those that had to be killed."""
+    """Ask processes to end, kill those still running after `seconds`, and return these."""
     for process in processes:
         state.stop(process)
     left = state.wait_until_ended(processes, seconds)
@@ -149,8 +149,8 @@ def stop(state: State, processes: list[Running], seconds: float) -> list[Running
     return left
 
 
-def _started(pid: int) -> str:
-    """Return when a process started, which with its id names it for good; "" if it ended."""
+def _start_time(pid: int) -> str:
+    """Return a process's start time, which with its id identifies it; "" if it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except ProcessLookupError:
@@ -158,12 +158,12 @@ def _started(pid: int) -> str:
     except FileNotFoundError:
         if Path("/proc/self/stat").exists():
             return ""
-        return _started_by_ps(pid)
+        return _start_time_by_ps(pid)
     # proc_pid_stat(5): the third field is the state, the 22nd the time of start.
     fields = stat.rpartition(")")[2].split()
     return "" if fields[0] == "Z" else fields[19]
 
 
-def _started_by_ps(pid: int) -> str:
+def _start_time_by_ps(pid: int) -> str:
     command = ["ps", "-o", "lstart=", "-p", str(pid)]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

@@ -1,4 +1,4 @@
-"""A cluster of its own: on a port and in a folder that nobody else uses, and gone afterwards."""
+"""A temporary cluster: on an unused port and in a new folder, deleted afterwards."""
 
 import os
 import shutil
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from local import server
-from local.cluster import Cluster, running
+from local.cluster import Cluster, run_and_stop
 from local.state import State
 
 
-def on_a_cluster_of_its_own(job: Callable[[Cluster], int], **variables: str) -> NoReturn:
-    """Run `job`, which starts what it needs, then stop the cluster and exit with its status.
+def on_a_cluster_of_its_own(program: Callable[[Cluster], int], **variables: str) -> NoReturn:
+    """Run `program`, which starts what it needs; stop the cluster and exit with its status.
 
-    `variables` are the cluster's, over those of this process.
+    `variables` override the environment for the cluster's processes.
     """
     folder = Path(tempfile.mkdtemp(prefix="task-cluster-"))
     try:
@@ -24,14 +24,14 @@ def on_a_cluster_of_its_own(job: Callable[[Cluster], int], **variables: str) -> 
         password_file.write_text(os.urandom(20).hex())
         password_file.chmod(0o600)
         cluster = Cluster(State(folder / "state"), server.free_port(), password_file, **variables)
-        status = running(cluster, job)
+        status = run_and_stop(cluster, program)
     finally:
         shutil.rmtree(folder)
     sys.exit(status)
 
 
 def call(cluster: Cluster, jobs: Iterable[Sequence[str]], *, draws: bool = False) -> int:
-    """Run callers one after the other, and return the worst exit status: 130 if stopped."""
+    """Run callers in sequence; return the highest exit status, or 130 after a stop."""
     callers = [cluster.call(*argv, draws=draws) for argv in jobs if not cluster.stop_requested]
     if cluster.stop_requested:
         return 130

@@ -1,1 +1,1 @@
-"""The task family `mat_mul`: its tasks, and the worker that runs them."""
+"""The task family `mat_mul`: its tasks and their worker."""

@@ -1,4 +1,4 @@
-"""What the family `mat_mul` does: products of matrices."""
+"""Tasks of the family `mat_mul`: products of matrices."""
 
 from typing import Any
 
@@ -9,18 +9,18 @@ from cluster import arguments, matrices
 from cluster.codec import NUMERIC_KINDS
 from cluster.matrices import Matrix
 
-#: Where a row of B has so many elements that are not asked for, or more, they are skipped,
-#: which takes about 3 µs a row; fewer are made and dropped, in blocks of so many elements.
-SKIPPED, BLOCK = 1024, 8192
+#: Number of unneeded elements in a row of B from which the generator skips them; fewer are drawn
+#: and dropped, which is faster, in blocks of about BLOCK_SIZE elements.
+MIN_SKIPPED, BLOCK_SIZE = 1024, 8192
 
 
 @shared_task
 def mat_mul(m: int, n: int, seed: int | None = None) -> Matrix:
     """Return A @ B, float64 of shape (m, m), for random A (m x n) and B (n x m).
 
-    The elements are uniform on [0, 1): A, then B, of `numpy.random.default_rng(seed)`.
-    Without a seed every call has other operands. Raises TypeError for anything but ints,
-    ValueError for sizes below 1, a negative seed, or more than MAT_MUL_MAX_BYTES in all.
+    `numpy.random.default_rng(seed)` draws A, then B, uniformly from [0, 1); without a seed every
+    call has other operands. Raise TypeError if an argument is not an int, ValueError for a size
+    below 1, a negative seed, or more than MAT_MUL_MAX_BYTES in total.
     """
     arguments.whole_number("m", m, least=1)
     arguments.whole_number("n", n, least=1)
@@ -37,8 +37,8 @@ def mat_mul(m: int, n: int, seed: int | None = None) -> Matrix:
 def tile(m: int, n: int, seed: int, rows: list[int], columns: list[int]) -> Matrix:
     """Return rows [start, stop) by columns [start, stop) of `mat_mul(m, n, seed)`.
 
-    Only the part of A and B that these need is made. Raises TypeError for anything but
-    ints, ValueError for a range that is empty or outside m, and what `mat_mul` raises.
+    Only the parts of A and B that it needs are generated. Raise TypeError and ValueError as
+    `mat_mul` does, and ValueError for a range that is empty or exceeds m.
     """
     arguments.whole_number("m", m, least=1)
     arguments.whole_number("n", n, least=1)
@@ -54,17 +54,17 @@ def tile(m: int, n: int, seed: int, rows: list[int], columns: list[int]) -> Matr
 
 @shared_task
 def multiply(a: Any, b: Any) -> Any:
-    """Return a·b as `numpy.matmul` does it: matrices, vectors, or stacks of them, of numbers.
+    """Return `numpy.matmul(a, b)`: a product of matrices, vectors, or stacks of matrices.
 
-    An operand is an array of any numeric dtype, or nested lists of numbers. Raises TypeError
-    for any other, ValueError for shapes that have no product, or more than
-    MAT_MUL_MAX_BYTES in all; what numpy has to convert counts twice.
+    An operand is an array of any numeric dtype, or nested lists of numbers. Raise TypeError
+    for any other, ValueError for shapes that do not match, or more than MAT_MUL_MAX_BYTES in
+    total, where an operand that numpy has to convert counts twice.
     """
     a, b = _operand("a", a), _operand("b", b)
     _check_bytes("a, b and a·b", matrices.needed(a, b, matrices.product_of(a, b)))
-    with np.errstate(all="ignore"):  # what is too large is inf, and nobody reads a warning here
+    with np.errstate(all="ignore"):  # an overflow is inf, without a warning
         product = np.matmul(a, b)
-    # Python has no number for one long double: it travels as an array.
+    # Python has no type for a single long double: return it as an array.
     return np.asarray(product) if product.dtype.char in "gG" else product
 
 
@@ -75,21 +75,21 @@ def _operand(name: str, value: Any) -> Matrix:
         array = None
     if array is None or array.dtype.kind not in NUMERIC_KINDS:
         raise TypeError(
-            f"{name} must be an array of numbers or lists of equal lengths, not {_told(value)}"
+            f"{name} must be an array of numbers or lists of equal lengths, not {_brief(value)}"
         )
     return array
 
 
-def _told(value: Any) -> str:
+def _brief(value: Any) -> str:
     return f"an array of {value.dtype}" if isinstance(value, np.ndarray) else arguments.brief(value)
 
 
-def _check_bytes(what: str, needed: int) -> None:
-    most = matrices.max_bytes()
-    if needed > most:
+def _check_bytes(name: str, needed: int) -> None:
+    limit = matrices.max_bytes()
+    if needed > limit:
         raise ValueError(
-            f"{what} must need at most {most} bytes (MAT_MUL_MAX_BYTES), "
-            f"not {arguments.brief(needed)}: callers.tiled splits what is larger"
+            f"{name} must need at most {limit} bytes (MAT_MUL_MAX_BYTES), "
+            f"not {arguments.brief(needed)}: callers.tiled computes larger products in tiles"
         )
 
 
@@ -106,18 +106,18 @@ def _range(name: str, value: Any, end: int) -> tuple[int, int]:
 
 
 def _rng_at(seed: int, drawn: int) -> np.random.Generator:
-    """Return numpy's generator as it is after so many doubles: each is one step of PCG64."""
+    """Return numpy's generator after `drawn` doubles, each of which is one step of PCG64."""
     bits = np.random.PCG64(seed)
     bits.advance(drawn)
     return np.random.Generator(bits)
 
 
 def _columns(rng: np.random.Generator, m: int, n: int, start: int, stop: int) -> Matrix:
-    """Return columns [start, stop) of the n x m matrix that the generator would draw next."""
+    """Return columns [start, stop) of the next n x m matrix of the generator."""
     columns = np.empty((n, stop - start))
-    others = m - (stop - start)
-    if others < SKIPPED:
-        height = max(1, BLOCK // m)
+    skipped = m - (stop - start)
+    if skipped < MIN_SKIPPED:
+        height = max(1, BLOCK_SIZE // m)
         for top in range(0, n, height):
             block = rng.random((min(height, n - top), m))
             columns[top : top + height] = block[:, start:stop]
@@ -126,5 +126,5 @@ def _columns(rng: np.random.Generator, m: int, n: int, start: int, stop: int) ->
     bits.advance(start)
     for row in columns:
         rng.random(out=row)
-        bits.advance(others)
+        bits.advance(skipped)
     return columns

@@ -1,4 +1,4 @@
-"""The worker of the queue `mat_mul`: `python -m mat_mul.worker` runs it."""
+"""Worker of the queue `mat_mul`; run it with `python -m mat_mul.worker`."""
 
 from cluster.worker import run, worker_app
 

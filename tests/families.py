@@ -112,7 +112,7 @@ BAD_JOBS = [
     BadJob("add.tasks.longtime_add", (1, 2, 1e9), ValueError, "MAX_WAIT"),
     BadJob("add.tasks.longtime_add", (1, 2, float("nan")), ValueError, "not nan"),
     BadJob("add.tasks.unsteady_add", (4, 6, -1), ValueError, "failures must be at least 0"),
-    BadJob("add.tasks.error_of", (7,), TypeError, "job_id must be a text, not 7"),
+    BadJob("add.tasks.error_of", (7,), TypeError, "job_id must be a string, not 7"),
     BadJob("factorial.tasks.factorial", (-1,), ValueError, "n must be at least 0, not -1"),
     BadJob("factorial.tasks.factorial", (2.5,), TypeError, "n must be a whole number, not 2.5"),
     BadJob("factorial.tasks.factorial", (float("nan"),), TypeError, "not nan"),

@@ -16,9 +16,8 @@ from kombu.messaging import Producer
 from kombu.utils.json import dumps
 
 from celery_streams.transport.channel import Channel
+from celery_streams.transport.publishing import TRANSIENT
 
-#: AMQP's number for a message that need not survive the server.
-TRANSIENT = 1
 #: Stands where a value is filled in. No text of a message can hold it by chance.
 _TOKEN = uuid4().hex
 #: Options that a message names among its headers.
@@ -44,7 +43,7 @@ class Job(NamedTuple):
 class Template:
     """How the messages of one task begin, go on and end, and where they go."""
 
-    def __init__(self, text: str, rest_of_body: str, key: str, most: int) -> None:
+    def __init__(self, text: str, rest_of_body: str, key: str, max_length: int) -> None:
         fields = (*Job._fields, "body", "tag")
         text, *rest = re.split(f'"{_gap("(.+?)")}"', text)
         names, texts = rest[::2], [text, *rest[1::2]]
@@ -53,10 +52,10 @@ class Template:
         self._in_order = itemgetter(*map(fields.index, names))
         self._rest_of_body = rest_of_body.encode()
         #: The stream, and how many messages it takes.
-        self.key, self.most = key, most
+        self.key, self.max_length = key, max_length
 
     @classmethod
-    def of(cls, app: Any, channel: Any, name: str, queue: Any, **options: Any) -> Self | None:
+    def of(cls, app: Any, channel: Channel, name: str, queue: Any, **options: Any) -> Self | None:
         """Return the template of a task's messages to a queue, which is declared.
 
         None where a message is not plain JSON in a stream. Options are those of `send_task`.
@@ -135,14 +134,14 @@ def _gap(name: str) -> str:
     return f"{_TOKEN}-{name}"
 
 
-def _place(channel: Any, queue: str, envelope: dict[str, Any]) -> tuple[str, int] | None:
+def _place(channel: Channel, queue: str, envelope: dict[str, Any]) -> tuple[str, int] | None:
     """Return a message's stream, and how many messages that takes; None if it goes elsewhere."""
     is_transient = envelope["properties"].get("delivery_mode") == TRANSIENT
-    if not queue or is_transient or channel._is_listed(queue):  # noqa: SLF001 - ours
+    if not queue or is_transient or channel.is_list(queue):
         return None
-    step = channel._step(envelope)  # noqa: SLF001 - ours
-    _, key, (most, _) = channel._queues.publication(queue, step, channel.queue_max_length, "")  # noqa: SLF001
-    return key, most
+    step = channel.queues.step_of(envelope)
+    _, key, (max_length, _) = channel.queues.publication(queue, step, "")
+    return key, max_length
 
 
 def _text_of(envelope: Mapping[str, Any]) -> str:

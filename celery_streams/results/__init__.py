@@ -1,1 +1,1 @@
-"""The result store: what is written of a job, and how its caller is told."""
+"""The result store: how results are written, announced and awaited."""

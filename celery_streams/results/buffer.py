@@ -1,4 +1,4 @@
-"""Results that are announced before anybody asks for them."""
+"""Results that are announced before the caller asks for them."""
 
 from collections import OrderedDict
 from threading import Lock
@@ -6,25 +6,25 @@ from typing import Any
 
 from celery_streams import fastjson
 
-#: Bytes that an entry takes besides its result.
+#: Size of an entry besides its result, in bytes.
 OVERHEAD = 300
 
 
 class ResultBuffer:
-    """Keeps up to so many bytes of results, until they are asked for; the oldest go first.
+    """Keeps at most `max_bytes` of results until they are asked for; drops the oldest first.
 
-    As JSON, of which the bytes are known: as Python's objects they take up to twenty times as many.
-    Celery's own buffer keeps something of each job for good.
+    Results are kept as JSON, whose size is known; Python objects take up to 20 times as much.
+    Celery's own buffer never shrinks.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._size = 0
         self._texts: OrderedDict[str, bytes] = OrderedDict()
         self._lock = Lock()
 
     def put(self, job_id: str, meta: Any) -> None:
-        """Keep what is known of a job, if it is plain."""
+        """Keep a job's result if it is plain."""
         text = fastjson.encode(meta)
         if text is None:
             return
@@ -32,11 +32,11 @@ class ResultBuffer:
             self._pop(job_id)
             self._texts[job_id] = text
             self._size += OVERHEAD + len(text)
-            while self._size > self._most:
+            while self._size > self._max_bytes:
                 self._pop(next(iter(self._texts)))
 
     def take(self, job_id: str) -> Any:
-        """Return what is known of a job, and keep it no more; None if nothing is."""
+        """Remove and return a job's result; None if it is not there."""
         if job_id not in self._texts:
             return None
         with self._lock:

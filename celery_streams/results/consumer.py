@@ -1,18 +1,19 @@
 """Waiting for results: woken by notices, and never dependent on one.
 
-A worker announces a result on the channel of whoever sent the job, who subscribes once. Each
-waiting thread reads its results' keys, too: once a second and at its deadline, and more often
-for jobs whose notices go elsewhere. A notice tells of one job, or of several at once.
+A worker announces a result on the channel of the process that sent the job, which subscribes once.
+Each waiting thread also reads its jobs' keys: once a second and at its deadline, and more often
+for jobs that are announced elsewhere. A notice holds one result or several.
 """
 
 import logging
 import math
 import os
-import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
 from time import monotonic
-from typing import Any, Self
+from typing import Any, Protocol
 
 from celery.backends.asynchronous import BaseResultConsumer
 from celery.exceptions import TimeoutError as CeleryTimeout
@@ -20,183 +21,93 @@ from celery.states import FAILURE, READY_STATES, SUCCESS
 from redis.exceptions import AuthenticationError, ResponseError
 
 from celery_streams.results.buffer import ResultBuffer
-from celery_streams.results.connections import ResultConnections, Subscription
+from celery_streams.results.connections import ResultConnections
+from celery_streams.results.listener import Listener
+from celery_streams.results.waiters import MAX_POLL, MIN_POLL, BatchWaiter, ResultWaiter
 from celery_streams.retries import is_state_of_server
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two readings of a key whose job is announced here.
+#: Seconds between two reads of a job's key whose result is announced here.
 INTERVAL = 1.0
-#: Those between two of any other, or two tries to subscribe: at first, and at most.
-QUICK, SLOW = 0.005, 0.25
-#: Bytes of results that are kept for who asks later.
+#: Size limit of the buffer of results that arrive before anyone asks for them.
 RESULT_BUFFER_BYTES = 16 * 1024 * 1024
 
 
-class ResultWaiter:
-    """One thread's wait for one result, or for those of a group."""
+class _Backend(Protocol):
+    """The part of `RedisBackend` that is used here."""
 
-    def __init__(
-        self,
-        results: Iterable[Any] = (),
-        deadline: float = math.inf,
-        *,
-        wants_news: bool = False,
-    ) -> None:
-        #: Results of which no end is known, by their job's id; jobs that ended; news of all.
-        self.open: dict[str, list[Any]] = {}
-        self.ended: deque[str] = deque()
-        self.news: deque[Any] = deque()
-        self._wants_news = wants_news
-        self._told: dict[str, Any] = {}
-        for result in results:
-            self.open.setdefault(result.id, []).append(result)
-        self.is_for_any = not self.open
-        self.woken = threading.Event()
-        self.deadline = deadline
-        #: When the keys are to be read next, and how much later again.
-        self.read_at, self.pause = (0.0 if self.open else math.inf), QUICK
-        self.error: Exception | None = None
+    client: Any
+    connection_errors: tuple[type[Exception], ...]
 
-    def tell(self, job_id: str, meta: Any) -> None:
-        """Note what became of a job, for the thread that waits."""
-        if meta["status"] not in READY_STATES:
-            if self._wants_news and self._told.get(job_id) != meta:
-                self._told[job_id] = meta
-                self.news.append(meta)
-        elif self.open.pop(job_id, []):
-            self.ended.append(job_id)
-            if self._wants_news:
-                self.news.append(meta)
-        self.woken.set()
-
-
-class BatchWaiter(ResultWaiter):
-    """One thread's wait for many jobs of its own, of which nobody else holds a result.
-
-    A context manager. What ended is in `ended`, as it is known of a job.
-    """
-
-    ended: deque[Any]
-
-    def __init__(self, consumer: "ResultConsumer", oid: str) -> None:
-        super().__init__()
-        self.is_for_any = False
-        self._consumer = consumer
-        #: Whom its jobs' results have to be announced to.
-        self.oid = oid
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.expect_no_more(self.open)
-        self._consumer.leave(self)
-
-    def expect(self, job_ids: Iterable[str]) -> None:
-        """Wait for jobs, too, that are about to be sent."""
-        for job_id in job_ids:
-            self._consumer.bulks[job_id] = self
-            self.open[job_id] = []
-
-    def expect_no_more(self, job_ids: Iterable[str]) -> None:
-        """Wait no more for jobs."""
-        for job_id in [*job_ids]:
-            self._consumer.bulks.pop(job_id, None)
-            self.open.pop(job_id, None)
-
-    def tell(self, job_id: str, meta: Any) -> None:
-        """Note what became of a job."""
-        if meta["status"] in READY_STATES and self.open.pop(job_id, None) is not None:
-            self._consumer.bulks.pop(job_id, None)
-            self.ended.append(meta)
-            if not self.woken.is_set():
-                self.woken.set()
-
-    def look(self) -> None:
-        """Take in what is announced already, without waiting."""
-        self._consumer.look(self)
-
-    def wait(self, until: float) -> bool:
-        """Wait until a job has ended, and tell so; False if none has by the time.
-
-        Then the jobs' keys were read, or `error` says why not.
-        """
-        return self._consumer.wait(self, until)
+    def channel_of(self, oid: str) -> bytes: ...
+    def get_key_for_task(self, task_id: str) -> bytes: ...
+    def job_of(self, notice: Any) -> str | None: ...
+    def metas(self, notice: Any) -> list[Any]: ...
+    def meta_of(self, job_id: str, payload: Any) -> Any: ...
+    def _remove_pending_result(self, result: Any) -> object: ...
 
 
 class ResultConsumer(BaseResultConsumer):
-    """Celery's part that waits for results; of the threads that wait, one listens for all."""
+    """Celery's object that waits for results: of the threads that wait, one listens for all."""
 
     app: Any
-    backend: Any
+    backend: _Backend
     _pending_results: Any
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._connection_errors = self.backend.connection_errors
+        self._errors: tuple[type[Exception], ...] = (ResponseError, *self.backend.connection_errors)
         self._reset()
 
     def _reset(self) -> None:
-        """Begin anew, without connections: at first, and in a forked process."""
+        """Begin without connections: at first, and in a forked process."""
         self._process = os.getpid()
         self._oid = self.app.thread_oid
-        #: Jobs that are announced to `_oid`; those whose keys are to be read all the same.
+        #: Ids of jobs that are announced here; of those whose keys have to be read all the same.
         self._sent: set[str] = set()
         self._unread: set[str] = set()
-        self._waits: set[ResultWaiter] = set()
-        #: What was announced, and nobody has asked for yet.
+        self._waiters: set[ResultWaiter] = set()
+        #: Results that were announced before anyone asked for them.
         self.buffer = ResultBuffer(RESULT_BUFFER_BYTES)
-        #: Jobs that one thread alone waits for, by their ids.
-        self.bulks: dict[str, BatchWaiter] = {}
-        #: Stands for results with callbacks that no thread waits for.
+        #: Jobs of batches, by their ids.
+        self.batches: dict[str, BatchWaiter] = {}
+        #: Pseudo-waiter for pending results that have callbacks but no waiting thread.
         self._others = ResultWaiter()
         self._others.read_at = 0.0
-        self._setting = threading.Lock()
+        self._setting = Lock()
         self._connections = ResultConnections(self.backend)
-        #: Held by the thread that listens, which alone touches what follows.
-        self._turn = threading.RLock()
-        self._subscription: Subscription | None = None
+        self._listener = Listener(self._connections, self._oid)
 
-    # What Celery calls ---------------------------------------------------------------
+    # Celery's hooks --------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Close the connections, but for those that another thread uses."""
+        """Close the connections that no other thread uses."""
         self._connections.close()
-        if self._turn.acquire(blocking=False):
-            self._unsubscribe()
-            self._turn.release()
+        self._listener.close()
 
     def sent(self, job_id: str, oid: str) -> None:
         """Note that a job is sent from here, to be announced to `oid`."""
-        self._look_after_fork()
+        self._reset_after_fork()
         if oid == self._oid:
             self._sent.add(job_id)
-            if self._subscription is None:
+            if not self._listener.is_subscribed:
                 self._unread.add(job_id)
 
     def consume_from(self, task_id: str) -> None:
-        """Have a result's key read, where it may have been announced before, or elsewhere."""
+        """Read the key of a result that may have been announced before, or elsewhere."""
         if task_id not in self._sent:
             self._unread.add(task_id)
-            self._others.read_at, self._others.pause = 0.0, QUICK
+            self._others.read_at, self._others.poll_interval = 0.0, MIN_POLL
 
     def resolve(self, result: Any) -> bool:
-        """Give a result what was announced of its job before; tell whether something was."""
+        """Fulfil a result from the buffer; return False if it is not there."""
         meta = self.buffer.take(result.id)
         if meta is None:
             return False
-        if self._fulfil(result, meta):
+        if _fulfil(result, meta, self._setting):
             result.on_ready(result)
         return True
-
-    def _fulfil(self, result: Any, meta: Any) -> bool:
-        """Set what is known of a result, once; one thread alone calls back."""
-        with self._setting:
-            if result._cache is not None:  # noqa: SLF001 - as Celery's _maybe_set_cache
-                return False
-            result._set_cache(meta)  # noqa: SLF001
-            return True
 
     def cancel_for(self, task_id: str) -> None:
         """Forget a job whose results are gone; the garbage collector calls this, too."""
@@ -204,75 +115,74 @@ class ResultConsumer(BaseResultConsumer):
         self._unread.discard(task_id)
 
     def drain_events(self, timeout: float | None = None) -> None:
-        """Wait for news of any job, for so many seconds at most."""
-        self._look_after_fork()
-        wait = ResultWaiter(deadline=monotonic() + (INTERVAL if timeout is None else timeout))
-        self._waits.add(wait)
+        """Wait for news of any job, for `timeout` seconds at most."""
+        self._reset_after_fork()
+        waiter = ResultWaiter(deadline=monotonic() + (INTERVAL if timeout is None else timeout))
+        self._waiters.add(waiter)
         try:
-            self._pause(wait)
+            self._pause(waiter)
         finally:
-            self._waits.discard(wait)
+            self._waiters.discard(waiter)
 
-    # What waits without Celery's results ------------------------------------------------
-
-    def bulk(self, seconds: float) -> BatchWaiter:
-        """Return a wait for jobs that are about to be sent; `seconds` are there to begin it."""
-        self._look_after_fork()
-        bulk = BatchWaiter(self, self._oid)
-        if self._subscription is None and self._turn.acquire(blocking=False):
-            try:
-                self._hear(INTERVAL, monotonic() + seconds)
-            except (ResponseError, *self._connection_errors):
-                self._unsubscribe()  # the wait tries again, and reads the keys meanwhile
-            finally:
-                self._turn.release()
-        bulk.read_at = monotonic() + self._next_pause(bulk)
-        self._waits.add(bulk)
-        return bulk
-
-    def look(self, bulk: BatchWaiter) -> None:
-        """Take in what is announced already."""
-        if self._subscription is None or not self._turn.acquire(blocking=False):
-            return
-        try:
-            self._hear(0, math.inf)
-        except (ResponseError, *self._connection_errors):
-            self._unsubscribe()
-        finally:
-            self._turn.release()
-
-    def wait(self, bulk: BatchWaiter, until: float) -> bool:
-        """Wait until a job of a bulk has ended."""
-        while True:
-            bulk.woken.clear()
-            if bulk.ended:
-                return True
-            now = monotonic()
-            if now >= min(bulk.read_at, until):
-                self._read_bulk(bulk, until)
-                if bulk.ended or now >= until:
-                    return bool(bulk.ended)
-            bulk.deadline = until
-            self._pause(bulk)
-
-    def _read_bulk(self, bulk: BatchWaiter, deadline: float) -> None:
-        for meta in self._read(bulk, deadline):
-            self.on_state_change(meta)
-
-    def leave(self, bulk: BatchWaiter) -> None:
-        """End a bulk's wait."""
-        self._waits.discard(bulk)
-
-    def give(self, result: Any, meta: Any) -> None:
-        """Give Celery's handle on a result what is known of its job."""
-        result._set_cache(meta)  # noqa: SLF001 - as Celery
+    def on_state_change(self, meta: Any, message: Any = None) -> None:
+        """Pass a job's state on to its results and waiters."""
+        self._notify(meta)
 
     def forget(self, job_ids: Sequence[str], seconds: float) -> None:
         """Remove the results of jobs; raises redis-py's errors."""
         keys = [self.backend.get_key_for_task(job_id) for job_id in job_ids]
         self._connections.delete(keys, seconds)
 
-    # What a waiting thread does --------------------------------------------------------
+    # Waiting for a batch -----------------------------------------------------------------
+
+    @contextmanager
+    def batch(self, connect_timeout: float) -> Iterator[BatchWaiter]:
+        """Yield a waiter for jobs that are about to be sent."""
+        self._reset_after_fork()
+        waiter = BatchWaiter(self.batches, self._oid)
+        if not self._listener.is_subscribed:
+            self._hear_now(INTERVAL, connect_timeout)
+        waiter.read_at = monotonic() + self._next_read(waiter)
+        self._waiters.add(waiter)
+        try:
+            yield waiter
+        finally:
+            waiter.forget(waiter.open)
+            self._waiters.discard(waiter)
+
+    def poll(self) -> None:
+        """Take in the notices that have arrived, without waiting."""
+        if self._listener.is_subscribed:
+            self._hear_now(0, math.inf)
+
+    def _hear_now(self, seconds: float, connect_timeout: float) -> None:
+        if not self._listener.turn.acquire(blocking=False):
+            return
+        try:
+            self._hear(seconds, connect_timeout)
+        except self._errors:
+            self._listener.unsubscribe()  # waiting subscribes again, and reads keys meanwhile
+        finally:
+            self._listener.turn.release()
+
+    def wait(self, waiter: BatchWaiter, until: float) -> bool:
+        """Wait until a job of a batch has ended; return False if none has by `until`.
+
+        Then the jobs' keys were read, or the waiter's `error` says why not.
+        """
+        while True:
+            waiter.woken.clear()
+            if waiter.ended:
+                return True
+            now = monotonic()
+            if now >= min(waiter.read_at, until):
+                self._read_and_notify(waiter, until)
+                if waiter.ended or now >= until:
+                    return bool(waiter.ended)
+            waiter.deadline = until
+            self._pause(waiter)
+
+    # Waiting for results -----------------------------------------------------------------
 
     def _wait_for_pending(
         self,
@@ -282,199 +192,195 @@ class ResultConsumer(BaseResultConsumer):
         on_message: Any = None,
         **_: Any,
     ) -> Iterator[deque[str]]:
-        """Wait for all jobs, and yield those that ended; Celery's TimeoutError at the deadline."""
-        self._look_after_fork()
+        """Wait for all jobs, and yield those that ended; raises Celery's TimeoutError."""
+        self._reset_after_fork()
         began = monotonic()
         deadline = math.inf if timeout is None else began + timeout
-        wait = ResultWaiter(jobs(result), deadline, wants_news=on_message is not None)
+        waiter = ResultWaiter(jobs(result), deadline, wants_news=on_message is not None)
         interval_at = began + INTERVAL
-        self._waits.add(wait)
+        self._waiters.add(waiter)
         try:
             for known in [each._cache for each in jobs(result) if each._cache]:  # noqa: SLF001
-                self.on_state_change(known)
-            if self._unread.isdisjoint(wait.open):  # read, or announced since it was sent
-                wait.read_at = began + self._next_pause(wait)
+                self._notify(known)
+            if self._unread.isdisjoint(waiter.open):  # read, or announced since it was sent
+                waiter.read_at = began + self._next_read(waiter)
             while True:
-                wait.woken.clear()
-                if wait.open and monotonic() >= min(wait.read_at, wait.deadline):
-                    self._read_for(wait)
-                while on_message and wait.news:
-                    on_message(wait.news.popleft())
-                yield wait.ended
-                if not wait.open:
+                waiter.woken.clear()
+                if waiter.open and monotonic() >= min(waiter.read_at, deadline):
+                    self._read_and_notify(waiter, deadline)
+                while on_message and waiter.news:
+                    on_message(waiter.news.popleft())
+                yield waiter.ended
+                if not waiter.open:
                     return
-                if monotonic() >= wait.deadline:
-                    why = f": the result store does not answer ({wait.error})" if wait.error else ""
-                    raise CeleryTimeout(f"The operation timed out{why}.") from wait.error
-                self._pause(wait)
-                if on_interval and monotonic() >= interval_at and wait.open and not wait.error:
+                if monotonic() >= deadline:
+                    error = waiter.error
+                    why = f": the result store does not answer ({error})" if error else ""
+                    raise CeleryTimeout(f"The operation timed out{why}.") from error
+                self._pause(waiter)
+                if on_interval and monotonic() >= interval_at and waiter.open and not waiter.error:
                     interval_at = monotonic() + INTERVAL
                     on_interval()
         finally:
-            self._leave(wait)
+            self._leave(waiter)
 
-    def _read_for(self, wait: ResultWaiter) -> None:
-        for meta in self._read(wait, wait.deadline):
-            self.on_state_change(meta)
+    def _leave(self, waiter: ResultWaiter) -> None:
+        self._waiters.discard(waiter)
+        for result in [each for results in [*waiter.open.values()] for each in results]:
+            if not any(result.on_ready.listeners):  # nothing is to be called back
+                self.backend._remove_pending_result(result)  # noqa: SLF001 - Celery adds it again
 
-    def _leave(self, wait: ResultWaiter) -> None:
-        self._waits.discard(wait)
-        for result in [each for results in [*wait.open.values()] for each in results]:
-            if not any(result.on_ready.listeners):  # nobody is called back, either
-                self.backend._remove_pending_result(result)  # noqa: SLF001 - may be asked again
+    def _read_and_notify(self, waiter: ResultWaiter, deadline: float) -> None:
+        for meta in self._read(waiter, deadline):
+            self._notify(meta)
 
-    def _read(self, wait: ResultWaiter, deadline: float) -> list[Any]:
-        """Return what is stored of the jobs of a wait, and set when to read again."""
-        job_ids, found = [*wait.open], list[Any]()
+    def _read(self, waiter: ResultWaiter, deadline: float) -> list[Any]:
+        """Return what is stored of a waiter's jobs, and set when to read again."""
+        job_ids, found = [*waiter.open], list[Any]()
         try:
-            found = self._stored(job_ids, deadline)
-            wait.error = None
+            found = _stored(self.backend, self._connections, job_ids, deadline)
+            waiter.error = None
             self._unread.difference_update(job_ids)
         except AuthenticationError:
             raise
-        except (ResponseError, *self._connection_errors) as error:
+        except self._errors as error:
             if isinstance(error, ResponseError) and not is_state_of_server(error):
                 raise
-            if wait.error is None:
+            if waiter.error is None:
                 logger.info("waiting for results goes on without the store: %s", error)
-            wait.error = error
-        wait.read_at = monotonic() + self._next_pause(wait)
+            waiter.error = error
+        waiter.read_at = monotonic() + self._next_read(waiter)
         return found
 
-    def _next_pause(self, wait: ResultWaiter) -> float:
-        is_told = self._subscription and not wait.error
-        if is_told and (isinstance(wait, BatchWaiter) or self._sent.issuperset([*wait.open])):
+    def _next_read(self, waiter: ResultWaiter) -> float:
+        """Return the seconds until the waiter's keys are read again."""
+        is_batch = isinstance(waiter, BatchWaiter)
+        is_announced = is_batch or self._sent.issuperset([*waiter.open])
+        if self._listener.is_subscribed and not waiter.error and is_announced:
             return INTERVAL
-        pause, wait.pause = wait.pause, min(2 * wait.pause, SLOW)
-        return pause
+        return waiter.next_poll()
 
-    def _stored(self, job_ids: list[str], deadline: float) -> list[Any]:
-        """Return what is stored of the jobs of which something is; a failure if it is no result."""
-        keys = [self.backend.get_key_for_task(job_id) for job_id in job_ids]
-        values = self._connections.read(keys, deadline - monotonic()) if keys else []
-        found = zip(job_ids, values, strict=bool(keys))
-        return [self._known(job_id, value) for job_id, value in found if value is not None]
-
-    def _known(self, job_id: str, payload: Any) -> Any:
-        try:
-            return self.backend.meta_of(job_id, payload)
-        except Exception as error:  # noqa: BLE001 - it is what became of the job
-            return _failure(job_id, error)
-
-    def _pause(self, wait: ResultWaiter) -> None:
-        """Listen for all who wait, or be woken by the thread that does."""
-        until = min(wait.deadline, wait.read_at)
-        # A callback that waits does so in a thread that listens already.
-        if not self._turn.acquire(blocking=False):
-            wait.woken.wait(max(until - monotonic(), 0))
+    def _pause(self, waiter: ResultWaiter) -> None:
+        """Listen for all waiters, or wait to be woken by the thread that does."""
+        until = min(waiter.deadline, waiter.read_at)
+        if not self._listener.turn.acquire(blocking=False):
+            waiter.woken.wait(max(until - monotonic(), 0))
             return
         try:
-            self._listen(wait, until)
+            self._listen(waiter, until)
         finally:
-            self._turn.release()
-            for other in self._waits - {wait}:  # all: any of them may be busy with its news
+            self._listener.turn.release()
+            for other in self._waiters - {waiter}:  # all: some may be busy in callbacks
                 other.woken.set()
 
-    # What the one that listens does ----------------------------------------------------
+    # Listening ---------------------------------------------------------------------------
 
-    def _listen(self, wait: ResultWaiter, until: float) -> None:
-        while not wait.woken.is_set() and (left := until - monotonic()) > 0:
+    def _listen(self, waiter: ResultWaiter, until: float) -> None:
+        while not waiter.woken.is_set() and (left := until - monotonic()) > 0:
             try:
                 if monotonic() >= self._others.read_at:
-                    self._read_others(wait.deadline)
-                self._hear(min(left, self._others.read_at - monotonic()), wait.deadline)
-            except (ResponseError, *self._connection_errors):  # no right to, or away
-                self._unsubscribe()
-                wait.woken.wait(max(min(SLOW, until - monotonic()), 0))
+                    self._read_others(waiter.deadline)
+                seconds = min(left, self._others.read_at - monotonic())
+                self._hear(seconds, waiter.deadline - monotonic())
+            except self._errors:  # forbidden, or unreachable
+                self._listener.unsubscribe()
+                waiter.woken.wait(max(min(MAX_POLL, until - monotonic()), 0))
 
-    def _unsubscribe(self) -> None:
-        if self._subscription:
-            self._subscription.close()
-        self._subscription = None
-
-    def _hear(self, seconds: float, deadline: float) -> None:
-        """Wait for a notice for so many seconds; raises ConnectionError if none can come."""
-        if self._subscription is None:
-            self._subscription = self._connections.subscribe(
-                self._oid, deadline - monotonic(), INTERVAL
-            )
-        kind, what = self._subscription.hear(min(max(seconds, 0), INTERVAL)) or (None, None)
+    def _hear(self, seconds: float, connect_timeout: float) -> None:
+        kind, content = self._listener.hear(seconds, connect_timeout)
         if kind == b"message":
-            self._announced(what)
-        elif kind == b"subscribe":  # what came before it was announced to nobody
+            self._take_in(content)
+        elif kind == b"subscribe":  # earlier notices were lost
             self._unread |= self._sent
             self._others.read_at = 0.0
-            self._read_all_now()
+            for waiter in [*self._waiters]:
+                waiter.read_at = 0.0
+                waiter.woken.set()
 
-    def _announced(self, notice: Any) -> None:
+    def _take_in(self, notice: Any) -> None:
         job_id = self.backend.job_of(notice)
         if job_id is None:
-            self._pass_on(self.backend.metas(notice))
+            self._notify_or_buffer(self.backend.metas(notice))
             return
-        self._sent.discard(job_id)  # it will not be announced again to who asks later
-        if job_id in self.bulks or self._pending(job_id):
-            self._pass_on(self._stored([job_id], math.inf))
+        self._sent.discard(job_id)  # there will be no other notice
+        if job_id in self.batches or _pending(self._pending_results, job_id):
+            found = _stored(self.backend, self._connections, [job_id], math.inf)
+            self._notify_or_buffer(found)
 
     def _read_others(self, deadline: float) -> None:
-        waited_for = {job_id for wait in [*self._waits] for job_id in [*wait.open]}
+        waited_for = {job_id for waiter in [*self._waiters] for job_id in [*waiter.open]}
         pending = {job_id for mapping in self._pending_results for job_id in [*mapping]}
         self._others.open = {job_id: [] for job_id in pending - waited_for}
-        self._pass_on(self._read(self._others, deadline))
+        self._notify_or_buffer(self._read(self._others, deadline))
 
-    def _pass_on(self, metas: list[Any]) -> None:
+    def _notify_or_buffer(self, metas: list[Any]) -> None:
         for meta in metas:
-            if not self._tell(meta) and meta["status"] == SUCCESS:  # final, as no other is
+            if not self._notify(meta) and meta["status"] == SUCCESS:  # no state follows it
                 self.buffer.put(meta["task_id"], meta)
 
-    def _read_all_now(self) -> None:
-        for wait in [*self._waits]:
-            wait.read_at = 0.0
-            wait.woken.set()
-
-    def on_state_change(self, meta: Any, message: Any = None) -> None:
-        """Give a job's state, as `metas` has it, to its results and to all who wait for it."""
-        self._tell(meta)
-
-    def _tell(self, meta: Any) -> bool:
-        """Pass a job's state on; False if nobody has asked for one that is news."""
+    def _notify(self, meta: Any) -> bool:
+        """Pass a job's state on; return False if it is new and nothing waits for it."""
         job_id, fulfilled = meta["task_id"], list[Any]()
-        bulk = self.bulks.get(job_id)
+        batch = self.batches.get(job_id)
         is_known = job_id not in self._sent
-        if bulk is not None:
+        if batch is not None:
             self._sent.discard(job_id)
-            bulk.tell(job_id, meta)
+            batch.notify(job_id, meta)
             return True
         results: list[Any] = []
         if meta["status"] in READY_STATES:
-            # In this order: whoever begins to wait just now either is told or reads the key.
+            # In this order: a thread that begins to wait now is notified, or reads the key.
             self._sent.discard(job_id)
-            results = self._pending(job_id)
-            results += [each for wait in [*self._waits] for each in wait.open.get(job_id, ())]
-            fulfilled = [result for result in results if self._fulfil(result, meta)]
+            results = _pending(self._pending_results, job_id)
+            results += [each for waiter in [*self._waiters] for each in waiter.open.get(job_id, ())]
+            fulfilled = [result for result in results if _fulfil(result, meta, self._setting)]
         try:
             for result in fulfilled:
                 result.on_ready(result)
         finally:
-            for wait in [*self._waits]:
-                if wait.is_for_any or job_id in wait.open:
-                    wait.tell(job_id, meta)
+            for waiter in [*self._waiters]:
+                if waiter.is_for_any or job_id in waiter.open:
+                    waiter.notify(job_id, meta)
         return is_known or bool(results)
 
-    def _pending(self, job_id: str) -> list[Any]:
-        found = (mapping.get(job_id, {}) for mapping in self._pending_results)
-        return [result for results in found for result in [*results.values()]]
-
-    def _look_after_fork(self) -> None:
+    def _reset_after_fork(self) -> None:
         if self._process != os.getpid():
             self._reset()
 
 
-def _failure(job_id: str, error: Exception) -> dict[str, Any]:
-    return {"task_id": job_id, "status": FAILURE, "result": error}
+def _stored(
+    backend: _Backend, connections: ResultConnections, job_ids: list[str], deadline: float
+) -> list[Any]:
+    """Return the stored states of jobs that have one; an unreadable one is a failure."""
+    keys = [backend.get_key_for_task(job_id) for job_id in job_ids]
+    values = connections.read(keys, deadline - monotonic()) if keys else []
+    metas = []
+    for job_id, value in zip(job_ids, values, strict=bool(keys)):
+        try:
+            if value is not None:
+                metas.append(backend.meta_of(job_id, value))
+        except Exception as error:  # noqa: BLE001 - the caller gets it in the result's place
+            metas.append({"task_id": job_id, "status": FAILURE, "result": error})
+    return metas
+
+
+def _pending(pending_results: Any, job_id: str) -> list[Any]:
+    """Return the results of a job that Celery keeps as pending."""
+    found = (mapping.get(job_id, {}) for mapping in pending_results)
+    return [result for results in found for result in [*results.values()]]
+
+
+def _fulfil(result: Any, meta: Any, setting: Lock) -> bool:
+    """Set a result's state; return True to the one thread that may call back."""
+    with setting:
+        if result._cache is not None:  # noqa: SLF001 - as Celery's _maybe_set_cache
+            return False
+        result._set_cache(meta)  # noqa: SLF001
+        return True
 
 
 def jobs(result: Any) -> list[Any]:
-    """Return the jobs that a result, or a set of them, is made of."""
+    """Return the jobs of a result, or of a set of results."""
     if not hasattr(result, "results"):
         return [result]
     return [job for member in result.results for job in jobs(member)]

@@ -1,7 +1,7 @@
-"""Errors of jobs as they are stored: the type's name, the arguments and the text.
+"""The stored form of a job's error: the type's name, the arguments and the text.
 
-Celery's own form has no text. It is lost where the type is not known to the reader, or cannot be
-made from its arguments alone. Other Celery programs ignore the additional field.
+Celery's form has no text, and loses it if the reader does not have the type or cannot make it from
+the arguments alone. Other Celery programs ignore the additional field.
 """
 
 import sys
@@ -14,15 +14,15 @@ from kombu.utils.encoding import safe_repr
 
 from celery_streams.errors import Unreadable
 
-#: Characters of a type's name, or of its module's.
+#: Length limit of a type's name and of its module's, in characters.
 MAX_NAME = 1024
 _WRAPPER = (UnpickleableExceptionWrapper.__module__, UnpickleableExceptionWrapper.__qualname__)
 
 
 def describe(error: BaseException, check: Callable[[Any], object]) -> dict[str, Any]:
-    """Return what is stored of an error.
+    """Return the stored form of an error.
 
-    `check` raises for an argument that cannot be stored; its `repr` is stored in its place.
+    `check` raises for an argument that cannot be stored; its `repr` is stored instead.
     """
     kind = type(error)
     module: Any = kind.__module__
@@ -48,12 +48,11 @@ def text_of(error: BaseException) -> str:
 
 
 def rebuild(stored: Any) -> Exception:
-    """Return the error that was stored; raises Unreadable for what is not an error.
+    """Return an error from its stored form; raises Unreadable if it is not an error.
 
-    A type that this process has loaded is used if it is an Exception: no module is imported and
-    nothing else is called, for anyone with access to the store chooses the names. Where the type
-    is not loaded, or gives another text, the error is of a class made here, of the same name and,
-    if possible, a subclass of the type.
+    Anyone with access to the store chooses the type's name. So no module is imported, and a type
+    is called only if it is loaded and an Exception. If it is not loaded, or its instance has
+    another text, the error is of a new class with the same name, if possible a subclass of it.
     """
     if not isinstance(stored, Mapping):
         raise Unreadable(f"a failure is stored without its error: {type(stored).__name__}")
@@ -68,12 +67,12 @@ def rebuild(stored: Any) -> Exception:
         return rebuild(dict(zip(_FIELDS, args, strict=True)))
     kind = _loaded(module, name)
     error = _instance(kind, args) if kind else None
-    if error and _says(error, text if type(text) is str else None):
+    if error and _has_text(error, text if type(text) is str else None):
         return error
     if type(text) is not str:
         text = text_of(Exception(*args))
     for base in (kind, Exception) if kind else (Exception,):
-        error = _stand_in(base, module, name, args, text)
+        error = _substitute(base, module, name, args, text)
         if error:
             return error
     return Exception(f"{name}: {text}")
@@ -89,7 +88,7 @@ def _is_name(value: Any) -> bool:
 def _loaded(module: str | None, name: str) -> type[Exception] | None:
     """Return the exception class of this name if it is loaded.
 
-    Read from the namespaces themselves: attributes of modules can import others.
+    Names are looked up in the namespaces: getting an attribute of a module can import another.
     """
     found: Any = sys.modules.get(module or "")
     for part in name.split("."):
@@ -102,23 +101,23 @@ def _loaded(module: str | None, name: str) -> type[Exception] | None:
 def _instance(kind: type[Exception], args: tuple[Any, ...]) -> Exception | None:
     try:
         error = kind(*args)
-    except Exception:  # noqa: BLE001 - a constructor may want other arguments
+    except Exception:  # noqa: BLE001 - the constructor may take other arguments
         return None
     return error if isinstance(error, Exception) else None
 
 
-def _says(error: Exception, text: str | None) -> bool:
-    """Return True if an error has a text, and this one if one is given."""
+def _has_text(error: Exception, text: str | None) -> bool:
+    """Return True if `str(error)` works and, if `text` is given, equals it."""
     try:
         return str(error) == (text if text is not None else str(error))
     except Exception:  # noqa: BLE001 - the class's own code
         return False
 
 
-def _stand_in(
+def _substitute(
     base: type[Exception], module: str | None, name: str, args: tuple[Any, ...], text: str
 ) -> Exception | None:
-    """Return an error of a new subclass that has the name and the text."""
+    """Return an error of a new subclass of `base` with this name and text; None if impossible."""
     stored = dict(zip(_FIELDS, (module, name, args, text), strict=True))
     short = name.rpartition(".")[2]
     members = {
@@ -135,4 +134,4 @@ def _stand_in(
         error.args = args
     except Exception:  # noqa: BLE001 - a class may refuse to be subclassed
         return None
-    return error if _says(error, text) else None
+    return error if _has_text(error, text) else None

@@ -1,12 +1,12 @@
-"""Which state of a job may replace which; `scripts.STORE` decides it in Redis itself."""
+"""Allowed transitions between the states of a job; `scripts.STORE` enforces them in Redis."""
 
 from hashlib import sha1
 from typing import Any
 
 from celery.states import FAILURE, READY_STATES, REVOKED, SUCCESS
 
-#: What a state does not replace. A job that was given up may turn out to have ended well.
-_KEPT = {
+#: States that a final state does not replace. A failed or revoked job may still succeed.
+_NOT_REPLACED = {
     SUCCESS: frozenset({SUCCESS}),
     FAILURE: frozenset({SUCCESS, REVOKED}),
     REVOKED: frozenset({SUCCESS}),
@@ -14,19 +14,19 @@ _KEPT = {
 
 
 class Transition:
-    """What may be replaced by a state: all but what it never replaces, or `only` some states."""
+    """A change to `state` from any state that it may replace, or only from those in `only`."""
 
     def __init__(self, state: str, *, only: frozenset[str] | None = None) -> None:
-        self._names = _KEPT.get(state, READY_STATES) if only is None else only
-        self._keeps = only is None
+        self._names = _NOT_REPLACED.get(state, READY_STATES) if only is None else only
+        self._excludes = only is None
 
     def allows(self, stored: str) -> bool:
-        """Tell whether this state may be replaced; the script decides alike."""
-        return (stored in self._names) != self._keeps
+        """Return True if the state `stored` may be replaced, by the same rule as the script."""
+        return (stored in self._names) != self._excludes
 
     def arguments(self, stored: Any = "") -> tuple[str, str, str]:
-        """Return what the script is told of the transition, and of what it found before."""
+        """Return the script's arguments; `stored` is a payload that it may replace in any case."""
         if isinstance(stored, str):
             stored = stored.encode()
         digest = sha1(stored, usedforsecurity=False).hexdigest() if stored else ""
-        return f" {' '.join(sorted(self._names))} ", "kept" if self._keeps else "only", digest
+        return f" {' '.join(sorted(self._names))} ", "kept" if self._excludes else "only", digest

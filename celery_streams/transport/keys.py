@@ -1,21 +1,25 @@
-"""The names of what a queue is made of in Redis.
+"""The Redis keys of a queue, and the delivery tags of its entries.
 
     <queue>:stream:<step>     a stream for each priority step; 0 is the most urgent
-    <queue>:returned:<step>   a stream of released and reclaimed messages of the step
-    <queue>:delayed           a sorted set of messages whose time lies ahead, by that time
+    <queue>:returned:<step>   a stream of released and reclaimed messages, fetched before the former
+    <queue>:delayed           a sorted set of delayed messages, by the time when they are due
     <queue>:dead              a stream of dead letters
-    celery-beat:<entry>       the last job that beat submitted by an entry of its schedule
+    celery-beat:<entry>       the last job that beat submitted for an entry of its schedule
 
-Beside them is kombu's own list, `<queue>`, which programs without this transport write to.
+Programs on kombu's own transport push to its lists: `<queue>`, and one more for each other step.
 
-A delivery tag says where an entry is: `<stream>/<id>`.
+The delivery tag of an entry is `<stream>/<id>`.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-#: The consumer group of each stream: its consumers share the messages among them.
+#: The consumer group of each stream.
 GROUP = "workers"
+#: The greatest priority that kombu's Redis transport knows.
+MAX_PRIORITY = 9
 
 
 def stream(queue: str, step: int) -> str:
@@ -24,23 +28,23 @@ def stream(queue: str, step: int) -> str:
 
 
 def returned(queue: str, step: int) -> str:
-    """Return the stream of a queue's messages of one step that were delivered before."""
+    """Return the stream of a queue's released and reclaimed messages of one priority step."""
     return f"{queue}:returned:{step}"
 
 
 def returned_from(stream: str) -> str:
-    """Return the stream for messages that are released from a stream: of the same step."""
+    """Return the stream that messages of `stream` are released into."""
     queue, _, step = stream.rsplit(":", 2)
     return f"{queue}:returned:{step}"
 
 
 def former_returned(queue: str) -> str:
-    """Return the stream in which earlier versions kept released messages of all steps."""
+    """Return the stream in which earlier versions kept the released messages of all steps."""
     return f"{queue}:returned"
 
 
 def delayed(queue: str) -> str:
-    """Return the sorted set of a queue's messages that are for later."""
+    """Return the sorted set of a queue's delayed messages."""
     return f"{queue}:delayed"
 
 
@@ -50,12 +54,12 @@ def dead(queue: str) -> str:
 
 
 def beat(entry: str) -> str:
-    """Return the key of the last job that was submitted by an entry of beat's schedule."""
+    """Return the key of the last job that was submitted for an entry of beat's schedule."""
     return f"celery-beat:{entry}"
 
 
 def queue_of(key: str) -> str:
-    """Return the queue that a stream of messages belongs to."""
+    """Return the queue of a stream of messages."""
     queue, _, _ = key.rsplit(":", 2)
     return queue
 
@@ -66,20 +70,29 @@ def tag(stream: str, entry_id: str) -> str:
 
 
 def is_tag(tag: str) -> bool:
-    """Tell whether a delivery tag is one of an entry, and not one that kombu made."""
+    """Return True for the delivery tag of an entry, False for one that kombu generated."""
     return "/" in tag
 
 
 def place(tag: str) -> tuple[str, str]:
-    """Return the stream and the id of the entry that a delivery tag stands for."""
+    """Return the stream and the entry's id of a delivery tag."""
     stream, _, entry_id = tag.rpartition("/")
     return stream, entry_id
 
 
 def by_stream(tags: Iterable[str]) -> dict[str, list[str]]:
-    """Return the ids that delivery tags stand for, for each stream."""
+    """Return the entries' ids of delivery tags, by stream."""
     ids = defaultdict(list)
     for each in tags:
         stream, entry_id = place(each)
         ids[stream].append(entry_id)
     return ids
+
+
+def priority_step(message: Mapping[str, Any], steps: Sequence[int]) -> int:
+    """Return the priority step of a message, as kombu's channel determines it."""
+    try:
+        priority = max(min(int(message["properties"]["priority"]), MAX_PRIORITY), 0)
+    except (TypeError, ValueError, KeyError, OverflowError):
+        priority = 0
+    return steps[max(bisect_right(steps, priority) - 1, 0)]

@@ -1,9 +1,9 @@
-"""What can be done with a queue in Redis, each in one step, whatever else goes on.
+"""Atomic operations on the queues of one Redis server.
 
-Knows neither kombu nor Celery. Every function raises redis-py's errors.
+Independent of kombu and Celery. Every function raises redis-py's errors.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, NamedTuple
@@ -12,101 +12,119 @@ from redis.exceptions import ResponseError
 
 from celery_streams import scripts
 from celery_streams.errors import QueueFull
+from celery_streams.scripts import Script
 from celery_streams.transport import keys
 
-#: Most messages that one command moves.
-BATCH = 1000
-#: Digits of a number of deliveries; what has more is not one of ours.
+#: Messages that one command moves at most.
+MOVE_BATCH = 1000
+#: Digits of a valid number of deliveries.
 MAX_DIGITS = 10
-#: Dead letters that are kept, about; the oldest go first.
-MOST_DEAD = 100_000
-#: Seconds for which it is known what an entry of beat's schedule submitted last.
-ONCE_SECONDS = 30 * 86_400
+#: Approximate number of dead letters that a queue keeps; the oldest are removed first.
+MAX_DEAD_LETTERS = 100_000
+#: Seconds for which a `UniqueKey` is remembered.
+UNIQUE_SECONDS = 30 * 86_400
+#: Milliseconds that a queue with `x-expires` lasts at least, for maintenance renews it; at most.
+MIN_LIFETIME, MAX_LIFETIME = 2000, 10**14
 
 
 class Entry(NamedTuple):
-    """A message as it is stored."""
+    """A message in a stream."""
 
+    #: Its delivery tag.
     tag: str
     message: bytes
-    #: How often it was delivered before; None if never.
+    #: The number of earlier deliveries; None for a message that was never released or reclaimed.
     deliveries: int | None
 
 
 class Result(NamedTuple):
-    """What a job gave, as it is stored."""
+    """A job's result as it is stored."""
 
     key: bytes
     payload: bytes
-    #: How long it is kept; 0 for ever.
+    #: Seconds until it expires; 0 for never.
     seconds: int
-    #: Where its sender listens; empty for nowhere.
+    #: The channel on which it is announced; empty for none.
     channel: bytes
 
 
 class Ack(NamedTuple):
-    """A message that is acknowledged, and the result that is to be stored with that, if any."""
+    """The acknowledgement of a message, and the result that is stored in the same command."""
 
     tag: str
     result: Result | None = None
 
 
 class UniqueKey(NamedTuple):
-    """What a message is known by that is published once, however often its sender tries."""
+    """What identifies a message of beat, which is published once even if beat retries."""
 
-    #: The entry of beat's schedule whose message it is.
+    #: The name of the schedule's entry.
     entry: str
-    #: The message's own among those of the entry.
+    #: The id of this submission.
     token: str
-    #: What is noted with it.
+    #: Stored with the token, and returned to a retry.
     note: str
 
 
 class Promoted(NamedTuple):
-    """What a round of promotion found."""
+    """The outcome of a promotion."""
 
     #: The server's time, in seconds since 1970.
     now: float
-    #: When the next delayed message is due, in the same; infinity if there is none.
+    #: The time when the next delayed message is due; infinity without one.
     next_due: float
-    #: Whether there may be more to move at once.
+    #: Whether more messages may be due already.
     is_more: bool
 
 
 class Lengths(NamedTuple):
-    """How many messages a queue has, by what becomes of them next."""
+    """The number of a queue's messages, by state. None where the broker cannot say."""
 
-    #: For the next worker that is free.
+    #: Not yet delivered.
     waiting: int
-    #: For later: their ETA lies ahead. None, here and below, where the broker does not say.
+    #: Delayed until their ETA.
     delayed: int | None = None
-    #: Given to a worker, and not acknowledged: they run, or are about to.
+    #: Delivered and not acked.
     running: int | None = None
     #: Dead letters.
     dead: int | None = None
 
 
 class Queues:
-    """The queues of one server."""
+    """The queues of one server, as one program declares them.
+
+    `client` returns a client that adds no prefix to keys; `steps` are the priority steps;
+    `list_of` names kombu's list of a queue and a step; `expires` maps queues with `x-expires` to
+    milliseconds.
+    """
 
     def __init__(
         self,
         client: Callable[[], Any],
         steps: Sequence[int],
         list_of: Callable[[str, int], str],
+        *,
         prefix: str = "",
+        max_length: int = 1_000_000,
+        expires: Mapping[str, int] | None = None,
     ) -> None:
         self._client = client
         self._steps = steps
         self._list_of = list_of
         self._prefix = prefix
-        #: What `streams` returns of each queue.
+        self._max_length = max_length
+        self._expires = {} if expires is None else expires
         self._streams: dict[str, tuple[str, ...]] = {}
+
+    def load(self, *loaded: Script) -> None:
+        """Load scripts, for commands that name them by their digests alone."""
+        for script in loaded:
+            self._client().script_load(script.source)
 
     # Names -----------------------------------------------------------------------------
 
     def streams(self, queue: str) -> tuple[str, ...]:
-        """Return the streams of a queue in the order that they are fetched from."""
+        """Return the streams of a queue, the most urgent first."""
         known = self._streams.get(queue)
         if known is None:
             prefixed = self._prefix + queue
@@ -121,6 +139,10 @@ class Queues:
         stream, _ = keys.place(tag)
         return keys.queue_of(stream).removeprefix(self._prefix)
 
+    def step_of(self, message: Mapping[str, Any]) -> int:
+        """Return the priority step of a message."""
+        return keys.priority_step(message, self._steps)
+
     def _delayed(self, queue: str) -> str:
         return self._prefix + keys.delayed(queue)
 
@@ -133,134 +155,156 @@ class Queues:
     # Publish ---------------------------------------------------------------------------
 
     def publication(
-        self, queue: str, step: int, most: int, message: str, due: float = 0
-    ) -> tuple[scripts.Script, str, tuple[Any, ...]]:
-        """Return the script, its key and arguments that publish a message, at once or for later.
+        self, queue: str, step: int, message: str, due: float = 0
+    ) -> tuple[Script, str, tuple[Any, ...]]:
+        """Return the script, key and arguments that publish a message; one with `due` is delayed.
 
-        A queue takes `most` messages of each priority step, and as many for later.
+        A queue takes `max_length` messages of each priority step, and as many delayed ones.
         """
         if due:
-            return scripts.PUBLISH_DELAYED, self._delayed(queue), (most, due, step, message)
-        return scripts.PUBLISH, self._prefix + keys.stream(queue, step), (most, message)
+            return (
+                scripts.PUBLISH_DELAYED,
+                self._delayed(queue),
+                (self._max_length, due, step, message),
+            )
+        key = self._prefix + keys.stream(queue, step)
+        return scripts.PUBLISH, key, (self._max_length, message)
 
-    def publish(self, queue: str, step: int, most: int, message: str, due: float = 0) -> None:
-        """Publish a message; raises QueueFull for a queue that is."""
-        script, key, argv = self.publication(queue, step, most, message, due)
+    def publish(self, queue: str, step: int, message: str, due: float = 0) -> None:
+        """Publish a message; raises QueueFull."""
+        script, key, argv = self.publication(queue, step, message, due)
         try:
             script(self._client(), [key], *argv)
         except ResponseError as error:
             raise refusal(error) from None
 
-    def publish_once(
-        self, queue: str, step: int, most: int, message: str, unique: UniqueKey
-    ) -> str:
-        """Publish a message unless it was; return what was noted then. Raises QueueFull."""
+    def publish_once(self, queue: str, step: int, message: str, unique: UniqueKey) -> str:
+        """Publish a message unless an earlier try did; return that try's note. Raises QueueFull."""
         names = [self._prefix + keys.stream(queue, step), self._prefix + keys.beat(unique.entry)]
-        argv = (most, message, unique.token, unique.note, ONCE_SECONDS)
+        argv = (self._max_length, message, unique.token, unique.note, UNIQUE_SECONDS)
         try:
             return _text(scripts.PUBLISH_ONCE(self._client(), names, *argv))
         except ResponseError as error:
             raise refusal(error) from None
 
-    # Fetch and acknowledge ---------------------------------------------------------------
+    # Fetch and ack -----------------------------------------------------------------------
 
     def create(self, queue: str) -> None:
-        """Make sure that a queue's streams and their groups are there."""
+        """Create the queue's streams and consumer groups that do not exist."""
         for stream in self.streams(queue):
             try:
                 self._client().xgroup_create(stream, keys.GROUP, id="0", mkstream=True)
             except ResponseError as error:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
+        self.renew(queue)
 
     @staticmethod
     def fetching(
-        consumer: str, streams: Sequence[str], count: int, ended: Sequence[Ack]
+        consumer: str, streams: Sequence[str], count: int, acks: Sequence[Ack]
     ) -> tuple[list[Any], list[Any]]:
         """Return the keys and arguments of scripts.FETCH."""
-        done = keys.by_stream(each.tag for each in ended)
-        results = [each.result for each in ended if each.result]
-        names = [*streams, *done, *(result.key for result in results)]
-        argv = [keys.GROUP, consumer, count, len(streams), len(done)]
-        for ids in done.values():
+        acked = keys.by_stream(each.tag for each in acks)
+        results = [each.result for each in acks if each.result]
+        names = [*streams, *acked, *(result.key for result in results)]
+        argv = [keys.GROUP, consumer, count, len(streams), len(acked)]
+        for ids in acked.values():
             argv += (len(ids), *ids)
         for result in results:
             argv += result[1:]
         return names, argv
 
     def fetch(
-        self, consumer: str, streams: Sequence[str], count: int, ended: Sequence[Ack] = ()
+        self, consumer: str, streams: Sequence[str], count: int, acks: Sequence[Ack] = ()
     ) -> list[Entry]:
-        """Acknowledge messages, with their results, then return up to so many others, if any."""
-        names, argv = self.fetching(consumer, streams, count, ended)
+        """Ack messages, storing their results, then fetch up to `count` others without waiting."""
+        names, argv = self.fetching(consumer, streams, count, acks)
         return entries(scripts.FETCH(self._client(), names, *argv))
 
-    # Give back ---------------------------------------------------------------------------
+    # Held messages -----------------------------------------------------------------------
 
     def release(self, tags: Iterable[str], deliveries: int = 0) -> None:
-        """Release messages, to be fetched first of their priority; add to their deliveries."""
+        """Release messages, adding `deliveries` to the count of each."""
         for stream, ids in keys.by_stream(tags).items():
             pair = [keys.returned_from(stream), stream]
             scripts.RELEASE(self._client(), pair, keys.GROUP, deliveries, *ids)
 
     def release_all(self, consumer: str, streams: Iterable[str], kept: Iterable[str]) -> None:
-        """Hand back all that a consumer holds, but for what is kept."""
+        """Release all messages that a consumer holds, except those in `kept`."""
         kept_ids = keys.by_stream(kept)
-        for stream in sorted(streams):  # what was returned before stays in front
+        for stream in sorted(streams):  # `returned` first: its messages stay in front
             pair = [keys.returned_from(stream), stream]
             argv = (keys.GROUP, consumer, *kept_ids.get(stream, ()))
             scripts.RELEASE_ALL(self._client(), pair, *argv)
 
     def delay(self, tag: str, step: int, due: float) -> None:
-        """Keep a message that was delivered until its time, in seconds since 1970."""
+        """Delay a held message until `due`, in seconds since 1970."""
         stream, entry_id = keys.place(tag)
         pair = [keys.delayed(keys.queue_of(stream)), stream]
         scripts.DELAY(self._client(), pair, keys.GROUP, entry_id, due, step)
 
-    def bury(self, tag: str, reason: str) -> bool:
-        """Lay a message among the dead letters; False if somebody else has it by now."""
+    def dead_letter(self, tag: str, reason: str) -> bool:
+        """Dead-letter a held message; return False if it is not held any more."""
         stream, entry_id = keys.place(tag)
         pair = [keys.dead(keys.queue_of(stream)), stream]
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return bool(
-            scripts.DEAD_LETTER(self._client(), pair, keys.GROUP, entry_id, now, reason, MOST_DEAD)
-        )
+        argv = (keys.GROUP, entry_id, now, reason, MAX_DEAD_LETTERS)
+        return bool(scripts.DEAD_LETTER(self._client(), pair, *argv))
+
+    # Maintenance -------------------------------------------------------------------------
 
     def promote(self, queue: str) -> Promoted:
-        """Move what is due, and what was pushed to kombu's lists, into the streams."""
+        """Move due messages, and those in kombu's lists, into the streams."""
         names = [self._delayed(queue)]
         for step, its_list in zip(self._steps, self._lists(queue), strict=True):
             names += [self._prefix + keys.stream(queue, step), its_list]
-        now, next_due, moved = scripts.PROMOTE(self._client(), names, BATCH, *self._steps)
-        return Promoted(float(now), float(next_due or "inf"), moved >= BATCH)
+        now, next_due, moved = scripts.PROMOTE(self._client(), names, MOVE_BATCH, *self._steps)
+        return Promoted(float(now), float(next_due or "inf"), moved >= MOVE_BATCH)
 
     def reclaim(
-        self, consumer: str, queue: str, lease: float, most_deliveries: int, forgotten: float
+        self, consumer: str, queue: str, lease: float, max_deliveries: int, max_idle: float
     ) -> list[Entry]:
-        """Release what consumers hold whose lease of so many seconds is over.
+        """Release the messages of consumers that have not renewed them for `lease` seconds.
 
-        Consumers that hold nothing, and gave no sign of life for `forgotten` seconds, are removed.
-        Returns what was delivered too often, which this consumer holds, for `bury`.
+        Consumers that hold nothing and were idle for `max_idle` seconds are removed. Returns the
+        messages that reached `max_deliveries`; `consumer` holds them now, to dead-letter them.
         """
         names = [self._former_returned(queue), *self.streams(queue)]
-        times = (int(1000 * lease), most_deliveries, int(1000 * forgotten))
-        too_often = scripts.RECLAIM(
-            self._client(), names, keys.GROUP, consumer, *times, BATCH, *self._steps
+        limits = (int(1000 * lease), max_deliveries, int(1000 * max_idle))
+        exhausted = scripts.RECLAIM(
+            self._client(), names, keys.GROUP, consumer, *limits, MOVE_BATCH, *self._steps
         )
         return [
-            Entry(keys.tag(_text(stream), _text(entry_id)), message, most_deliveries)
-            for stream, entry_id, message in too_often
+            Entry(keys.tag(_text(stream), _text(entry_id)), message, max_deliveries)
+            for stream, entry_id, message in exhausted
         ]
 
-    def delayed(self, queue: str, most: int) -> list[tuple[float, bytes]]:
-        """Return up to so many messages that wait for their time, and it, the next ones first."""
-        waiting = self._client().zrange(self._delayed(queue), 0, most - 1, withscores=True)
-        return [(float(due), member.partition(b":")[2]) for member, due in waiting]
+    def expiry(self, queue: str) -> tuple[Script, list[str], tuple[int]] | None:
+        """Return the script, keys and argument that renew a queue's `x-expires`; None without one.
+
+        Dead letters do not expire.
+        """
+        if queue not in self._expires:
+            return None
+        names = [self._delayed(queue), *self.streams(queue), *self._lists(queue)]
+        milliseconds = max(MIN_LIFETIME, min(self._expires[queue], MAX_LIFETIME))
+        return scripts.EXPIRE, names, (milliseconds,)
+
+    def renew(self, queue: str) -> None:
+        """Restart the `x-expires` of a queue that has one."""
+        if expiry := self.expiry(queue):
+            script, names, argv = expiry
+            script(self._client(), names, *argv)
 
     # Whole queues ------------------------------------------------------------------------
 
+    def delayed(self, queue: str, limit: int) -> list[tuple[float, bytes]]:
+        """Return the next `limit` delayed messages, each after the time when it is due."""
+        found = self._client().zrange(self._delayed(queue), 0, limit - 1, withscores=True)
+        return [(float(due), member.partition(b":")[2]) for member, due in found]
+
     def lengths(self, queue: str) -> Lengths:
-        """Return how many messages of a queue wait, are for later, are held, and are dead."""
+        """Return the number of a queue's messages, by state."""
         names = [
             *(self._delayed(queue), self._prefix + keys.dead(queue)),
             *(self._former_returned(queue), *self.streams(queue), *self._lists(queue)),
@@ -268,7 +312,7 @@ class Queues:
         return Lengths(*map(int, scripts.LENGTHS(self._client(), names, keys.GROUP)))
 
     def foreign_keys(self, queue: str) -> list[str]:
-        """Return the keys of a queue's names that hold something else, and what."""
+        """Return those of the queue's keys that hold another type, each with that type."""
         expected = {
             **dict.fromkeys(self._lists(queue), "list"),
             **dict.fromkeys((*self.streams(queue), self._former_returned(queue)), "stream"),
@@ -284,43 +328,30 @@ class Queues:
         ]
 
     def size(self, queue: str) -> int:
-        """Return the number of messages that wait, those for later among them."""
+        """Return the number of messages that are waiting or delayed."""
         lengths = self.lengths(queue)
         return lengths.waiting + (lengths.delayed or 0)
 
     def purge(self, queue: str) -> Iterator[list[bytes]]:
-        """Remove the messages that wait, in streams, in lists or for later; yield them."""
+        """Remove the waiting and delayed messages; yield them in batches."""
         lists = self._lists(queue)
         former = self._former_returned(queue)
         names = [self._delayed(queue), former, *self.streams(queue), *lists]
-        while messages := scripts.PURGE(self._client(), names, keys.GROUP, BATCH, len(lists)):
+        while messages := scripts.PURGE(self._client(), names, keys.GROUP, MOVE_BATCH, len(lists)):
             yield messages
 
-    def expiry(self, queue: str, milliseconds: int) -> tuple[scripts.Script, list[str], tuple[int]]:
-        """Return the script, its keys and argument that have a queue expire, if nobody uses it.
-
-        Its dead letters stay.
-        """
-        names = [self._delayed(queue), *self.streams(queue), *self._lists(queue)]
-        return scripts.EXPIRE, names, (milliseconds,)
-
-    def expire(self, queue: str, milliseconds: int) -> None:
-        """Have a queue expire after so long without any use."""
-        script, names, argv = self.expiry(queue, milliseconds)
-        script(self._client(), names, *argv)
-
     def delete(self, queue: str) -> None:
-        """Delete a queue's streams, but for the dead letters."""
+        """Delete a queue with all its messages except the dead letters."""
         former = self._former_returned(queue)
         self._client().unlink(self._delayed(queue), former, *self.streams(queue))
 
     def exists(self, queue: str) -> bool:
-        """Tell whether a queue has a stream."""
+        """Return True if a queue has a stream."""
         return bool(self._client().exists(*self.streams(queue)))
 
 
 def entries(reply: Any) -> list[Entry]:
-    """Return what XREADGROUP replies, in either version of the protocol."""
+    """Return the entries in a reply to XREADGROUP, in RESP2 or RESP3."""
     found = []
     for stream, fetched in reply.items() if isinstance(reply, dict) else reply or ():
         name = _text(stream)
@@ -331,7 +362,7 @@ def entries(reply: Any) -> list[Entry]:
 
 
 def _read(fields: list[bytes]) -> tuple[bytes, int | None]:
-    """Return an entry's message, and how often it was delivered."""
+    """Return an entry's message and its number of deliveries."""
     if len(fields) == 2 and fields[0] == b"message":  # noqa: PLR2004 - as nearly all
         return fields[1], None
     named = dict(zip(fields[::2], fields[1::2], strict=True))
@@ -343,20 +374,20 @@ def _read(fields: list[bytes]) -> tuple[bytes, int | None]:
 
 
 def refusal(error: Any) -> Any:
-    """Return QueueFull for the error of a queue that is full, or else the error itself."""
+    """Return QueueFull for the scripts' error of a full queue, or any other error as it is."""
     if not str(error).startswith("QUEUEFULL"):
         return error
     return QueueFull(f"the queue is full: {str(error).removeprefix('QUEUEFULL ')}")
 
 
 def is_wrong_type(error: ResponseError) -> bool:
-    """Return True if a key holds something else than its command is for."""
+    """Return True if a key holds a type that the command does not work on."""
     return "WRONGTYPE" in str(error)
 
 
 def is_without_group(error: Exception) -> bool:
-    """Tell whether a stream, or its group, is not there (any more)."""
-    # The second: of a fetch that waits, when its stream is removed.
+    """Return True if a stream or its consumer group does not exist (any more)."""
+    # UNBLOCKED ends a waiting fetch whose stream is deleted.
     return "NOGROUP" in str(error) or str(error).startswith("UNBLOCKED")
 
 

@@ -1,16 +1,12 @@
-"""A kombu transport on Redis Streams: what was accepted is delivered until it is acknowledged.
+"""A kombu transport on Redis Streams: an accepted message is delivered until it is acked.
 
-A message is an entry of its queue's stream. A consumer is given it by XREADGROUP, which writes
-down at once who has it; it leaves the stream when it is acknowledged. A consumer that died is
-known by its lease, which nobody renews any more: others take over what it held.
+A message is an entry in its queue's stream. XREADGROUP delivers it to a consumer and records that
+in the same step; an ack removes it. If a consumer dies, nothing renews its lease, and others
+reclaim what it held.
 https://redis.io/docs/latest/develop/data-types/streams/#consumer-groups
 
-What kombu's own transport does for fanout exchanges, bindings and queues that are not durable
-(replies to remote control, which stock Celery programs wait for) stays as it is.
-
-    keys, scripts, queues   what there is in Redis, and what can be done with it
-    channel, qos, lease     kombu's side: fetch, deliver, acknowledge, give back
-    envelope, times, jobs   what a message says, and what a Celery worker does with it
+Fanout exchanges, bindings and queues that are not durable (replies to remote control, which stock
+Celery programs wait for) are kombu's own.
 """
 
 import math
@@ -29,16 +25,18 @@ from redis.exceptions import NoPermissionError
 from celery_streams import address
 from celery_streams.address import UnknownServer
 from celery_streams.errors import ServerTooOld
-from celery_streams.transport.channel import ROUND, Channel
+from celery_streams.transport.channel import Channel
+from celery_streams.transport.lists import ListChannel
+from celery_streams.transport.maintenance import INTERVAL
 
-#: The oldest servers that can do all that is asked of them.
-OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
-#: What a URL may say of a connection that kombu takes as an option of the transport.
+#: The oldest supported servers.
+MIN_VERSIONS = {"redis": (7, 0), "valkey": (7, 2)}
+#: Options of a URL that kombu takes as options of the transport.
 _OPTIONS = ("socket_timeout", "socket_connect_timeout", "health_check_interval", "client_name")
 
 
 class Connection(kombu.Connection):
-    """Kombu's connection, but that `redis+socket://` does not name kombu's own transport."""
+    """Kombu's connection, in which `redis+socket://` does not select kombu's own transport."""
 
     def __init__(self, hostname: Any = "localhost", *args: Any, **options: Any) -> None:
         if isinstance(hostname, str) and options.get("transport"):
@@ -46,12 +44,8 @@ class Connection(kombu.Connection):
         super().__init__(hostname, *args, **options)
 
 
-class ListChannel(address.NamedUser, redis.Channel):
-    """Kombu's own channel, but for the user that a URL names beside a credential provider."""
-
-
 class Poller(redis.MultiChannelPoller):
-    """Kombu's, which sends the fetches of all channels; and maintains their queues."""
+    """Kombu's poller of all channels, which also maintains their queues."""
 
     _channels: set[Channel]
 
@@ -59,20 +53,20 @@ class Poller(redis.MultiChannelPoller):
         super().__init__()
         #: The event loop that polls, if there is one.
         self.loop: Any = None
-        #: Seconds that a program waits for a message.
-        self.seconds = ROUND
+        #: Seconds that the program waits for a message.
+        self.seconds = INTERVAL
         self._timer: Any = None
         self._fires_at = math.inf
 
     def on_poll_start(self) -> None:
-        """Send what is to be sent before the loop waits for replies."""
+        """Send fetches and acks, and run maintenance, before the loop waits for replies."""
         super().on_poll_start()
         self._maintain()
 
     def _maintain(self) -> None:
         for channel in self._consuming():
-            channel.acknowledge()
-            channel.maintain()
+            channel.deliveries.flush()
+            channel.maintenance.run()
         if self.loop:
             self._wake_loop_at(self._next_maintenance())
 
@@ -80,10 +74,10 @@ class Poller(redis.MultiChannelPoller):
         return [channel for channel in self._channels if channel.active_queues]
 
     def _next_maintenance(self) -> float:
-        return min((each.next_maintenance for each in self._consuming()), default=math.inf)
+        return min((each.maintenance.next_due for each in self._consuming()), default=math.inf)
 
     def _wake_loop_at(self, moment: float) -> None:
-        """Have the loop maintain at a moment: what it waits for may come later."""
+        """Run maintenance at `moment`, even if no reply arrives before."""
         if moment >= self._fires_at:
             return
         if self._timer:
@@ -96,25 +90,25 @@ class Poller(redis.MultiChannelPoller):
         self._maintain()
 
     def get(self, callback: Any, timeout: float | None = None) -> Any:
-        """Wait for a reply, but no longer than until the next maintenance is due."""
-        if any(channel.deliver_kept() for channel in tuple(self._channels)):
+        """Wait for a reply, at most until the next maintenance is due."""
+        if any(channel.dispatch.deliver_kept() for channel in tuple(self._channels)):
             return None
-        longest = min(max(self._next_maintenance() - monotonic(), 0), ROUND)
+        longest = min(max(self._next_maintenance() - monotonic(), 0), INTERVAL)
         self.seconds = longest if timeout is None else min(timeout, longest)
         return super().get(callback, self.seconds)
 
     def end_fetches(self) -> None:
-        """End the fetches under way: no call may follow for long."""
+        """End the fetches in flight: the next call may come late."""
         for channel in tuple(self._channels):
             channel.end_fetch()
 
 
 class ListTransport(redis.Transport):
-    """Kombu's own transport, but for the URLs it takes: the same as those of streams."""
+    """Kombu's own transport, with the URLs of ours."""
 
     Channel: Any = ListChannel
 
-    #: Kombu hands over the whole URL: it reads no path of a socket, and leaves TLS out.
+    #: The whole URL is passed in: kombu reads neither the path of a socket nor TLS options.
     can_parse_url = True
 
     def __init__(self, client: Any, **options: Any) -> None:
@@ -143,13 +137,13 @@ class ListTransport(redis.Transport):
 
 
 class Transport(ListTransport):
-    """The transport, for `broker_transport`."""
+    """The transport for `broker_transport`."""
 
     Channel = Channel
 
     cycle: Any
 
-    # A message that lacks a key is not a lost connection, as kombu has it.
+    # Kombu lists KeyError, which a malformed message raises, among the connection's errors.
     connection_errors = tuple(
         error for error in redis.Transport.connection_errors if error is not KeyError
     )
@@ -157,9 +151,9 @@ class Transport(ListTransport):
     def __init__(self, client: Any, **options: Any) -> None:
         super().__init__(client, **options)
         self.cycle = Poller()
-        #: Queues that were declared here as not durable.
+        #: Queues that were declared as not durable.
         self.transient_queues: set[str] = set()
-        #: The thread whose event loop fetches, if there is one.
+        #: The thread of the event loop that fetches, if there is one.
         self.loop_thread: int | None = None
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
@@ -169,12 +163,12 @@ class Transport(ListTransport):
         self.cycle.loop = loop
 
     def on_readable(self, fileno: int) -> None:  # type: ignore[override]
-        """Read a reply for an event loop: one that brought nothing is not to be told of."""
+        """Read a reply for an event loop; an empty one is ignored."""
         with suppress(Empty):
             super().on_readable(fileno)
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:  # type: ignore[override]
-        """Deliver one message, or what an event loop fetches at once; raises TimeoutError."""
+        """Deliver one message, or one fetch of an event loop; raises TimeoutError."""
         deadline = math.inf if timeout is None else monotonic() + timeout
         try:
             while True:
@@ -191,10 +185,9 @@ class Transport(ListTransport):
 
     @staticmethod
     def check_server(client: Any) -> float:
-        """Return for how many seconds the server has been up, 0 if it does not say.
+        """Return the server's uptime in seconds, 0 if it is unknown; raises ServerTooOld.
 
-        Raises ServerTooOld for one that cannot do what a consumer needs. INFO is for users with
-        many rights: any other is told by the server's greeting what it is.
+        INFO needs a permission that few users have: without it, HELLO names the version.
         """
         try:
             about = client.info("server")
@@ -203,10 +196,10 @@ class Transport(ListTransport):
         name = "valkey" if "valkey_version" in about else "redis"
         version = str(about.get(f"{name}_version", ""))
         found = re.match(r"(\d+)\.(\d+)", version)
-        if found and tuple(map(int, found.groups())) < OLDEST[name]:
+        if found and tuple(map(int, found.groups())) < MIN_VERSIONS[name]:
             oldest = (
                 f"{each.title()} {major}.{minor}".removesuffix(".0") + " or newer"
-                for each, (major, minor) in OLDEST.items()
+                for each, (major, minor) in MIN_VERSIONS.items()
             )
             raise ServerTooOld(
                 f"the server is {name.title()} {version}, and must be {', or '.join(oldest)}"
@@ -215,21 +208,21 @@ class Transport(ListTransport):
 
 
 def _greeting(client: Any) -> dict[str, Any]:
-    """Return what HELLO says of a server, as INFO names it; {} where that needs a right, too."""
+    """Return the server's version from HELLO, in the format of INFO; {} if that is refused."""
     try:
         reply = client.execute_command("HELLO")
     except NoPermissionError:
         return {}
     pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-    told = {_text(key): value for key, value in pairs}
-    return {f"{_text(told['server'])}_version": _text(told["version"])}
+    known = {_text(key): value for key, value in pairs}
+    return {f"{_text(known['server'])}_version": _text(known["version"])}
 
 
 def _read_url(client: Any) -> None:
-    """Have a connection know what its URL says, as kombu does for its own transports."""
+    """Set a connection's parameters from its URL, as kombu does for its own transports."""
     if len(client.alt) > 1:
         raise UnknownServer("the broker's URL names several servers, and streams need one")
-    # Kombu's other transport, of the scheme's name, would be what it fails over to.
+    # Kombu would fail over to its own transport, under the scheme's name.
     client.alt, client.cycle = [], None
     if "://" not in (client.hostname or ""):
         return
@@ -239,16 +232,16 @@ def _read_url(client: Any) -> None:
     }
     own.update({name: float(value) for name, value in own.items() if name != "client_name"})
     client.transport_options = {**client.transport_options, **own}
-    if server.scheme == "socket":  # which kombu's channel reads by itself
+    if server.scheme == "socket":  # kombu's channel reads it
         client.hostname = server.url
         return
-    said = parse_url(server.url)
-    client.hostname, client.port = said["hostname"], said["port"]
-    client.userid = said["userid"] or client.userid
-    client.password = said["password"] or client.password
-    client.virtual_host = said["virtual_host"]
-    client.ssl = said.get("ssl") or client.ssl
-    client.credential_provider = said.get("credential_provider") or client.credential_provider
+    parsed = parse_url(server.url)
+    client.hostname, client.port = parsed["hostname"], parsed["port"]
+    client.userid = parsed["userid"] or client.userid
+    client.password = parsed["password"] or client.password
+    client.virtual_host = parsed["virtual_host"]
+    client.ssl = parsed.get("ssl") or client.ssl
+    client.credential_provider = parsed.get("credential_provider") or client.credential_provider
 
 
 def _text(value: Any) -> str:

@@ -1,9 +1,9 @@
-"""Jobs that a worker runs where it fetches them: without a pool, many between two commands.
+"""Inline tasks: run in the worker's main process, a whole fetch at a time, bypassing the pool.
 
-A task says of itself that it is quick: `inline = True`. What Celery's tracer does with a job,
-it does with these: arguments, request, hooks, signals, retries and errors are its own. What is
-left out is what stands around it in a worker: a message object, a request, a process of the pool, a
-write a result and an acknowledgement a job. Whatever has need of one of these takes the long way.
+A task is marked by `inline = True`. Its jobs run by Celery's own tracer, so arguments, request,
+signals, retries and errors are Celery's. They get no message object, no worker request and no pool
+process, and their results and acks are written together. A job that needs one of these is
+delivered to Celery.
 """
 
 import logging
@@ -11,7 +11,7 @@ import threading
 from binascii import a2b_base64
 from collections.abc import Mapping
 from time import monotonic
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 from celery import signals
@@ -23,22 +23,39 @@ from celery.worker import state, strategy
 
 from celery_streams.fastjson import MARK
 from celery_streams.results.backend import RedisBackend
-from celery_streams.transport.queues import Ack, Entry
+from celery_streams.transport.channel import Channel
+from celery_streams.transport.queues import Entry, Result
 from celery_streams.transport.validation import MAX_DEPTH, MAX_NAME, MAX_REPR, MAX_RETRIES
-from celery_streams.worker.time_limits import INTERVAL, TimeLimits
+from celery_streams.worker.time_limits import CHECK_INTERVAL, TimeLimits
 
 logger = get_logger(__name__)
 
-#: Seconds that the jobs of one fetch are to take together, about: others wait for them.
-TURN = 0.01
-#: Seconds after which the rest of a fetch is left to other workers.
-LONGEST_TURN = 0.1
-#: Most jobs of one fetch.
-MOST = 256
+#: Target for the seconds that the jobs of one fetch take together.
+FETCH_SECONDS = 0.01
+#: Seconds after which the rest of a fetch is released to other workers.
+MAX_FETCH_SECONDS = 0.1
+#: Jobs of one fetch.
+MAX_FETCH = 256
+
+
+class _Consumer(Protocol):
+    """The part of `worker.consumer.Consumer` that is used here."""
+
+    app: Any
+    controller: Any
+    disable_rate_limits: Any
+    event_dispatcher: Any
+    hostname: str
+    task_buckets: Any
+
+    @property
+    def time_limits(self) -> TimeLimits: ...
+
+    def fail(self, request: Context, failure: Exception) -> None: ...
 
 
 class _Envelope(msgspec.Struct):
-    """A message of a task whose body is plain JSON; any other is none."""
+    """A message whose body is plain JSON in base64; no other can be decoded."""
 
     body: str
     headers: dict[str, Any]
@@ -48,7 +65,7 @@ class _Envelope(msgspec.Struct):
 
 
 class _Embedded(msgspec.Struct, forbid_unknown_fields=True):
-    """What is to follow a job: nothing."""
+    """The third part of a body, accepted only if it is empty: no callbacks, chain or chord."""
 
     callbacks: None = None
     errbacks: None = None
@@ -73,32 +90,34 @@ class _Task:
 
 
 class Inline:
-    """Runs what a channel fetched for a consumer, as far as it is quick."""
+    """Runs the jobs of inline tasks that a channel fetched."""
 
-    def __init__(self, consumer: Any, channel: Any) -> None:
+    def __init__(self, consumer: _Consumer, channel: Channel) -> None:
         self._consumer = consumer
         self._channel = channel
-        self._backend: Any = consumer.app.backend
+        self._deliveries, self._dispatch = channel.deliveries, channel.dispatch
+        self._clock = channel.maintenance.clock
+        backend = consumer.app.backend
+        self._backend: RedisBackend | None = backend if isinstance(backend, RedisBackend) else None
         self._revoked = consumer.controller.state.revoked
-        self._does_info = strategy.logger.isEnabledFor(logging.INFO)
-        #: How many jobs are to be fetched at once, if the pool has room for one; 0 for as many as
-        #: it has room for.
-        self.most = 0
+        self._logs_info = strategy.logger.isEnabledFor(logging.INFO)
+        #: How many jobs to fetch at once if the pool has room for one; 0 for the prefetch limit.
+        self.limit = 0
         self._began = 0.0
-        #: Jobs of this fetch that were run here.
+        #: Jobs of this fetch that ran inline.
         self._ran = 0
-        self._limits: TimeLimits = consumer.time_limits
+        self._limits = consumer.time_limits
         self.refresh()
 
     def refresh(self) -> None:
-        """Find out which tasks are inline, and their limits: remote control may change them."""
+        """Read which tasks are inline, and their limits: remote control may change them."""
         self._tasks = self._inline_tasks() if self._is_possible() else {}
         self._least = min(
-            (task.soft for task in self._tasks.values() if task.soft), default=INTERVAL
+            (task.soft for task in self._tasks.values() if task.soft), default=CHECK_INTERVAL
         )
 
     def runs(self, task: str) -> bool:
-        """Tell whether jobs of a task may be run here."""
+        """Return True if jobs of a task run inline."""
         return task in self._tasks
 
     def _inline_tasks(self) -> dict[str, "_Task"]:
@@ -111,11 +130,11 @@ class Inline:
         }
 
     def _is_possible(self) -> bool:
-        """Tell whether results can be stored by the very command that acknowledges."""
+        """Return True if results can be stored by the command that acks."""
         backend = self._backend
         return (
             threading.current_thread() is threading.main_thread()
-            and isinstance(backend, RedisBackend)
+            and backend is not None
             and backend.stores_json
             and _server(backend.connparams) == _server(self._channel.connection_parameters)
         )
@@ -123,7 +142,7 @@ class Inline:
     # The jobs of a fetch -------------------------------------------------------------
 
     def begin(self) -> bool:
-        """Begin with the jobs of a fetch; tell whether any may be run here, unseen by others."""
+        """Begin with a fetch; return True if its jobs may run inline: no event or signal is due."""
         self._began, self._ran = monotonic(), 0
         may = bool(
             self._tasks
@@ -136,36 +155,36 @@ class Inline:
         return may
 
     def _sends_events(self) -> bool:
-        """Tell whether events of jobs are sent; those of workers may be at any time."""
+        """Return True if events of jobs are sent; events of workers do not matter here."""
         events = self._consumer.event_dispatcher
         return bool(events and events.enabled and (not events.groups or "task" in events.groups))
 
     @property
     def is_over(self) -> bool:
-        """Tell whether the jobs of this fetch have taken so long that others have to help."""
-        return monotonic() - self._began > LONGEST_TURN
+        """Whether the jobs of this fetch took so long that other workers should help."""
+        return monotonic() - self._began > MAX_FETCH_SECONDS
 
     def end(self, fetched: int, *, is_all: bool) -> None:
-        """End with the jobs of a fetch, and decide how many the next one is to bring."""
+        """End with a fetch, and set the limit of the next one."""
         self._limits.disarm()
         seconds = monotonic() - self._began
-        if not is_all or seconds > 2 * TURN:
-            self.most = min(self.most, fetched) // 2
-        elif self._ran == fetched >= self.most and seconds < TURN:
-            self.most = min(2 * max(self.most, fetched), MOST)
+        if not is_all or seconds > 2 * FETCH_SECONDS:
+            self.limit = min(self.limit, fetched) // 2
+        elif self._ran == fetched >= self.limit and seconds < FETCH_SECONDS:
+            self.limit = min(2 * max(self.limit, fetched), MAX_FETCH)
 
     # One job -------------------------------------------------------------------------
 
     def run(self, entry: Entry) -> bool:
-        """Run the job of a message to its end; or tell that this is not done here."""
-        if entry.deliveries is not None:  # it may have been done before
+        """Run the job of a message; return False if it has to be delivered to Celery."""
+        if entry.deliveries is not None:  # it may have run before
             return False
-        if not self._channel.lives_for_ever(entry.tag):  # it may be too old
+        if not self._dispatch.never_expires(entry.tag):
             return False
         if len(entry.message) > self._channel.max_message_bytes:
             return False
         found = self._read(entry.message)
-        if found is None:
+        if found is None or self._backend is None:
             return False
         task, request, args, kwargs = found
         job_id = request["id"]
@@ -174,39 +193,39 @@ class Inline:
         self._ran += 1
         state.total_count[task.name] += 1
         state.all_total_count[0] += 1
-        if self._does_info:
+        if self._logs_info:
             _log_received(request, args, kwargs)
-        self._backend.keep(job_id)
+        self._backend.capture(job_id)
         self._limits.begin(job_id, task.soft, task.hard)
         try:
             traced = task.trace(job_id, args, kwargs, request)
-        except BaseException as error:  # noqa: BLE001 - in a pool, it ends the process
+        except BaseException as error:  # noqa: BLE001 - it would end a pool process
             logger.critical("job %s would have ended its process: %r", job_id, error)
-            self._channel.give_back(entry, requeue=True)
+            self._deliveries.requeue_entry(entry)
         else:
-            self._end(entry, request, traced.info)
+            self._end(entry, request, traced.info, self._backend.captured())
         finally:
             self._limits.end()
         return True
 
-    def _end(self, entry: Entry, request: dict[str, Any], info: Any) -> None:
-        result = self._backend.kept()
-        if info is not None and info.state == REJECTED:
-            if not info.retval.requeue:  # it never runs again: its caller is told, as by a pool
-                self._consumer.fail(Context(request), info.retval)
-            self._channel.give_back(entry, requeue=info.retval.requeue)
-        else:
-            self._channel.qos.ended.append(Ack(entry.tag, result))
+    def _end(self, entry: Entry, request: dict[str, Any], info: Any, result: Result | None) -> None:
+        if info is None or info.state != REJECTED:
+            self._deliveries.ack_later(entry.tag, result)
+        elif info.retval.requeue:
+            self._deliveries.requeue_entry(entry)
+        else:  # it never runs again
+            self._consumer.fail(Context(request), info.retval)
+            self._deliveries.dead_letter(entry.tag, "rejected by the worker")
 
     def _read(self, raw: bytes) -> tuple[_Task, dict[str, Any], list[Any], dict[str, Any]] | None:
-        """Return a job's task, its request as Celery's tracer knows it, and its arguments."""
+        """Return the task, the tracer's request and the arguments of a job; None if not covered."""
         try:
             envelope = _envelope(raw)
             headers, properties = envelope.headers, envelope.properties
             task = self._tasks.get(headers["task"])
             if task is None or not _is_covered(headers, properties):
                 return None
-            if (eta := headers.get("eta")) is not None and not self._channel.is_due(eta):
+            if (eta := headers.get("eta")) is not None and not self._clock.has_reached(eta):
                 return None
             body = a2b_base64(envelope.body)
             if MARK in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
@@ -233,12 +252,12 @@ class Inline:
                 },
             }
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None  # whoever looks closer says what is wrong
+            return None  # `messages.check_message` raises the reason
         return task, headers, args, kwargs
 
 
 def _is_inline(task: Any) -> bool:
-    """Return True for an inline task; one that is not acknowledged late, always, is not inline."""
+    """Return True for a marked task whose jobs are always acked late."""
     return bool(
         getattr(task, "inline", False)
         and task.acks_late
@@ -285,14 +304,14 @@ def _is_short_text(value: Any) -> bool:
 
 
 def _server(parameters: Mapping[str, Any]) -> list[Any]:
-    """Return what tells one server, and one of its databases, from another."""
+    """Return what identifies a server and a database."""
     names = ("host", "port", "path", "db")
-    said = [str(parameters.get(name) or "") for name in names]
-    return ["127.0.0.1" if each == "localhost" else each for each in said]
+    values = [str(parameters.get(name) or "") for name in names]
+    return ["127.0.0.1" if each == "localhost" else each for each in values]
 
 
 def _log_received(request: dict[str, Any], args: Any, kwargs: Any) -> None:
-    """Log that a job was received, as Celery does."""
+    """Log a received job, as Celery does."""
     context = {
         "id": request["id"],
         "name": request.get("shadow") or request["task"],

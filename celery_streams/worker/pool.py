@@ -1,7 +1,4 @@
-"""The worker's pool of processes: Celery's, which knows what its processes were given.
-
-It looks at every hard time limit, too.
-"""
+"""Celery's prefork pool, with lost connections and hard time limits handled correctly."""
 
 from functools import partial
 from time import monotonic
@@ -12,66 +9,64 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from celery.concurrency import asynpool, prefork
 
-# A process of the pool that ends waits until its results were read, 30 s long by default; where
-# the main process stops under load it reads none any more. What was not read is not
-# acknowledged: another worker is given the job, and finds its result. In tenths of a second:
+# Tenths of a second that an exiting pool process waits for its results to be read. The default is
+# 30 s, but a stopping main process reads none. The jobs are not acked and are delivered again.
 billiard_pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 10
 
-#: Seconds, more than enough, from a job in the pipe of an idle process until this has begun it.
-PATIENCE = 10.0
-#: Seconds between two looks at whether such a process is still there.
-LOOK = 0.1
+#: Time limit for pool processes to report the jobs sent to them as started, in seconds.
+START_TIMEOUT = 10.0
+#: Interval of checks that those processes are alive, in seconds.
+LIVENESS_INTERVAL = 0.1
 
 
 class Pool(asynpool.AsynPool):
-    """A pool that forgets no job, and where a hard time limit below the soft one holds."""
+    """A pool that tracks jobs sent to its processes and allows a hard limit below the soft one."""
 
     on_timeout_set: Any
 
-    # What the type stubs leave out of Celery's class.
+    # Attributes missing from the type stubs.
     handle_result_event: Any
     _cache: dict[int, Any]
     _flush_writer: Any
     _result_handler: Any
 
     def flush(self) -> None:
-        """Drop the jobs that no process was given; a worker's messages are about to go elsewhere.
+        """Drop the jobs not sent to a process, before the worker's messages are released.
 
-        Celery's drops what no process has told to have begun. One that was given a job a moment
-        before runs it all the same, while its message goes to another worker.
+        Celery's method also drops those sent but not reported as started, which would run here and
+        on another worker.
         """
-        until = monotonic() + PATIENCE
-        while (given := self._given()) and monotonic() < until:
-            self._hear(given)
+        until = monotonic() + START_TIMEOUT
+        while (jobs := self._unconfirmed()) and monotonic() < until:
+            self._read_reports(jobs)
         super().flush()
 
-    def _given(self) -> list[Any]:
-        """Return the jobs that a process was given, and has not told to have begun."""
+    def _unconfirmed(self) -> list[Any]:
+        """Return the jobs sent to a process that has not reported their start."""
         return [
             job
             for job in self._cache.values()
             if job._write_to and not job._accepted and job._write_to._is_alive()  # noqa: SLF001 - Celery has no other names
         ]
 
-    def _hear(self, given: list[Any]) -> None:
-        """Write what is left of jobs, then read what their processes tell, as the loop would."""
+    def _read_reports(self, jobs: list[Any]) -> None:
+        """Finish writing jobs to pipes and read the processes' reports, as the loop does."""
         processes = {}
-        for job in given:
+        for job in jobs:
             process = job._write_to  # noqa: SLF001 - the same
             processes[process.outqR_fd] = process
             writer = asynpool._get_job_writer(job)  # type: ignore[attr-defined]  # noqa: SLF001
             if writer:
                 self._flush_writer(process, writer)
-        readable, _, _ = asynpool._select({*processes}, timeout=LOOK)  # type: ignore[attr-defined]  # noqa: SLF001
-        for place in readable:
-            if not self._result_handler._finish_partial_read(place, processes[place]):  # noqa: SLF001
-                self.handle_result_event(place)
+        readable, _, _ = asynpool._select({*processes}, timeout=LIVENESS_INTERVAL)  # type: ignore[attr-defined]  # noqa: SLF001
+        for fd in readable:
+            if not self._result_handler._finish_partial_read(fd, processes[fd]):  # noqa: SLF001
+                self.handle_result_event(fd)
 
     def _create_timelimit_handlers(self, hub: Any) -> None:
-        """Count the hard limit from the start of a job.
+        """Start a job's hard limit with the job.
 
-        Celery's begins to count it when the soft one has passed, so a job with a hard limit
-        of its own of 1 s ran on until the cluster's soft limit, 110 s.
+        Celery starts it when the soft limit has passed, which ignores a hard limit below it.
         """
         super()._create_timelimit_handlers(hub)  # type: ignore[misc]  # the stubs leave it out
         set_timers = self.on_timeout_set
@@ -84,12 +79,12 @@ class Pool(asynpool.AsynPool):
 
 
 def _seconds(limit: Any) -> float | None:
-    """Return a time limit, or None for what is none: it would end the worker, and the next one."""
+    """Return a time limit, or None if it is invalid: that would crash worker after worker."""
     return limit if isinstance(limit, int | float) and limit > 0 else None
 
 
-#: What the pools leave out of `time_limit` and `soft_time_limit`; prefork keeps both.
-_UNKEPT = {
+#: Time limits that a pool does not enforce, by the pool's module; prefork enforces both.
+_UNENFORCED = {
     "solo": ("hard", "soft"),
     "thread": ("hard", "soft"),
     "eventlet": ("hard", "soft"),
@@ -98,17 +93,17 @@ _UNKEPT = {
 
 
 def unkept_limits(pool: Any) -> tuple[str, ...]:
-    """Return which time limits, "hard" and "soft", a worker's pool does not keep."""
-    return _UNKEPT.get(type(pool).__module__.rpartition(".")[2], ())
+    """Return the time limits, "hard" and "soft", that a worker's pool does not enforce."""
+    return _UNENFORCED.get(type(pool).__module__.rpartition(".")[2], ())
 
 
 def contain_errors(pool: Any) -> None:
-    """Have a pool that is not prefork end each job, whatever its task raised.
+    """Make a pool other than prefork report a failure for every error that a job raises.
 
-    Celery's threads drop `SystemExit` and what the tracer could not handle: the caller waits for
-    ever, and so does the thread's place in the pool.
+    Celery's thread pool drops `SystemExit` and the tracer's own errors: the caller waits for ever
+    and the pool loses a slot.
     """
-    if type(pool).__module__.rpartition(".")[2] not in _UNKEPT:
+    if type(pool).__module__.rpartition(".")[2] not in _UNENFORCED:
         return
     apply = pool.on_apply
 
@@ -119,15 +114,15 @@ def contain_errors(pool: Any) -> None:
 
 
 def _contained(target: Any, *args: Any, **options: Any) -> Any:
-    """Run a job, and return what Celery's tracer does: True for a failure, the value, seconds."""
+    """Run a job and return (is_failure, value, seconds), as Celery's tracer does."""
     try:
         return target(*args, **options)
     except BaseException as error:  # noqa: BLE001 - in prefork, it ends the process
-        lost = WorkerLostError(f"the job ended by {type(error).__name__}")
+        lost = WorkerLostError(f"the job was ended by {type(error).__name__}")
         return True, ExceptionInfo((WorkerLostError, lost, error.__traceback__)), 0.0
 
 
 class TaskPool(prefork.TaskPool):
-    """Celery's prefork pool, on the one above."""
+    """Celery's prefork pool, based on the class above."""
 
     Pool = Pool

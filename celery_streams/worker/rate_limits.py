@@ -1,74 +1,83 @@
-"""Rate limits of tasks, kept by one timer a task, beside the jobs that have none.
+"""Rate limits of tasks, with one timer per task.
 
-Celery starts a chain of timers for each limited job, of which kombu's loop fires ten a second; and
-limited jobs fill the prefetch, so that no other is fetched.
+Celery starts a chain of timers per limited job, of which kombu's loop fires only ten a second. It
+also counts waiting limited jobs in the prefetch limit, so that they block all others.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
-#: Limited jobs that a worker holds without counting them in its prefetch. Beyond them, others wait.
-MAX_HELD = 1000
+#: Limited jobs that a worker holds in addition to its prefetch limit; more count towards it.
+MAX_UNCOUNTED = 1000
+
+
+class _Consumer(Protocol):
+    """The part of `worker.consumer.Consumer` that is used here."""
+
+    qos: Any
+    timer: Any
+
+    def _limit_move_to_pool(self, request: Any) -> object: ...
 
 
 class RateLimits:
-    """The limited jobs of a consumer that wait for a token."""
+    """A consumer's rate-limited jobs, each waiting for a token of its task's bucket."""
 
-    def __init__(self, consumer: Any) -> None:
+    def __init__(self, consumer: _Consumer) -> None:
         self._consumer = consumer
-        #: Requests that are not counted in the prefetch.
+        #: Requests that do not count towards the prefetch limit.
         self._uncounted: set[Any] = set()
 
     def add(self, request: Any, bucket: Any, tokens: int) -> None:
-        """Begin a job when its task's bucket has tokens for it."""
-        if len(self._uncounted) < MAX_HELD:
+        """Start a job as soon as its task's bucket has enough tokens."""
+        if len(self._uncounted) < MAX_UNCOUNTED:
             self._uncounted.add(request)
             self._consumer.qos.increment_eventually()
         bucket.add((request, tokens))
-        if not _is_waited_for(bucket):
-            self.begin(bucket)
+        if not _has_timer(bucket):
+            self.start(bucket)
 
-    def begin(self, bucket: Any) -> None:
-        """Begin all jobs of a bucket that there are tokens for, and wait for the next token."""
+    def start(self, bucket: Any) -> None:
+        """Start the jobs that a bucket has tokens for, and set a timer for the next token."""
         bucket.timer = None
         while bucket.contents:
             request, tokens = bucket.pop()
             if not bucket.can_consume(tokens):
                 bucket.contents.appendleft((request, tokens))
                 bucket.timer = self._consumer.timer.call_after(
-                    bucket.expected_time(tokens), self.begin, (bucket,)
+                    bucket.expected_time(tokens), self.start, (bucket,)
                 )
                 return
-            self._begin_job(request)
+            self._start_job(request)
 
-    def _begin_job(self, request: Any) -> None:
+    def _start_job(self, request: Any) -> None:
         if request in self._uncounted:
             self._uncounted.discard(request)
             self._consumer.qos.decrement_eventually()
         self._consumer._limit_move_to_pool(request)  # noqa: SLF001 - Celery's
 
     def move(self, former: Mapping[str, Any], buckets: Mapping[str, Any]) -> None:
-        """Have the jobs of former buckets wait in those that took their places, or begin."""
+        """Move jobs from the `former` buckets to the new ones; start those without a limit now."""
         for name, old in former.items():
             new = buckets.get(name)
             if not old or new is old:
                 continue
-            if _is_waited_for(old):
+            if _has_timer(old):
                 old.timer.cancel()
             while old.contents:
                 request, tokens = old.pop()
                 if new:
                     new.add((request, tokens))
                 else:
-                    self._begin_job(request)
+                    self._start_job(request)
             if new and new.contents:
-                self.begin(new)
+                self.start(new)
 
     def clear(self) -> None:
-        """Forget all: the connection is lost, and their messages are delivered again."""
+        """Forget all jobs after a lost connection: their messages are delivered again."""
         self._uncounted.clear()
 
 
-def _is_waited_for(bucket: Any) -> bool:
+def _has_timer(bucket: Any) -> bool:
     timer = getattr(bucket, "timer", None)
     return timer is not None and not timer.canceled

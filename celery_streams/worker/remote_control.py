@@ -1,83 +1,39 @@
-"""Celery's remote control: each command does what it says, or refuses in one sentence.
+"""Celery's remote control commands that have to reach beyond one worker, installed on import.
 
-Celery's own take any argument, and run in the loop that serves the jobs: a million ids, or a
-number of processes with a misprint, would hold up the worker. What is here checks first.
+Importing this module also installs the checks of the other commands' arguments.
 """
 
 import logging
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import wraps
-from signal import Signals
 from threading import Thread
 from typing import Any
 
-from celery.app.routes import MapRoute
-from celery.platforms import signals as platform_signals
 from celery.worker import control, state
 from redis.exceptions import RedisError
 
 from celery_streams.dead_letters import Letter
 from celery_streams.transport import revocation
 from celery_streams.transport.channel import Channel
-from celery_streams.transport.validation import MAX_SECONDS, Malformed, check, is_name
-from celery_streams.worker.pool import unkept_limits
+from celery_streams.transport.validation import Malformed, check
+from celery_streams.worker import command_checks  # noqa: F401 - installs the checks
+from celery_streams.worker.arguments import Refused, check_names, signal_number
 
 logger = logging.getLogger(__name__)
 
-#: Jobs of a queue that are told; there may be a million.
-MOST = 1000
-#: Bytes of a message whose arguments are shown as values; of a larger one, as text.
-MAX_SHOWN = 64 * 1024
-#: That of the timers by which Celery's workers wait for a job's time.
+#: Limit on the delayed jobs that `scheduled` lists for a queue, which may hold a million.
+MAX_SCHEDULED = 1000
+#: Size up to which a message's body is decoded to show its arguments, in bytes; those of a larger
+#: message are shown as its headers have them, as text.
+MAX_DECODED = 64 * 1024
+#: Priority of the timers with which Celery's workers delay jobs.
 TIMER_PRIORITY = 6
-#: Characters of a refusal that names keys.
-MAX_REFUSAL = 280
-#: Processes or threads of a pool.
-MAX_POOL = 1000
-#: Starts of a task in a second, by its rate limit.
-MAX_RATE = 1_000_000
 
 _celery: Any = control  # its type stubs leave most of it out
 _panel: dict[str, Callable[..., Any]] = _celery.Panel.data
 _state: Any = state
-_signals: Any = platform_signals
-_MapRoute: Any = MapRoute
-_RATE = re.compile(r"\d{1,9}(\.\d{1,9})?(/[smh])?")
-# Revoked ids are kept for as long as their jobs may come: Celery's own limit is 50,000.
+# Keep revoked ids as long as their jobs may be delivered. Celery's limit is 50,000 ids.
 _state.revoked.maxlen, _state.revoked.expires = revocation.MAX_KEPT, revocation.SECONDS
-
-
-class Refused(Exception):
-    """A command that is not carried out, and why, in one sentence."""
-
-
-#: Checks a command's arguments, and returns those that are to be others.
-_Check = Callable[..., dict[str, Any] | None]
-
-
-def _checked(name: str) -> Callable[[_Check], _Check]:
-    """Have a command of Celery's checked before it runs."""
-    command = _panel[name]
-
-    def decorator(check: _Check) -> _Check:
-        @wraps(command)
-        def checked(state: Any, **arguments: Any) -> Any:
-            try:
-                changed = check(state, **arguments)
-            except Refused as error:
-                return _celery.nok(str(error))
-            return command(state, **{**arguments, **(changed or {})})
-
-        for key in [key for key, each in _panel.items() if each is command]:
-            _panel[key] = checked
-        return check
-
-    return decorator
-
-
-# Revoke ------------------------------------------------------------------------------
 
 
 def revoke(
@@ -86,8 +42,8 @@ def revoke(
     """Revoke jobs by their ids, here and in every worker that starts later."""
     ids = [task_id] if isinstance(task_id, str) else task_id
     try:
-        _check_names("ids", ids, revocation.MAX_IDS)
-        number = _signal(signal)
+        check_names("ids", ids, revocation.MAX_IDS)
+        number = signal_number(signal)
     except Refused as error:
         return _celery.nok(str(error))
     _state.revoked.update(ids)
@@ -108,14 +64,14 @@ def _terminate(state: Any, ids: list[str], number: int) -> Any:
             request.terminate(state.consumer.pool, signal=number)
     except NotImplementedError:
         kind = type(state.consumer.pool).__module__.rpartition(".")[2]
-        return _celery.nok(f"a {kind} pool cannot end a job that runs; it is flagged as revoked")
+        return _celery.nok(f"a {kind} pool cannot terminate jobs; they are flagged as revoked")
     if not running:
         return _celery.ok("terminate: tasks unknown")
     return _celery.ok(f"terminate: {', '.join(request.id for request in running[:10])}")
 
 
-def _record(state: Any, ids: list[str], not_begun: list[str]) -> None:
-    """Keep ids in Redis, and store that their jobs are revoked, outside of the event loop."""
+def _record(state: Any, ids: list[str], not_started: list[str]) -> None:
+    """Record revoked ids in Redis and store the jobs' state REVOKED, outside of the event loop."""
     channel = state.consumer.task_consumer.channel
     backend = state.app.backend
 
@@ -124,25 +80,18 @@ def _record(state: Any, ids: list[str], not_begun: list[str]) -> None:
             added = ids
             if isinstance(channel, Channel):
                 added = channel.record_revoked(ids)
-            revocation.store(backend, sorted(set(added) & set(not_begun)))
+            revocation.store(backend, sorted(set(added) & set(not_started)))
         except (OSError, RedisError) as error:
-            logger.error("revoked here, but not kept for other workers: %s", error)  # noqa: TRY400
+            logger.error("revoked here, but not recorded for other workers: %s", error)  # noqa: TRY400
 
     Thread(target=write, name="revoke", daemon=True).start()
-
-
-def _signal(signal: Any) -> int:
-    try:
-        return int(Signals(_signals.signum(signal or "TERM")))
-    except (AttributeError, TypeError, ValueError):
-        raise Refused(f"there is no signal {_brief(signal)}") from None
 
 
 _celery.control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")(revoke)
 
 
 def terminate(state: Any, signal: Any = None, task_id: Any = (), **_: Any) -> Any:
-    """Revoke jobs by their ids, and end those that run."""
+    """Revoke jobs by their ids, and terminate those that run."""
     return revoke(state, task_id, terminate=True, signal=signal)
 
 
@@ -151,205 +100,15 @@ _celery.control_command(
 )(terminate)
 
 
-@_checked("revoke_by_stamped_headers")
-def _check_stamps(
-    state: Any, headers: Any, terminate: Any = None, signal: Any = None, **_: Any
-) -> dict[str, Any]:
-    _signal(signal)
-    if isinstance(headers, list):  # as the command line has them
-        _check_names("headers", headers, MOST)
-        if not all("=" in header for header in headers):
-            raise Refused("headers must be written as name=value")
-        named: dict[str, Any] = {}
-        for name, _, value in (header.partition("=") for header in headers):
-            named.setdefault(name, []).append(value)
-        headers = named
-    if not isinstance(headers, Mapping):
-        raise Refused("headers must be a mapping of names to stamps")
-    stamps = [each for value in headers.values() for each in _as_list(value)]
-    _check_names("headers", [*headers, *stamps], MOST)
-    kept = sum(map(len, map(_as_list, _state.revoked_stamps.values())))
-    if kept + len(stamps) > revocation.MAX_IDS:
-        raise Refused(f"this worker keeps {kept} stamps, and takes {revocation.MAX_IDS}")
-    return {"headers": headers}
-
-
-# Limits ------------------------------------------------------------------------------
-
-
-@_checked("rate_limit")
-def _check_rate_limit(
-    state: Any, task_name: Any, rate_limit: Any, **_: Any
-) -> dict[str, Any] | None:
-    _check_task(state, task_name)
-    if isinstance(rate_limit, str):
-        is_rate = not rate_limit or (
-            _RATE.fullmatch(rate_limit) and float(rate_limit.partition("/")[0]) <= MAX_RATE
-        )
-    else:
-        is_rate = rate_limit is None or _is_number(rate_limit, MAX_RATE, least=0)
-    if not is_rate:
-        raise Refused(f"a rate limit is written as 10/s, 5/m or 100/h, not {_brief(rate_limit)}")
-    if isinstance(rate_limit, str) and rate_limit and not float(rate_limit.partition("/")[0]):
-        return {"rate_limit": None}  # Celery's, too, knows no such limit, but says it is set
-    return None
-
-
-@_checked("time_limit")
-def _check_time_limit(
-    state: Any, task_name: Any = None, hard: Any = None, soft: Any = None, **_: Any
-) -> None:
-    _check_task(state, task_name)
-    for limit in (hard, soft):
-        if limit is not None and not _is_number(limit, MAX_SECONDS):
-            raise Refused(f"a time limit is a number of seconds, not {_brief(limit)}")
-    if not state.consumer.is_inline(task_name):
-        for limit, kind in ((hard, "hard"), (soft, "soft")):
-            if limit is not None and kind in unkept_limits(state.consumer.pool):
-                raise Refused(f"this worker's pool keeps no {kind} time limits; prefork does")
-    # Celery notes a task's limits when it connects, and does not look again.
-    state.consumer.call_soon(state.consumer.refresh_limits)
-
-
-# The pool ----------------------------------------------------------------------------
-
-
-@_checked("pool_grow")
-def _check_pool_grow(state: Any, n: Any = 1, **_: Any) -> None:
-    now = _size(state.consumer.pool)
-    if not _is_number(n, MAX_POOL, kinds=(int,)) or now + n > MAX_POOL:
-        raise Refused(f"a pool of {now} cannot grow by {_brief(n)}: it takes up to {MAX_POOL}")
-
-
-@_checked("pool_shrink")
-def _check_pool_shrink(state: Any, n: Any = 1, **_: Any) -> None:
-    now = _size(state.consumer.pool)
-    if not _is_number(n, MAX_POOL, kinds=(int,)) or n >= now:
-        raise Refused(f"a pool of {now} cannot shrink by {_brief(n)}: one has to be left")
-
-
-def _size(pool: Any) -> int:
-    """Return how many processes a pool has; raises Refused for one that never has another."""
-    if not hasattr(pool, "grow"):
-        raise Refused("this worker's pool cannot grow or shrink; prefork can")
-    return int(pool.num_processes)
-
-
-@_checked("autoscale")
-def _check_autoscale(state: Any, max: Any = None, min: Any = None, **_: Any) -> None:  # noqa: A002 - Celery's
-    scaler = state.consumer.controller.autoscaler
-    if not scaler:
-        raise Refused("this worker does not scale its pool: it was started without --autoscale")
-    for number, least in ((max, 1), (min, 0)):
-        if number is not None and not _is_number(number, MAX_POOL, least=least, kinds=(int,)):
-            raise Refused(f"a pool has from {least} to {MAX_POOL} processes, not {_brief(number)}")
-    most = scaler.max_concurrency if max is None else max
-    least = scaler.min_concurrency if min is None else min
-    if least > most:
-        raise Refused(f"the least, {least}, is more than the most, {most}")
-
-
-@_checked("pool_restart")
-def _check_pool_restart(state: Any, modules: Any = None, **_: Any) -> None:
-    if not state.app.conf.worker_pool_restarts:
-        raise Refused("pools are not restarted here: worker_pool_restarts is off")
-    _check_names("modules", modules or [], MOST)
-
-
-# Queues ------------------------------------------------------------------------------
-
-
-@_checked("add_consumer")
-def _check_add_consumer(
-    state: Any,
-    queue: Any,
-    exchange: Any = None,
-    exchange_type: Any = None,
-    routing_key: Any = None,
-    **options: Any,
-) -> None:
-    """Refuse a queue whose jobs this worker cannot do: they would become dead letters."""
-    _check_names("queue", [queue], 1)
-    _check_names("exchange", [each for each in (exchange, routing_key) if each is not None], 2)
-    if exchange_type not in {None, "direct", "topic", "fanout"} or options:
-        raise Refused("a queue is given by its name, exchange, type and routing key alone")
-    amqp = state.app.amqp
-    is_known = queue in amqp.queues or queue in _configured(state.app)
-    if not is_known and not state.app.conf.task_create_missing_queues:
-        raise Refused(f"there is no queue {_brief(queue)}")
-    if not may_consume(amqp.router.routes, queue, state.app.tasks):
-        raise Refused(f"this worker has no task of the queue {_brief(queue)}")
-    channel = state.consumer.task_consumer.channel
-    if isinstance(channel, Channel) and (found := channel.foreign_keys(queue)):
-        raise Refused(f"{_brief(queue)} cannot be a queue: {', '.join(found)}"[:MAX_REFUSAL])
-
-
-def may_consume(routes: Any, queue: str, tasks: Iterable[str]) -> bool:
-    """Return True if a queue is that of one of the tasks, or no route leads to it."""
-    maps = [route for route in routes or () if isinstance(route, _MapRoute)]
-    targets = [each for route in maps for each in (*route.map.values(), *route.patterns.values())]
-    if queue not in map(_target, targets):
-        return True
-    return any(_target(route(name)) == queue for route in maps for name in tasks)
-
-
-def _target(target: Any) -> str:
-    """Return the queue that a route leads to; it may be given by its name alone."""
-    return _name_of(target.get("queue") if isinstance(target, Mapping) else target)
-
-
-def _configured(app: Any) -> set[str]:
-    return {_name_of(queue) for queue in app.conf.task_queues or ()}
-
-
-def _name_of(queue: Any) -> str:
-    return str(getattr(queue, "name", queue))
-
-
-@_checked("cancel_consumer")
-def _check_cancel_consumer(state: Any, queue: Any, **_: Any) -> None:
-    _check_names("queue", [queue], 1)
-    if not state.consumer.task_consumer.consuming_from(queue):
-        raise Refused(f"this worker does not consume from {_brief(queue)}")
-
-
-# What is asked -----------------------------------------------------------------------
-
-
-@_checked("query_task")
-def _check_query_task(state: Any, ids: Any, **_: Any) -> None:
-    _check_names("ids", [ids] if isinstance(ids, str) else ids, revocation.MAX_IDS)
-
-
-@_checked("registered")
-def _check_registered(state: Any, taskinfoitems: Any = None, **_: Any) -> None:
-    _check_names("taskinfoitems", taskinfoitems or [], MOST)
-
-
-@_checked("hello")
-def _check_hello(state: Any, from_node: Any, revoked: Any = None, **_: Any) -> None:
-    _check_names("from_node", [from_node], 1)
-    _check_names("revoked", list(revoked or ()), _state.revoked.maxlen)
-
-
-@_checked("election")
-def _check_election(state: Any, id: Any, topic: Any, action: Any = None, **_: Any) -> None:  # noqa: A002 - Celery's
-    _check_names("id and topic", [id, topic], 2)
-    if not hasattr(state.consumer.gossip, "dispatcher"):
-        raise Refused("this worker holds no elections: it runs without gossip")
-    if action is not None and not isinstance(action, Mapping):
-        raise Refused("the action must be a task's signature")
-
-
 def revoked_ids(state: Any, **_: Any) -> list[str]:
-    """List revoked task-ids: the latest, for there may be more than one answer takes."""
+    """List revoked task-ids: the latest, as many as fit in one reply."""
     return list(_state.revoked)[-revocation.MAX_IDS :]
 
 
 _celery.inspect_command(name="revoked", alias="dump_revoked")(revoked_ids)
 
 
-# It draws a graph of all objects, in the loop that serves the jobs.
+# It draws a graph of all objects, and blocks the worker's event loop meanwhile.
 _panel.pop("objgraph", None)
 _celery.Panel.meta.pop("objgraph", None)
 
@@ -360,23 +119,26 @@ _scheduled_here = _panel["scheduled"]
 def scheduled(state: Any, **options: Any) -> list[dict[str, Any]]:
     """List ETA and countdown tasks: those this worker holds, and its queues' in Redis."""
     channel = getattr(state.consumer.task_consumer, "channel", None)
-    delayed = channel.delayed_messages(MOST) if isinstance(channel, Channel) else ()
-    told = (_scheduled(due, message, state.hostname) for due, message in delayed)
-    return [*_scheduled_here(state, **options), *filter(None, told)]
+    delayed: list[tuple[float, bytes]] = []
+    if isinstance(channel, Channel):
+        for queue in channel.durable_queues():
+            delayed += channel.queues.delayed(queue, MAX_SCHEDULED)
+    entries = (_scheduled_entry(due, message, state.hostname) for due, message in delayed)
+    return [*_scheduled_here(state, **options), *filter(None, entries)]
 
 
-def _scheduled(due: float, message: bytes, hostname: str) -> dict[str, Any] | None:
-    """Return what Celery tells of a scheduled request; None for a message that is not a task."""
+def _scheduled_entry(due: float, message: bytes, hostname: str) -> dict[str, Any] | None:
+    """Return a delayed job as Celery's `scheduled` lists it; None if the message is malformed."""
     letter = Letter("", "", message, "", "", "")
     headers, properties = letter.envelope.get("headers"), letter.envelope.get("properties")
     try:
         check(message)
         if not isinstance(headers, dict) or not isinstance(properties, dict):
             return None
-        body = letter.body if len(message) <= MAX_SHOWN else None
-        shown = headers.get("argsrepr"), headers.get("kwargsrepr")
-        args, kwargs = body[:2] if isinstance(body, list) and len(body) > 1 else shown
-    except Malformed:  # a dead letter when its time has come
+        body = letter.body if len(message) <= MAX_DECODED else None
+        texts = headers.get("argsrepr"), headers.get("kwargsrepr")
+        args, kwargs = body[:2] if isinstance(body, list) and len(body) > 1 else texts
+    except Malformed:  # dead-lettered when it is due
         return None
     delivery_info = properties["delivery_info"]
     return {
@@ -403,7 +165,7 @@ def _scheduled(due: float, message: bytes, hostname: str) -> dict[str, Any] | No
 
 
 def _time(due: float) -> str | None:
-    """Return a time by ISO 8601; None for one that no calendar has."""
+    """Return a timestamp in ISO 8601; None if it is out of range."""
     try:
         return datetime.fromtimestamp(due, UTC).isoformat()
     except (OverflowError, ValueError, OSError):
@@ -411,35 +173,3 @@ def _time(due: float) -> str | None:
 
 
 _celery.inspect_command(alias="dump_schedule")(scheduled)
-
-
-def _check_task(state: Any, name: Any) -> None:
-    _check_names("task_name", [name], 1)
-    if name not in state.app.tasks:
-        raise Refused("unknown task")
-
-
-# Checks ------------------------------------------------------------------------------
-
-
-def _check_names(what: str, names: Any, most: int) -> None:
-    if not isinstance(names, list | tuple):
-        raise Refused(f"{what} must be a list of texts")
-    if len(names) > most:
-        raise Refused(f"{what}: a command takes up to {most}, not {len(names)}")
-    if not all(name and is_name(name) for name in names):
-        raise Refused(f"{what} must be texts of bounded length")
-
-
-def _is_number(
-    value: Any, most: float, *, least: float = 1e-9, kinds: tuple[type, ...] = (int, float)
-) -> bool:
-    return type(value) in kinds and least <= value <= most
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple | set) else [value]
-
-
-def _brief(value: Any) -> str:
-    return ascii(value)[:80]

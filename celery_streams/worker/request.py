@@ -1,4 +1,4 @@
-"""Celery's request, for a worker that outlives every end of a job."""
+"""Celery's request, for a worker that survives a job's MemoryError."""
 
 from typing import Any
 
@@ -7,18 +7,18 @@ from celery.worker.request import Request as CeleryRequest
 
 from celery_streams.errors import OutOfMemory
 
-#: How Celery names its own.
+#: Celery's default for `Task.Request`.
 CELERYS = "celery.worker.request:Request"
 NAME = f"{__name__}:Request"
 
 
 class Request(CeleryRequest):
-    """One delivery of a job, as the worker's main process sees it."""
+    """One delivery of a job, in the worker's main process."""
 
     def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
-        """Record a failure, a MemoryError as OutOfMemory.
+        """Record a failure, with a MemoryError replaced by OutOfMemory.
 
-        Celery ends the worker for a MemoryError, and the job ends the next one.
+        Celery ends the worker on a MemoryError, and the requeued job then ends the next worker.
         """
         error = getattr(exc_info.exception, "exc", exc_info.exception)
         if isinstance(error, MemoryError):
@@ -30,5 +30,5 @@ class Request(CeleryRequest):
 
 
 def out_of_memory(error: MemoryError) -> OutOfMemory:
-    """Return the error that the caller gets for a worker's MemoryError."""
+    """Return the error to store for a MemoryError on the worker."""
     return OutOfMemory(f"not enough memory on the worker: {error or 'allocation failed'}")

@@ -1,7 +1,7 @@
-"""Tells who asks that a job runs, and where, without a write for each quick job.
+"""STARTED, stored only for tasks that have run for half a second, by a background thread.
 
-Celery's `task_track_started` stores STARTED before each job, as many writes as there are
-results, to tell of jobs most of which are done by the time anybody asks.
+Celery's `task_track_started` stores it before each job: as many writes as there are results, for
+jobs most of which end before anyone asks.
 """
 
 import logging
@@ -20,82 +20,82 @@ from celery_streams.results.states import Transition
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a job has to run before it is said to, and between two looks at those that run.
+#: Seconds that a job runs before STARTED is stored, and between two looks at the running jobs.
 INTERVAL = 0.5
-#: Seconds that it is said for, unless it is said again: its worker may have died, or its result
-#: have been stored and forgotten just before.
-EXPIRES, REPEATED_AFTER = 60, 20.0
-#: Seconds that Redis may take to answer, and that it is left alone for where it does not.
+#: Seconds until a STARTED expires, for its worker may die, and after which it is stored again.
+EXPIRES, RENEWED_AFTER = 60, 20.0
+#: Seconds that Redis may take to answer, and of the pause after an error.
 TIMEOUT, PAUSE = 5.0, 5.0
-#: What STARTED replaces.
+#: The states that STARTED replaces.
 _NOT_ENDED = frozenset({PENDING, RETRY, STARTED})
 
 
 class Started(bootsteps.StartStopStep):
-    """Stores STARTED for the jobs that this worker has been running for a while."""
+    """Runs the watcher of a worker whose results are stored by `RedisBackend`."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         self.enabled = isinstance(consumer.app.backend, RedisBackend)
-        self._watch: Watch | None = None
+        self._watcher: StartedWatcher | None = None
         super().__init__(consumer, **options)
 
     def start(self, consumer: Any) -> None:
-        """Begin to look at what runs."""
-        self._watch = Watch(consumer.app.backend, consumer.hostname)
-        self._watch.start()
+        """Start the watcher."""
+        self._watcher = StartedWatcher(consumer.app.backend, consumer.hostname)
+        self._watcher.start()
 
     def stop(self, consumer: Any) -> None:
-        """Look no more; what still runs ends, or is another worker's."""
-        if self._watch:
-            self._watch.end()
+        """Stop the watcher."""
+        if self._watcher:
+            self._watcher.end()
 
     shutdown = stop
 
 
-class Watch(Thread):
-    """A thread: a pool may keep the main one busy for as long as a job takes."""
+class StartedWatcher(Thread):
+    """A thread, for a pool may keep the main one busy for as long as a job runs."""
 
-    def __init__(self, backend: Any, hostname: str) -> None:
+    def __init__(self, backend: RedisBackend, hostname: str) -> None:
         super().__init__(name="started", daemon=True)
         self._backend = backend
         self._hostname = hostname
         self._ended = Event()
-        self._said: dict[str, float] = {}
-        # Not the main thread's connections: pool processes are forked from it at any time.
+        #: When STARTED was stored, by the job's id.
+        self._stored: dict[str, float] = {}
+        # Connections of its own: pool processes may inherit the main thread's at any time.
         limits = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
-        pool = backend._get_pool(**{**backend.connparams, **limits})  # noqa: SLF001
+        pool: Any = backend._get_pool(**{**backend.connparams, **limits})  # noqa: SLF001
         self._client = Redis(connection_pool=pool)
 
     def run(self) -> None:
-        """Look at what runs again and again."""
+        """Look at the running jobs at intervals."""
         pause = INTERVAL
         while not self._ended.wait(pause):
             pause = INTERVAL
             try:
-                self._say(time())
+                self._look(time())
             except (OSError, RedisError) as error:
-                logger.debug("it was not stored that jobs run: %s", error)
+                logger.debug("cannot store that jobs run: %s", error)
                 pause = PAUSE
-            except RuntimeError:  # a job began or ended just as this looked
+            except RuntimeError:  # a job started or ended during the iteration
                 continue
         self._client.connection_pool.disconnect()
 
     def end(self) -> None:
-        """Look no more."""
+        """Stop."""
         self._ended.set()
 
-    def _say(self, now: float) -> None:
-        runs = {request.id: request for request in list(state.active_requests)}
-        self._said = {job: when for job, when in self._said.items() if job in runs}
-        for job, request in runs.items():
+    def _look(self, now: float) -> None:
+        running = {request.id: request for request in list(state.active_requests)}
+        self._stored = {job: when for job, when in self._stored.items() if job in running}
+        for job, request in running.items():
             began = request.time_start
             if began is None or request.ignore_result or now - began < INTERVAL:
                 continue
-            if now - self._said.get(job, 0) >= REPEATED_AFTER:
+            if now - self._stored.get(job, 0) >= RENEWED_AFTER:
                 self._store(job, request)
-                self._said[job] = now
+                self._stored[job] = now
 
     def _store(self, job: str, request: Any) -> None:
         where = {"pid": request.worker_pid, "hostname": self._hostname}

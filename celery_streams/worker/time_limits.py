@@ -1,4 +1,4 @@
-"""Time limits of jobs that run in the worker's own process, whose main thread they are in."""
+"""Time limits of inline jobs, which run in the main thread of the worker's process."""
 
 import logging
 import os
@@ -11,38 +11,40 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at the hard limit.
-INTERVAL = 1.0
-#: Seconds to the next alarm at least: a shorter one comes while the last is being answered.
-SHORTEST = 0.01
+#: Interval of hard limit checks, and the longest of soft limit checks, in seconds.
+CHECK_INTERVAL = 1.0
+#: Shortest alarm, in seconds: a shorter one would fire while the last is being handled.
+MIN_ALARM = 0.01
 
 
 class TimeLimits:
-    """Raises SoftTimeLimitExceeded in the job that runs, by SIGALRM; or ends the process.
+    """Raises SoftTimeLimitExceeded in a job by SIGALRM; kills the process at the hard limit.
 
-    In a pool, Celery ends the job's process at its hard limit. This one holds other jobs, too:
-    they are given to other workers, as those of any worker that dies, and the job itself comes to
-    the dead letters when it has ended one worker after the other.
+    A pool process killed by Celery loses one job. This process loses all that it holds: other
+    workers reclaim them, and a job that has killed several workers is dead-lettered.
     """
 
     def __init__(self) -> None:
-        #: Seconds to the first look at a job.
-        self._first = INTERVAL
-        #: The job that runs: its id, when it began, its limits.
+        #: Interval of soft limit checks, in seconds.
+        self._interval = CHECK_INTERVAL
+        #: The running job: its id, start time, soft and hard limit.
         self._job: tuple[str, float, float | None, float | None] | None = None
         self._watch: Thread | None = None
 
-    def arm(self, least: float) -> None:
-        """Look after jobs, of limits of so many seconds at least, in this thread, the main one."""
-        self._first = min(max(least, SHORTEST), INTERVAL)
+    def arm(self, min_limit: float) -> None:
+        """Enforce limits from now on; `min_limit` is the shortest soft limit, in seconds.
+
+        Must be called in the main thread.
+        """
+        self._interval = min(max(min_limit, MIN_ALARM), CHECK_INTERVAL)
         if self._watch is None:
             signal.signal(signal.SIGALRM, self._on_alarm)
             self._watch = Thread(target=self._watch_hard_limit, name="time limits", daemon=True)
             self._watch.start()
-        signal.setitimer(signal.ITIMER_REAL, self._first)
+        signal.setitimer(signal.ITIMER_REAL, self._interval)
 
     def disarm(self) -> None:
-        """Look after no job until `arm` is called again."""
+        """Stop the alarms until `arm` is called again."""
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     @property
@@ -51,30 +53,30 @@ class TimeLimits:
         return self._job is not None
 
     def begin(self, job_id: str, soft: float | None, hard: float | None) -> None:
-        """Note that a job begins, and its limits in seconds; None or 0 is for none."""
+        """Record the start of a job and its limits in seconds; None or 0 means no limit."""
         self._job = (job_id, monotonic(), soft, hard)
 
     def end(self) -> None:
-        """Note that it has ended."""
+        """Record the end of the job."""
         self._job = None
 
     def _on_alarm(self, number: int, frame: Any) -> None:
-        signal.setitimer(signal.ITIMER_REAL, self._first)
+        signal.setitimer(signal.ITIMER_REAL, self._interval)
         if self._job is None:
             return
         job_id, began, soft, hard = self._job
-        left = began + soft - monotonic() if soft else self._first
+        left = began + soft - monotonic() if soft else self._interval
         if left > 0:
-            signal.setitimer(signal.ITIMER_REAL, min(max(left, SHORTEST), self._first))
+            signal.setitimer(signal.ITIMER_REAL, min(max(left, MIN_ALARM), self._interval))
             return
-        self._job = (job_id, began, None, hard)  # once a job
+        self._job = (job_id, began, None, hard)  # raise only once per job
         logger.warning("Soft time limit (%ss) exceeded for job %s", soft, job_id)
         raise SoftTimeLimitExceeded
 
     def _watch_hard_limit(self) -> None:
-        """End the process where a job does not even end by an exception."""
+        """Kill the process if a job exceeds its hard limit."""
         while True:
-            sleep(INTERVAL)
+            sleep(CHECK_INTERVAL)
             job = self._job
             if job and job[3] and monotonic() - job[1] > job[3]:
                 logger.critical("Hard time limit (%ss) exceeded for job %s", job[3], job[0])

@@ -1,7 +1,7 @@
-"""The lengths of the cluster's queues in Flower: its Broker page, its API and its metrics.
+"""Queue lengths for Flower: on its Broker page, in its API and in its metrics.
 
-Flower reads the lists of kombu's own Redis transport, which are empty here. This asks the
-transport. Where the broker is another, Flower asks as ever.
+Flower reads the lists of kombu's own Redis transport, which are empty here; this module asks the
+transport instead. With any other broker Flower is left unchanged.
 """
 
 import logging
@@ -15,19 +15,21 @@ from flower.views.broker import BrokerView
 from flower.views.monitor import Metrics
 from prometheus_client import Gauge
 
+from celery_streams import Transport
+
 PAGE = Path(__file__).with_name("broker.html").resolve()
 
 logger = logging.getLogger(__name__)
 
 
 class Broker:
-    """What Flower asks for the lengths of queues, as `flower.utils.broker.Broker` makes it."""
+    """Stands in for Flower's own broker (`flower.utils.broker.Broker`), which reads lengths."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """Return the lengths of queues: `messages` are those that wait for a worker now."""
+        """Return the lengths of queues; `messages` counts those that wait for a worker."""
         return await get_running_loop().run_in_executor(None, self._read, list(names))
 
     def _read(self, names: list[str]) -> list[dict[str, Any]]:
@@ -35,38 +37,37 @@ class Broker:
             return [
                 {"name": name, "messages": lengths.waiting, **lengths._asdict()}
                 for name in names
-                for lengths in [channel.lengths(name)]
+                for lengths in [channel.queues.lengths(name)]
             ]
 
 
 def install(app: Any) -> None:
-    """Have Flower show the lengths of an app's queues, if its transport knows them."""
-    connection = app.connection_for_read()
-    if not hasattr(getattr(connection.transport, "Channel", None), "lengths"):
+    """Make Flower show the lengths of an app's queues, if its transport reports them."""
+    if not isinstance(app.connection_for_read().transport, Transport):
         return
     handler: Any = BaseHandler
-    its_names = handler.get_active_queue_names
+    original_names = handler.get_active_queue_names
     gauge = Gauge("flower_queue_jobs", "Jobs of a queue, by their state", ["queue", "state"])
     broker_page: Any = BrokerView
     metrics: Any = Metrics
-    its_render, its_metrics = broker_page.render, metrics.get
+    original_render, original_get = broker_page.render, metrics.get
 
     def names(view: Any) -> list[str]:
-        # Flower's own are those of the workers that it knows: a queue without any is left out.
-        return sorted({*its_names(view), *app.amqp.queues})
+        # Flower itself lists only queues that a worker consumes.
+        return sorted({*original_names(view), *app.amqp.queues})
 
     def render(view: Any, template: str, **values: Any) -> None:
-        its_render(view, str(PAGE) if template == "broker.html" else template, **values)
+        original_render(view, str(PAGE) if template == "broker.html" else template, **values)
 
     async def get(view: Any) -> None:
-        gauge.clear()  # rather none than those of before, where Redis does not answer
+        gauge.clear()  # no lengths instead of old ones if Redis does not answer
         try:
             for queue in await view.get_broker().queues(view.get_active_queue_names()):
                 for state in ("waiting", "delayed", "running", "dead"):
                     gauge.labels(queue["name"], state).set(queue[state])
-        except Exception as error:  # noqa: BLE001 - the other metrics are shown all the same
-            logger.error("cannot read the lengths of the queues: %s", error)  # noqa: TRY400
-        await its_metrics(view)
+        except Exception as error:  # noqa: BLE001 - the other metrics are still shown
+            logger.error("cannot read the queue lengths: %s", error)  # noqa: TRY400
+        await original_get(view)
 
     handler.get_broker = lambda _: Broker(app)
     handler.get_active_queue_names = names

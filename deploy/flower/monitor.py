@@ -1,4 +1,4 @@
-"""The program of Flower's container, and the Celery app it watches the cluster with."""
+"""Entry point of Flower's container, with the Celery app by which it watches the cluster."""
 
 import os
 import sys
@@ -12,20 +12,20 @@ VARIABLE = "FLOWER_READ_ONLY"
 
 
 def run(options: Sequence[str] = ("--conf=flowerconfig.py",)) -> None:
-    """Run Flower until a signal stops it; raises SystemExit, with one line, for a wrong setting."""
-    # Taken away: Flower would read it by itself, and end with a traceback where it is wrong.
+    """Run Flower until a signal stops it; raise SystemExit, with one line, for a bad setting."""
+    # Removed, because Flower itself would fail with a traceback if the value is invalid.
     read_only = os.environ.pop(VARIABLE, "true")
     if read_only not in {"true", "false"}:
         sys.exit(f"error: {VARIABLE} must be true or false, not {read_only!r}")
     app = create("flower")
     try:
         queues = app.amqp.queues
-    except ValueError as error:  # a setting that is wrong, found as celeryconfig is loaded
+    except ValueError as error:  # an invalid setting, found when celeryconfig is loaded
         sys.exit(f"error: {error}")
-    # What Flower lists while it knows no worker; it takes no queues but objects.
+    # Listed by Flower before it knows any worker; it needs Queue objects.
     app.conf.update(task_queues=list(queues.values()), task_default_queue=min(queues))
     lengths.install(app)
-    # Quiet: the banner tells the port inside the container.
+    # Quiet: the banner would show the port inside the container.
     app.start(["--quiet", "flower", *options, f"--read_only={read_only}"])
 
 

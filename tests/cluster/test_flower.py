@@ -195,7 +195,7 @@ def test_the_history_survives_a_restart_of_flower(stack: Stack, flower: Flower, 
         ),
         (
             ("--volume", "/dev/null:/run/secrets/flower_password:ro"),
-            "error: /run/secrets/flower_password must hold a password, in ASCII",
+            "error: /run/secrets/flower_password must contain a password, in ASCII",
         ),
     ],
     ids=["read-only", "lease", "no password", "empty password"],

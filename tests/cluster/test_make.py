@@ -50,7 +50,7 @@ def test_a_missing_engine_is_one_line(make_environment: dict[str, str]) -> None:
     done = make("docker_compose_start", environment=make_environment)
 
     assert done.returncode != 0
-    assert done.stderr.startswith("error: no Docker engine answers: start it")
+    assert done.stderr.startswith("error: the Docker engine does not answer: start it")
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_a_port_in_use_is_one_line_and_changes_nothing(
 
     assert done.returncode != 0
     assert done.stderr.splitlines()[0] == (
-        f"error: port {port} of this machine is taken: set {variable} to another in .env, "
-        "or end what listens there (a local cluster: make local_stop)"
+        f"error: port {port} is already in use: set {variable} to another port in .env, "
+        "or stop the program that uses it (a local cluster: make local_stop)"
     )
     assert before
     assert after == before
@@ -94,7 +94,7 @@ def test_scaling_what_cannot_be_is_wrong_usage(
     done = make("docker_compose_scale", *arguments, environment=make_environment)
 
     assert done.returncode == 2
-    assert "say which family (add factorial mat_mul) and how many workers: " in done.stderr
+    assert "name a family (add factorial mat_mul) and its number of workers: " in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -118,4 +118,4 @@ def test_a_port_of_rabbitmq_in_use_is_one_line(
 
     assert done.returncode != 0
     port = rabbitmq_stack.rabbitmq_port
-    assert f"error: port {port} of this machine is taken: set RABBITMQ_PORT" in done.stderr
+    assert f"error: port {port} is already in use: set RABBITMQ_PORT" in done.stderr

@@ -5,9 +5,7 @@ ends in time and in little memory, the fuzzer sees to.
 """
 
 import json
-from collections import deque
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 from celery import Celery
@@ -21,10 +19,12 @@ from celery_streams.results.buffer import OVERHEAD
 from celery_streams.results.consumer import RESULT_BUFFER_BYTES
 from celery_streams.transport import queues, validation
 from celery_streams.transport.channel import Channel
-from celery_streams.transport.validation import MAX_NAME, Malformed
-from celery_streams.worker import consumer
+from celery_streams.transport.dispatch import Dispatch
+from celery_streams.transport.validation import MAX_BYTES, MAX_NAME, Malformed
+from celery_streams.worker import messages
 from cluster.codec import unpack
 from cluster.errors import OutOfMemory, Unreadable, ValueGone
+from tests.unit.queues import Consuming
 
 #: The job that is asked for.
 JOB = "8d3f"
@@ -77,30 +77,28 @@ def check_call(data: bytes) -> None:
             _sentence(error)
 
 
+_consuming = Consuming("add")
+_dispatch = Dispatch(
+    _consuming.queues,
+    _consuming.deliveries,
+    _consuming.refusals,
+    _consuming.maintenance,
+    consumers={"add": None},
+    deliver=lambda message, queue: None,
+    can_consume=lambda: True,
+    message_lifetimes={},
+    max_message_bytes=MAX_BYTES,
+)
+
+
 class _Channel(Channel):
     """A channel without a server."""
 
     def __init__(self) -> None:
-        self.answered = 0
-        self._server_ahead = 0.0
-        self.priority_steps = [0, 3, 6, 9]
-        self.message_lifetimes = {}
-        self._qos: Any = SimpleNamespace(ended=deque())
-        self._queues: Any = SimpleNamespace(delay=lambda *_: None, fetch=lambda *_: [])
-        self.auto_delete_queues: Any = ()
-        self._closed = self.closed = True  # nothing is to be closed
+        self.closed = True  # it has nothing to close
 
-    def _answer(self, *_: Any, **__: Any) -> None:
-        self.answered += 1
-
-    def _renew(self, queue: str) -> None:
-        pass
-
-    def _promote_at(self, due: float) -> None:
-        assert due == due  # noqa: PLR0124 - a number
-
-    def _tried(self, function: Callable[..., Any], *args: Any) -> None:
-        function(*args)
+    def close(self) -> None:
+        """Close nothing."""
 
 
 _channel = _Channel()
@@ -115,16 +113,20 @@ def check_entry(data: bytes) -> None:
         fields.append(b"")
     [entry] = queues.entries([[b"add:stream:0", [[b"1-0", fields]]]])
     assert entry.deliveries is None or 0 <= entry.deliveries < 10**18
-    found = _channel._checked(entry, "add")
+    _consuming.queues.pending[entry.tag] = entry
+    found = _dispatch.check(entry, "add")
+    _consuming.queues.pending.clear()
+    _consuming.queues.delayed_until.clear()
+    _consuming.queues.dead.clear()
     if found is None:
         return
     message = _channel.Message(found, channel=_channel)
     message.accept = {"application/json"}
     try:
-        consumer._check(message)
+        messages.check_message(message)
     except (Malformed, Unreadable, DecodeError, ContentDisallowed) as error:
-        consumer._reason(error)
-    consumer._job_id(message, None)
+        messages.reason_of(error)
+    messages.job_id_of(message, None)
 
 
 def _nothing_there(reference: Any, into: memoryview) -> None:
@@ -163,12 +165,12 @@ def check_result(data: bytes) -> None:
 
 def check_notice(data: bytes) -> None:
     """Hear a notice, and keep no more than a bound of what it says."""
-    _results._announced(data)
+    _results._take_in(data)
     early = _results.buffer
     assert early._size <= RESULT_BUFFER_BYTES
     assert len(early._texts) <= RESULT_BUFFER_BYTES // OVERHEAD
     assert not _results._sent
-    assert not _results._waits
+    assert not _results._waiters
 
 
 def check_letter(data: bytes) -> None:

@@ -211,7 +211,7 @@ def test_a_job_that_is_due_without_a_broker_is_submitted_once_it_is_back(
     with beat.running() as process:
         eventually("one is submitted", beat.submitted)
         with unreachable(store, how):
-            eventually("it is due", lambda: "trying again" in beat.log.read_text(), 90)
+            eventually("it is due", lambda: "retrying" in beat.log.read_text(), 90)
             beat.wait_for_a_pass()
             if end:
                 process.send_signal(end)

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import count, islice
 from math import inf
 from pathlib import Path
@@ -15,10 +16,10 @@ import pytest
 from celery.states import REVOKED, SUCCESS
 from celery.utils import uuid
 
-from callers import bulk
+from callers import batch
 from callers.client import Client
 from celery_streams.producer.sender import Sender
-from celery_streams.results import consumer
+from celery_streams.results import waiters
 from cluster.codec import pack
 from cluster.errors import JobTimeout, QueueFull, UnknownTask, Unreachable
 from local.server import ROOT
@@ -133,7 +134,7 @@ def test_batches_grow_only_while_arguments_come_at_once(
     client.call(ADD, 1, 1)
     monkeypatch.setattr(Sender, "publish", note)
     for patience in (inf, 0.0):
-        monkeypatch.setattr(bulk, "PATIENCE", patience)
+        monkeypatch.setattr(batch, "ARGUMENTS_TIME", patience)
         client.map(ADD, [(i, i) for i in range(20)])
 
     assert sent == [1, 2, 4, 8, 5] + [1] * 20
@@ -241,7 +242,8 @@ def meta(job_id: str, value: Any) -> dict[str, Any]:
 def test_one_notice_tells_of_several_jobs(server_only: Local, value: Any) -> None:
     with server_only.client() as client:
         store: Any = client.app.backend
-        wait = store.result_consumer.bulk(1)
+        batch = store.result_consumer.batch(1)
+        wait = batch.__enter__()
         ids = [uuid() for _ in range(3)]
         wait.expect(ids)
         others = [client.submit(ADD, 1, 1) for _ in range(2)]
@@ -249,8 +251,9 @@ def test_one_notice_tells_of_several_jobs(server_only: Local, value: Any) -> Non
         told = [meta(each, value) for each in ids] + [meta(each.id, value) for each in others]
         payload = store.encode(pack(told))
         redis(client).publish(store.channel_of(client.app.thread_oid), payload)
-        with wait:
-            assert wait.wait(inf)
+        with ExitStack() as stack:
+            stack.push(batch)
+            assert store.result_consumer.wait(wait, inf)
             found = {each["task_id"]: each["result"] for each in wait.ended}
 
         assert found == dict.fromkeys(ids, value)
@@ -262,24 +265,24 @@ def test_one_notice_tells_of_several_jobs(server_only: Local, value: Any) -> Non
 def test_a_notice_that_cannot_be_read_ends_no_wait(server_only: Local, notice: bytes) -> None:
     with server_only.client() as client:
         store: Any = client.app.backend
-        with store.result_consumer.bulk(1) as wait:
+        with store.result_consumer.batch(1) as wait:
             wait.expect(["a-job"])
             redis(client).set("celery-task-meta-a-job", store.encode(meta("a-job", 7)))
             redis(client).publish(store.channel_of(client.app.thread_oid), notice)
 
-            assert wait.wait(inf)
+            assert store.result_consumer.wait(wait, inf)
             assert wait.ended[0]["result"] == 7
 
 
 def test_a_job_that_nobody_announces_is_found(server_only: Local) -> None:
     with server_only.client() as client:
         store: Any = client.app.backend
-        with store.result_consumer.bulk(1) as wait:
+        with store.result_consumer.batch(1) as wait:
             wait.expect(["a-job", "another"])
             redis(client).set("celery-task-meta-a-job", store.encode(meta("a-job", 7)))
             redis(client).set("celery-task-meta-another", "no result")
 
-            assert wait.wait(inf)
+            assert store.result_consumer.wait(wait, inf)
             first, second = wait.ended
             assert first["result"] == 7
             assert "cannot be read" in str(second["result"])
@@ -292,13 +295,13 @@ def test_what_has_not_begun_when_the_caller_stops_never_runs(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids: list[str] = []
-    expect = consumer.BatchWaiter.expect
+    expect = waiters.BatchWaiter.expect
 
-    def note(self: consumer.BatchWaiter, job_ids: Any) -> None:
+    def note(self: waiters.BatchWaiter, job_ids: Any) -> None:
         ids.extend(job_ids)
         expect(self, job_ids)
 
-    monkeypatch.setattr(consumer.BatchWaiter, "expect", note)
+    monkeypatch.setattr(waiters.BatchWaiter, "expect", note)
     values: Any = client.imap(SLOW, [(1, 1, 1)] * 13)
     assert next(values) == 2
     values.close()
@@ -318,13 +321,13 @@ def assert_revoked(client: Client, ids: list[str]) -> None:
 
 STOPPED = f"""
 from callers.client import Client
-from celery_streams.results import consumer
+from celery_streams.results.consumer import ResultConsumer
 client = Client()
-wait = consumer.BatchWaiter.wait
-def tell(self, until):  # all are submitted
-    print(*self.open, flush=True)
-    return wait(self, until)
-consumer.BatchWaiter.wait = tell
+wait = ResultConsumer.wait
+def report(self, waiter, until):  # all are submitted
+    print(*waiter.open, flush=True)
+    return wait(self, waiter, until)
+ResultConsumer.wait = report
 client.map({SLOW!r}, [(1, 1, 1)] * 13)
 """
 

@@ -9,7 +9,7 @@ from celery.app.task import Context
 from celery.utils import uuid
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from celery_streams.results.backend import CHORD_EXPIRES
+from celery_streams.results.chords import CHORD_EXPIRES
 from tests.local.store import Store, soon
 
 SIZE = 5

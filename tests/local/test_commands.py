@@ -197,10 +197,10 @@ def test_ctrl_c_leaves_no_file(server_only: Local, tmp_path: Path) -> None:
         (("callers.submit", "add.tasks.add", "--countdown", "x"), 2, "'x' is not a valid float"),
         (("callers.submit", "add.tasks.add", "--countdown", "-1"), 2, "(MAX_COUNTDOWN), not -1.0"),
         (("callers.submit", "add.tasks.add", "--countdown", "nan"), 2, "not nan"),
-        (("callers.submit", "add.tasks.add", "--eta", "soon"), 2, "eta must be a time as ISO 8601"),
+        (("callers.submit", "add.tasks.add", "--eta", "soon"), 2, "eta must be a time in ISO 8601"),
         (("callers.submit", "add.tasks.add", "--eta", "2020-01-01"), 2, "must not be in the past"),
         (("callers.submit", "add.tasks.add", "--eta", "9999-01-01"), 2, "within 86400 s from now"),
-        (("callers.submit", "add.tasks.add", "--queue", "ad"), 2, "there are add, factorial"),
+        (("callers.submit", "add.tasks.add", "--queue", "ad"), 2, "the queues are add, factorial"),
         (("callers.result",), 2, "Missing argument 'ID'."),
         (("callers.result", ""), 2, "ID must not be empty"),
         (("callers.result", "x", "--timeout", "3"), 1, "nothing is known of job x"),
@@ -333,7 +333,7 @@ def test_an_unreachable_redis_is_one_line(local: Local) -> None:
 
     assert done.returncode == 1
     assert done.stderr.startswith("error: cannot reach the broker at redis://")
-    assert "Is the cluster started, and its port exported (REDIS_PORT)?" in done.stderr
+    assert "Is the cluster running, and REDIS_PORT set to its port?" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -398,7 +398,7 @@ def test_inspect_shows_the_lengths_of_queues_without_any_worker(server_only: Loc
             client.submit(client.signature("add.tasks.add", 4, 6).set(countdown=600))
     done = server_only.command("callers.inspect")
 
-    assert (done.stderr, done.returncode) == ("no worker answers within 1 s\n", 0)
+    assert (done.stderr, done.returncode) == ("no worker answered within 1 s\n", 0)
     (row,) = [line for line in done.stdout.splitlines() if re.search(r"\badd\b", line)]
     assert re.findall(r"\d+", row) == ["3", "2", "0", "0", "0"]
 

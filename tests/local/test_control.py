@@ -204,7 +204,7 @@ def test_an_answer_that_is_too_large_is_an_error_of_its_command(server_only: Loc
         for command in ("scheduled", "stats"):
             (reply,) = control.broadcast(command, reply=True, timeout=10, limit=1)
             (answer,) = reply.values()
-            assert ("the answer cannot be sent" in answer.get("error", "")) == (
+            assert ("the reply cannot be sent" in answer.get("error", "")) == (
                 command == "scheduled"
             )
         assert client.call("add.tasks.add", 4, 6) == 10

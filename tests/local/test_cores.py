@@ -32,5 +32,5 @@ def test_processes_and_threads_are_never_more_than_the_cores(server_only: Local)
                 == [1] * resources.cores()
             ),
         )
-    warning = f"warning: mat_mul runs {resources.cores()} jobs side by side, as many as there are"
+    warning = f"warning: mat_mul runs {resources.cores()} jobs at a time, one per core, instead of"
     assert warning in server_only.own_log.read_text()

@@ -180,7 +180,7 @@ def test_an_error_that_can_pass_is_tried_again(client: Client) -> None:
 
 
 def test_an_error_that_does_not_pass_is_the_callers_after_four_tries(client: Client) -> None:
-    with pytest.raises(ConnectionError, match="try 4 was to fail"):
+    with pytest.raises(ConnectionError, match="simulated failure of try 4"):
         client.call("add.tasks.unsteady_add", 4, 6, failures=99)
 
 

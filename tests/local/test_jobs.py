@@ -73,7 +73,7 @@ def test_a_broker_whose_memory_is_full_refuses_in_one_line(server_only: Local) -
     with server_only.client() as client:
         store: Any = client.app.backend
         store.client.config_set("maxmemory", 1)
-        with pytest.raises(Unreachable, match=r"takes no more jobs: its memory is full$"):
+        with pytest.raises(Unreachable, match=r"accepts no more jobs: its memory is full$"):
             client.submit("add.tasks.add", 4, 6)
-        with pytest.raises(Unreachable, match=r"takes no more jobs: its memory is full$"):
+        with pytest.raises(Unreachable, match=r"accepts no more jobs: its memory is full$"):
             client.map("add.tasks.add", [(4, 6)] * 3, timeout=5)

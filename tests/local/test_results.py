@@ -20,9 +20,9 @@ from redis.exceptions import AuthenticationError
 
 from celery_streams.errors import Unreadable
 from celery_streams.results import consumer
-from celery_streams.results.consumer import ResultWaiter
 from celery_streams.results.states import Transition
-from celery_streams.scripts import LARGE
+from celery_streams.results.waiters import ResultWaiter
+from celery_streams.scripts import MAX_NOTICE_BYTES
 from tests.local.store import Proxy, Store, calls, soon
 from tests.waiting import eventually
 
@@ -197,7 +197,7 @@ def test_a_stock_program_is_woken_and_reads_the_result(store: Store) -> None:
 
 
 @pytest.mark.usefixtures("no_polls")
-@pytest.mark.parametrize("size", [1, 2 * LARGE])
+@pytest.mark.parametrize("size", [1, 2 * MAX_NOTICE_BYTES])
 def test_a_sender_is_notified_at_once(store: Store, app: Any, size: int) -> None:
     for _ in range(3):
         (job,) = send(app)
@@ -265,7 +265,7 @@ def test_a_result_that_was_announced_before_it_is_asked_for_is_there(
     store: Store, app: Any
 ) -> None:
     listen(store, app)
-    for size in (1, 2 * LARGE):
+    for size in (1, 2 * MAX_NOTICE_BYTES):
         early, late = send(app, 2)
         with (
             soon(store.ends, early, "x" * size, "SUCCESS", app.thread_oid, seconds=0.1),
@@ -546,7 +546,7 @@ def test_a_large_member_of_a_group_has_no_other_read(store: Store, app: Any) -> 
 
     def end() -> None:
         for job in jobs:
-            store.ends(job, "x" * 2 * LARGE, "SUCCESS", oid)
+            store.ends(job, "x" * 2 * MAX_NOTICE_BYTES, "SUCCESS", oid)
 
     with soon(end):
         assert len(GroupResult(uuid(), jobs, app=app).get(timeout=DEADLINE)) == 20
@@ -851,15 +851,15 @@ def test_states_without_a_callback_are_not_kept(app: Any) -> None:
     consumer = app.backend.result_consumer
     (job,) = send(app)
     wait = ResultWaiter([job])
-    consumer._waits.add(wait)
+    consumer._waiters.add(wait)
     for number in range(1000):
         meta = {"status": "PROGRESS", "result": number, "task_id": job.id}
         consumer.on_state_change(meta)
-        consumer._pass_on([{**meta, "task_id": uuid()}])
-    consumer.leave(wait)
+        consumer._notify_or_buffer([{**meta, "task_id": uuid()}])
+    consumer._leave(wait)
 
     assert not wait.news
-    assert not wait._told
+    assert not wait._last_news
     assert consumer._sent == {job.id}
 
 

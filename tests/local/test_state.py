@@ -14,7 +14,7 @@ import redis
 
 from local import server
 from local.server import ServerError
-from local.state import MARK, NotOurs, State
+from local.state import MARKER_FILE, NotOurs, State
 from tests.local.local import Local
 from tests.repo.repo import ROOT
 
@@ -100,7 +100,7 @@ def test_clean_removes_what_it_ran_on(tmp_path: Path, name: str) -> None:
     state.data.mkdir()
     done = clean(str(state.folder))
 
-    assert (done.returncode, done.stdout) == (0, "no local cluster runs\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "no local cluster is running\n"), done.stderr
     assert [*tmp_path.iterdir()] == [beside]
     assert clean(str(state.folder)).returncode == 0  # once more
 
@@ -133,14 +133,14 @@ def test_clean_leaves_what_is_not_its_own(tmp_path: Path, folder: str) -> None:
 def test_a_folder_of_something_else_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
 
-    with pytest.raises(NotOurs, match="name a folder of its own in LOCAL_STATE"):
+    with pytest.raises(NotOurs, match="name an empty folder in LOCAL_STATE"):
         State(tmp_path)
 
 
 def test_an_empty_folder_may_be_named(tmp_path: Path) -> None:
     State(tmp_path).make_private()
 
-    assert [path.name for path in tmp_path.iterdir()] == [MARK]
+    assert [path.name for path in tmp_path.iterdir()] == [MARKER_FILE]
     State(tmp_path)
 
 
@@ -186,7 +186,7 @@ def test_a_server_may_load_for_longer_than_it_may_take_to_start(
         assert client.dbsize() == 60_000
         client.shutdown(nosave=True)
     assert process.wait(20)
-    printed = [line for line in capfd.readouterr().out.splitlines() if "loads its data: " in line]
+    printed = [line for line in capfd.readouterr().out.splitlines() if "loading data: " in line]
 
     assert len(printed) > 1
     assert all("% done, " in line and line.endswith(" s to go") for line in printed)
@@ -195,7 +195,7 @@ def test_a_server_may_load_for_longer_than_it_may_take_to_start(
 @pytest.mark.usefixtures("slow_server")
 def test_a_stop_does_not_wait_for_what_is_loaded(loaded: Path) -> None:
     asked = count()
-    with pytest.raises(ServerError, match="stopped while the Redis server loads its data"):
+    with pytest.raises(ServerError, match="stopped while the Redis server was loading its data"):
         server.start(
             server.free_port(), loaded / "password", loaded / "data", lambda: next(asked) > 5
         )
@@ -206,8 +206,8 @@ def test_a_server_that_stops_loading_is_an_error(
     loaded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "START_TIMEOUT", 3.0)
-    monkeypatch.setattr("local.server._Loading.goes_on", stuck)
-    with pytest.raises(ServerError, match=r"the Redis server loads its data no further: 7 % done"):
+    monkeypatch.setattr("local.server._Loading.has_progressed", stuck)
+    with pytest.raises(ServerError, match=r"the Redis server stopped loading its data: 7 % done"):
         server.start(server.free_port(), loaded / "password", loaded / "data")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from callers import bulk
+from callers import batch
 from callers.client import Client
 from cluster.errors import Unreadable
 from tests.local.local import Local
@@ -76,7 +76,7 @@ def test_an_invalid_result_is_an_error_in_its_place_alone(
         ids.append(f"job-{len(ids)}")
         return ids[-1]
 
-    monkeypatch.setattr(bulk, "new_id", ids_in_order)
+    monkeypatch.setattr(batch, "new_id", ids_in_order)
     with server_only.client() as client:
         for first in (0, 3):
             for number in (0, 1, 2):

@@ -145,7 +145,7 @@ def test_local_stop_ends_a_cluster_started_elsewhere(own_local: Local) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
     assert own_local.process.wait(60) == 0
     assert list(own_local.state.running()) == []
-    assert own_local.command("local", "stop").stdout == "no local cluster runs\n"
+    assert own_local.command("local", "stop").stdout == "no local cluster is running\n"
 
 
 def test_local_stop_ends_what_a_killed_supervisor_left(own_local: Local) -> None:
@@ -179,7 +179,7 @@ def test_a_path_with_spaces_and_quotes_is_as_good_as_any(tmp_path: Path) -> None
     [
         ("", "is empty"),
         ("\n", "is empty"),
-        ("two\nlines", "must hold one line of text"),
+        ("two\nlines", "must contain one line of text"),
     ],
 )
 def test_a_password_file_without_one_line_is_refused(tmp_path: Path, text: str, what: str) -> None:
@@ -205,7 +205,7 @@ def test_a_second_start_is_refused(own_local: Local) -> None:
     done = own_local.command("local", "start")
 
     assert done.returncode == 1
-    assert done.stderr.startswith("error: it runs already")
+    assert done.stderr.startswith("error: the cluster is already running")
 
 
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
         assert local.process.wait(30) == 1
     assert local.output() == (
         f"error: port {port} is taken (Address already in use): "
-        "set REDIS_PORT to another, or end what listens there "
+        "set REDIS_PORT to another, or stop what listens there "
         "(a cluster on Docker: make docker_compose_stop)\n"
     )
 

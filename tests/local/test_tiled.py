@@ -66,7 +66,7 @@ def test_a_product_of_random_matrices(client: Client) -> None:
     assert got.dtype == np.float64
     np.testing.assert_allclose(got, product(250, 40, 7), rtol=1e-12)
     assert came == [(i, len(came) - 1) for i in range(len(came))]
-    assert len(came) > 2 * tiled.IN_FLIGHT
+    assert len(came) > 2 * tiled.MAX_IN_FLIGHT
 
 
 def test_without_a_seed_every_product_is_another(client: Client) -> None:
@@ -119,7 +119,7 @@ def test_a_tile_is_put_in_its_place_before_one_that_was_asked_for_first(
     first_came: list[bool] = []
     tiled.mat_mul(client, 250, 40, 7, out=out, on_tile=lambda *_: first_came.append(out[0, 0] > 0))
 
-    assert not first_came[tiled.IN_FLIGHT]
+    assert not first_came[tiled.MAX_IN_FLIGHT]
     assert first_came[-1]
     np.testing.assert_allclose(out, product(250, 40, 7), rtol=1e-12)
 
@@ -161,7 +161,7 @@ def test_what_is_not_computed_when_it_ends_never_is(
 def test_one_deadline_for_all_tiles(server_only: Local) -> None:
     with (
         server_only.client() as client,
-        pytest.raises(JobTimeout, match=r"0 of \d+ tiles came within 3 s: nothing is known of"),
+        pytest.raises(JobTimeout, match=r"0 of \d+ tiles done within 3 s: nothing is known of"),
     ):
         tiled.mat_mul(client, 250, 40, 7, timeout=3)
 

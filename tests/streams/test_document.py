@@ -147,9 +147,30 @@ def test_an_app_of_celerys_own_class_takes_the_settings(program: Path, worker: P
         "import celery, celery_streams, mine\n"
         "app = celery.Celery('other')\n"
         "app.conf.update(celery_streams.settings(mine.app.conf.broker_url))\n"
-        "job = app.send_task('mine.total', ([4, 6],))\n"
-        "print(job.get(timeout=10), type(job.backend).__module__)\n"
-        "print(app.connection().transport.driver_type, mine.app.conf.task_acks_late)\nEND\n",
+        "jobs = [app.send_task('mine.total', ([i, 6],)) for i in range(3)]\n"
+        "print([job.get(timeout=10) for job in jobs], type(app.backend).__module__)\n"
+        "print(app.connection().transport.driver_type, mine.app.conf.task_acks_late)\n"
+        "print([type(each).__name__ for each in app.submission._templates.values()])\nEND\n",
     )
 
-    assert done.stdout == "10 celery_streams.results.backend\nredis True\n", done.stderr
+    expected = "[6, 7, 8] celery_streams.app\nredis True\n['Template']\n"
+    assert done.stdout == expected, done.stderr
+
+
+def test_a_chord_and_a_dead_letter_of_the_program(program: Path, worker: Path) -> None:
+    done = shell(
+        program,
+        ".venv/bin/python - <<'END'\n"
+        "from celery import chord\n"
+        "from mine import add, app, total\n"
+        "print(chord([add.s(i, i) for i in range(3)], total.s())().get(timeout=20))\n"
+        "try: app.send_task('mine.unknown').get(timeout=20)\n"
+        "except Exception as error: print(type(error).__name__)\nEND\n"
+        ".venv/bin/python -m celery_streams dead list --app mine\n"
+        ".venv/bin/python -m celery_streams dead drop --app mine --all celery\n",
+    )
+
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["6", "NotRegistered"], done.stderr
+    assert "mine.unknown" in lines[3]
+    assert lines[4].startswith("dropped celery:"), done.stderr

@@ -18,7 +18,7 @@ import redis
 from celery import chain, chord, group
 from kombu.exceptions import OperationalError
 
-from celery_streams.transport.channel import EARLY
+from celery_streams.transport.dispatch import MAX_EARLY
 from tests.streams.test_pools import worker as run_worker
 from tests.waiting import eventually
 
@@ -189,7 +189,7 @@ def test_what_is_not_covered_takes_celerys_way(start: Callable[..., Any]) -> Non
         # A busy worker may fetch a job only when its time has come, and then runs it inline.
         eventually(
             "one is fetched before its time",
-            lambda: process_of(twins, "inline", countdown=EARLY) != worker,
+            lambda: process_of(twins, "inline", countdown=MAX_EARLY) != worker,
         )
 
 

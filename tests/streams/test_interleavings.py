@@ -77,10 +77,10 @@ class Play:
         """End a consumer so that Redis hears no more of it: as kill -9 does, in this process."""
         if self.workers:
             channel = self._any_worker().channel
-            qos = channel.qos
-            qos._is_closed = True
-            if qos._lease:
-                qos._lease.end()
+            deliveries = channel.deliveries
+            deliveries._is_closed = True
+            if deliveries._lease:
+                deliveries._lease.end()
             if channel.client.connection:  # it has fetched
                 channel.client.connection.disconnect()
             channel._disconnect_pools()

@@ -57,7 +57,7 @@ def test_what_is_published_is_fetched(
     assert worker.wait_for(2) == [1, 2]
     for message in worker.messages:
         message.ack()
-    worker.channel.acknowledge()
+    worker.channel.deliveries.flush()
     assert worker.channel._size(QUEUE) == 0
 
 
@@ -109,12 +109,13 @@ def test_messages_of_a_template(connect: Connect, store: Any) -> None:
     app = Celery(set_as_current=False)
     app.conf.task_default_queue = QUEUE
     worker = Worker(connection)
-    template = Template.of(app, connection.default_channel, "a.task", queue())
+    channel: Any = connection.default_channel
+    template = Template.of(app, channel, "a.task", queue())
     assert template
     values = (b'"%b"' % new_id().encode(), *(b"null" for _ in Job._fields[1:]))
     job = Job(*values)._replace(args=b"[4, 6]", kwargs=b"{}")
-    sender = Sender(connection.default_channel._connparams())  # type: ignore[attr-defined]
-    sender.publish(template.key, template.most, [template.message(job)])
+    sender = Sender(channel.connection_parameters)
+    sender.publish(template.key, template.max_length, [template.message(job)])
     sender.close()
 
     assert worker.wait_for(1)[0][0] == [4, 6]

@@ -14,8 +14,7 @@ from kombu.asynchronous import Hub
 from kombu.common import eventloop, itermessages
 from kombu.mixins import ConsumerMixin
 
-from celery_streams.transport import channel as channel_module
-from celery_streams.transport import keys
+from celery_streams.transport import keys, queues
 from tests.streams.conftest import Connect
 from tests.streams.test_transport import QUEUE, STOCK, held, left, publish, queue
 from tests.waiting import eventually
@@ -330,7 +329,7 @@ def test_a_queue_does_not_expire_while_it_is_used(connect: Connect, store: Any) 
 def test_no_lifetime_loses_what_was_just_published(
     connect: Connect, store: Any, monkeypatch: pytest.MonkeyPatch, milliseconds: int
 ) -> None:
-    monkeypatch.setattr(channel_module, "SHORTEST_LIFETIME", 60_000)
+    monkeypatch.setattr(queues, "MIN_LIFETIME", 60_000)
     strange = Queue(QUEUE, Exchange(""), QUEUE, queue_arguments={"x-expires": milliseconds})
     publish(connect(), 1, declare=[strange])
 
@@ -361,7 +360,7 @@ def test_a_message_that_is_too_old_is_not_delivered(
         store.xadd(keys.stream(QUEUE, 0), fields, id=f"{int(published_at) - 90_000}-{number}")
     publish(connection, "new", **sent)
     dead: list[Any] = []
-    channel.on_dead_letter = dead.append
+    channel.deliveries.on_dead_letter = dead.append
 
     assert eventually("the new one", lambda: channel.basic_get(QUEUE, no_ack=True)).payload == "new"
     assert channel.basic_get(QUEUE) is None

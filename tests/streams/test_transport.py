@@ -17,8 +17,9 @@ from redis.exceptions import NoPermissionError
 
 from celery_streams import worker_state
 from celery_streams.errors import MessageTooLarge, QueueFull, ServerTooOld
-from celery_streams.transport import keys, qos
-from celery_streams.transport.channel import EARLY, DeadMessage
+from celery_streams.transport import deliveries, keys
+from celery_streams.transport.deliveries import DeadMessage
+from celery_streams.transport.dispatch import MAX_EARLY
 from celery_streams.transport.validation import Malformed
 from tests.streams.conftest import LEASE, Connect
 from tests.waiting import eventually
@@ -196,7 +197,7 @@ def test_what_an_earlier_version_released_gets_a_priority(
     # A worker of that version holds two, and never ends; its lease does.
     store.xgroup_create(former, keys.GROUP, id="0")
     store.xreadgroup(keys.GROUP, "another", {former: ">"}, count=2)
-    monkeypatch.setattr("celery_streams.transport.channel.FORGOTTEN", 1.0)
+    monkeypatch.setattr("celery_streams.transport.maintenance.MAX_IDLE", 1.0)
     channel: Any = connect().channel()
     assert channel.queue_declare(QUEUE, passive=True).message_count == 2
     worker = Worker(connect())
@@ -226,9 +227,9 @@ def test_what_a_pool_begins_while_its_worker_stops_is_not_handed_back(
 
     monkeypatch.setattr(worker_state, "running", set)
     monkeypatch.setattr(
-        qos, "sleep", lambda _: monkeypatch.setattr(worker_state, "running", lambda: {begun})
+        deliveries, "sleep", lambda _: monkeypatch.setattr(worker_state, "running", lambda: {begun})
     )
-    worker.channel.qos.release_waiting()
+    worker.channel.deliveries.release_waiting()
 
     assert Worker(connect()).wait_for(1) == [2]
     assert held(store) == 2
@@ -240,7 +241,7 @@ def test_a_message_that_is_handed_back_too_often_is_a_dead_letter(
     publish(connect(), "poison", headers={"id": "an id", "task": "a task"})
     worker = Worker(connect())
     dead: list[DeadMessage] = []
-    worker.channel.on_dead_letter = dead.append
+    worker.channel.deliveries.on_dead_letter = dead.append
     for count in (1, 2, 3):
         worker.wait_for(count)
         worker.messages[-1].reject(requeue=True)
@@ -258,7 +259,7 @@ def test_a_rejected_message_is_a_dead_letter(connect: Connect, store: Any) -> No
     worker = Worker(connect())
     worker.wait_for(2)
     worker.messages[0].reject()
-    worker.channel.dead_letter(worker.messages[1].delivery_tag, "a reason")
+    worker.channel.deliveries.dead_letter(worker.messages[1].delivery_tag, "a reason")
 
     reasons = [letter["reason"] for _, letter in store.xrange(keys.dead(QUEUE))]
     assert reasons == ["rejected by the worker", "a reason"]
@@ -329,7 +330,7 @@ def test_a_message_that_kills_its_consumer_each_time_is_a_dead_letter(
         holder(1).kill()
     worker = Worker(connect())
     dead: list[DeadMessage] = []
-    worker.channel.on_dead_letter = dead.append
+    worker.channel.deliveries.on_dead_letter = dead.append
 
     def is_dead() -> bool:
         assert worker.drain(0.2) == []
@@ -361,7 +362,7 @@ def test_one_that_was_stopped_longer_than_a_lease_acknowledges_in_vain(
 def test_a_consumer_that_died_is_forgotten(
     connect: Connect, store: Any, holder: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("celery_streams.transport.channel.FORGOTTEN", 1.0)
+    monkeypatch.setattr("celery_streams.transport.maintenance.MAX_IDLE", 1.0)
     publish(connect(), 1)
     holder(1).kill()
     worker = Worker(connect())
@@ -375,7 +376,7 @@ def test_a_consumer_that_died_is_forgotten(
             for consumer in store.xinfo_consumers(keys.stream(QUEUE, step), keys.GROUP)
         }
 
-    eventually("only one is left", lambda: consumers() <= {worker.channel.consumer})
+    eventually("only one is left", lambda: consumers() <= {worker.channel.deliveries.consumer})
 
 
 def test_a_message_waits_for_its_time_and_no_consumer_holds_it(
@@ -388,7 +389,7 @@ def test_a_message_waits_for_its_time_and_no_consumer_holds_it(
     assert worker.drain(0.2) == []
 
     assert worker.wait_for(1) == [1]
-    assert moment - datetime.now(UTC) <= timedelta(seconds=EARLY)
+    assert moment - datetime.now(UTC) <= timedelta(seconds=MAX_EARLY)
 
 
 def test_a_message_that_is_due_soon_waits_in_redis_too(connect: Connect, store: Any) -> None:
@@ -401,7 +402,7 @@ def test_a_message_that_is_due_soon_waits_in_redis_too(connect: Connect, store: 
     assert store.zcard(keys.delayed(QUEUE)) == 1
 
     assert worker.wait_for(2) == ["at once", "soon"]
-    assert moment - datetime.now(UTC) <= timedelta(seconds=EARLY)
+    assert moment - datetime.now(UTC) <= timedelta(seconds=MAX_EARLY)
 
 
 def test_thousands_that_are_due_at_once_are_promoted_at_once(connect: Connect, store: Any) -> None:
@@ -707,7 +708,7 @@ def test_a_server_that_refuses_is_waited_out(
 
     eventually("nothing is left", nothing_is_left)
     complaints = [
-        each for each in caplog.records if each.name == "celery_streams.transport.channel"
+        each for each in caplog.records if each.name == "celery_streams.transport.refusals"
     ]
     assert len(complaints) <= 3, caplog.text
 

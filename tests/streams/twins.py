@@ -13,7 +13,7 @@ from uuid import uuid4
 from celery import Celery, Task, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
-from celery_streams.transport import channel
+from celery_streams.transport import dispatch
 from celery_streams.worker import inline
 from tests.waiting import eventually
 
@@ -85,7 +85,7 @@ def twins(**options: Any) -> Callable[[Function], Function]:
 
 if os.environ.get("TWINS_UNHURRIED"):
     # A busy machine cuts no fetch short and no batch of acks.
-    inline.TURN = inline.LONGEST_TURN = channel.PATIENCE = 60.0
+    inline.FETCH_SECONDS = inline.MAX_FETCH_SECONDS = dispatch.ACK_FLUSH_INTERVAL = 60.0
 
 if os.environ.get("TWINS_SIGNALS"):
 

@@ -148,4 +148,7 @@ def test_a_variable_that_would_go_past_the_configuration_is_refused() -> None:
         check=False,
     )
 
-    assert done.stderr == "error: CELERY_BROKER_READ_URL is not read here: set CELERY_BROKER_URL\n"
+    assert (
+        done.stderr
+        == "error: CELERY_BROKER_READ_URL is not supported: set CELERY_BROKER_URL instead\n"
+    )

@@ -82,52 +82,64 @@ def test_the_digits_of_a_long_integer_are_never_written_as_decimal_text() -> Non
 
 
 def test_an_array_of_objects_is_refused() -> None:
-    with pytest.raises(TypeError, match="only numbers can"):
+    with pytest.raises(TypeError, match="only numbers are supported"):
         pack(np.array([{}]))
 
 
 def test_a_number_that_python_does_not_have_is_refused() -> None:
-    with pytest.raises(TypeError, match="float128 cannot travel"):
+    with pytest.raises(TypeError, match="cannot encode a float128"):
         pack(np.longdouble(1))
 
 
 @pytest.mark.parametrize(
     ("kind", "changes", "words"),
     [
-        ("ndarray", {"data": ""}, "0 bytes are no array of float64 of shape"),
-        ("ndarray", {"data": "AAAA" * 6}, "18 bytes are no array"),
-        ("ndarray", {"data": "not base64!!!!!!!!!!!!!!!"}, "is none"),
-        ("ndarray", {"data": 7}, "is none"),
-        ("ndarray", {"shape": [10**15]}, "no array"),
-        ("ndarray", {"shape": [-2]}, "no array has shape"),
-        ("ndarray", {"shape": [True, 2]}, "no array has shape"),
-        ("ndarray", {"shape": [1] * 100 + [2]}, "is none"),
-        ("ndarray", {"shape": [0, 2**70], "data": ""}, "is none"),
-        ("ndarray", {"shape": "2"}, "no array has order"),
-        ("ndarray", {"order": "K"}, "no array has order 'K'"),
-        ("ndarray", {"dtype": "|O"}, "only numbers may travel"),
-        ("ndarray", {"dtype": "<M8[s]"}, "only numbers may travel"),
-        ("ndarray", {"dtype": "f8,f8"}, "only numbers may travel"),
-        ("ndarray", {"dtype": "float64"}, "only numbers may travel"),
-        ("ndarray", {"dtype": "no type"}, "is none"),
-        ("ndarray", {"dtype": None}, "only numbers may travel"),
+        ("ndarray", {"data": ""}, "0 bytes for an array of float64 of shape"),
+        ("ndarray", {"data": "AAAA" * 6}, "18 bytes for an array"),
+        ("ndarray", {"data": "not base64!!!!!!!!!!!!!!!"}, "invalid 'ndarray' value"),
+        ("ndarray", {"data": 7}, "invalid 'ndarray' value"),
+        ("ndarray", {"shape": [10**15]}, "16 bytes for an array"),
+        ("ndarray", {"shape": [-2]}, "shape ["),
+        ("ndarray", {"shape": [True, 2]}, "shape ["),
+        ("ndarray", {"shape": [1] * 100 + [2]}, "invalid 'ndarray' value"),
+        ("ndarray", {"shape": [0, 2**70], "data": ""}, "invalid 'ndarray' value"),
+        ("ndarray", {"shape": "2"}, "order 'C' and shape '2'"),
+        ("ndarray", {"order": "K"}, "order 'K'"),
+        ("ndarray", {"dtype": "|O"}, "is not numeric"),
+        ("ndarray", {"dtype": "<M8[s]"}, "is not numeric"),
+        ("ndarray", {"dtype": "f8,f8"}, "is not numeric"),
+        ("ndarray", {"dtype": "float64"}, "is not numeric"),
+        ("ndarray", {"dtype": "no type"}, "invalid 'ndarray' value"),
+        ("ndarray", {"dtype": None}, "is not numeric"),
         (
             "ndarray",
             {"data": {"key": "celery-blob-x", "size": 8, "chunk": 2**21}},
-            "8 bytes are no",
+            "8 bytes for an array",
         ),
-        ("int", {"data": {"key": "celery-task-meta-x", "size": 8, "chunk": 8}}, "none of this"),
-        ("int", {"data": {"key": "celery-blob-x", "size": -8, "chunk": 8}}, "none of this"),
-        ("int", {"data": {"key": "celery-blob-x", "size": 10**20, "chunk": 8}}, "none of this"),
-        ("int", {"data": {"key": "celery-blob-x", "size": 8, "chunk": 0}}, "none of this"),
-        ("int", {"data": {"key": "celery-blob-x", "size": 8, "chunk": 1}}, "none of this"),
-        ("int", {"data": {"key": "celery-blob-x", "size": 2**62, "chunk": 2**21}}, "none of"),
-        ("int", {"data": {}}, "none of this"),
-        ("int", {"data": "?"}, "is none"),
-        ("int", {}, "is none: 'data'"),
-        ("json", {"data": "////"}, "is none"),
-        ("dict", {"items": 7}, "is none"),
-        ("dict", {"items": [[1]]}, "is none"),
+        (
+            "int",
+            {"data": {"key": "celery-task-meta-x", "size": 8, "chunk": 8}},
+            "invalid reference",
+        ),
+        ("int", {"data": {"key": "celery-blob-x", "size": -8, "chunk": 8}}, "invalid reference"),
+        (
+            "int",
+            {"data": {"key": "celery-blob-x", "size": 10**20, "chunk": 8}},
+            "invalid reference",
+        ),
+        ("int", {"data": {"key": "celery-blob-x", "size": 8, "chunk": 0}}, "invalid reference"),
+        ("int", {"data": {"key": "celery-blob-x", "size": 8, "chunk": 1}}, "invalid reference"),
+        (
+            "int",
+            {"data": {"key": "celery-blob-x", "size": 2**62, "chunk": 2**21}},
+            "invalid reference",
+        ),
+        ("int", {"data": {}}, "invalid reference"),
+        ("int", {"data": "?"}, "invalid 'int' value"),
+        ("int", {}, "invalid 'int' value: 'data'"),
+        ("json", {"data": "////"}, "invalid 'json' value"),
+        ("dict", {"items": 7}, "invalid 'dict' value"),
+        ("dict", {"items": [[1]]}, "invalid 'dict' value"),
     ],
 )
 def test_a_value_that_lies_is_refused(kind: str, changes: dict[str, Any], words: str) -> None:
@@ -175,7 +187,7 @@ def test_an_array_is_checked_by_its_form_before_numpy_sees_it(
     text = json.dumps({"__type__": "ndarray", "__value__": fields})
     monkeypatch.setattr(np, "dtype", lambda _: pytest.fail("numpy sees it"))
 
-    with pytest.raises(Unreadable, match="what says it is 'ndarray' is none") as raised:
+    with pytest.raises(Unreadable, match="invalid 'ndarray' value") as raised:
         loads(text)
     assert len(str(raised.value)) < 400
 
@@ -197,7 +209,7 @@ def test_an_array_is_checked_by_its_form_before_numpy_sees_it(
     ],
 )
 def test_an_invalid_complex_number_is_unreadable(parts: Any) -> None:
-    with pytest.raises(Unreadable, match="what says it is 'complex' is none"):
+    with pytest.raises(Unreadable, match="invalid 'complex' value"):
         loads(json.dumps({"__type__": "complex", "__value__": parts}))
 
 
@@ -247,7 +259,7 @@ def test_marked_dicts_in_each_other_are_looked_at_once() -> None:
 @pytest.mark.parametrize("fields", [7, None, [], "text"])
 @pytest.mark.parametrize("kind", ["int", "ndarray", "json", "dict"])
 def test_a_value_without_fields_is_refused(kind: str, fields: Any) -> None:
-    with pytest.raises(Unreadable, match=f"what says it is '{kind}' is none"):
+    with pytest.raises(Unreadable, match=f"invalid '{kind}' value"):
         loads(json.dumps({"__type__": kind, "__value__": fields}))
 
 
@@ -255,7 +267,7 @@ def test_a_value_that_no_machine_holds_is_refused_before_it_is_fetched() -> None
     reference = {"key": "celery-blob-x", "size": 2**40, "chunk": 2**29}
     fields = {"dtype": "<f8", "shape": [2**37], "order": "C", "data": reference}
 
-    with pytest.raises(OutOfMemory, match="it takes 1099511627776 bytes, of"):
+    with pytest.raises(OutOfMemory, match="it needs 1099511627776 bytes of"):
         unpack(Packed("ndarray", fields), lambda _, into: pytest.fail("fetched"))
 
 

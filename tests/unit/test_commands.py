@@ -97,21 +97,21 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("nothing.npy", "cannot read 'nothing.npy': No such file or directory"),
         ("a.npy/b.npy", "cannot read 'a.npy/b.npy': Not a directory"),
         ("folder.npy", "'folder.npy' is a folder"),
-        ("fifo.npy", "'fifo.npy' is no regular file"),
-        ("/dev/null", "'/dev/null' is no regular file"),
+        ("fifo.npy", "'fifo.npy' is not a regular file"),
+        ("/dev/null", "'/dev/null' is not a regular file"),
         ("archive.npz", "'archive.npz' is a .npz archive"),
-        ("text.csv", "'text.csv' is no .npy file"),
-        ("empty.npy", "'empty.npy' is no .npy file"),
+        ("text.csv", "'text.csv' is not a .npy file"),
+        ("empty.npy", "'empty.npy' is not a .npy file"),
         ("objects.npy", "'objects.npy' holds Python objects, not numbers"),
         ("records.npy", "'records.npy' holds records, not numbers"),
         ("text.npy", "'text.npy' holds text, not numbers"),
         ("dates.npy", "'dates.npy' holds dates, not numbers"),
         ("truncated.npy", "'truncated.npy' is truncated: 175 bytes of 176"),
-        ("header.npy", "'header.npy' has a header that cannot be read"),
-        ("magic.npy", "'magic.npy' has a header that cannot be read"),
-        ("damaged.npy", "'damaged.npy' has a header that cannot be read"),
-        ("negative.npy", "'negative.npy' has a header that cannot be: shape (2, -3)"),
-        ("version.npy", "'version.npy' has a header that cannot be read"),
+        ("header.npy", "'header.npy' has an unreadable header"),
+        ("magic.npy", "'magic.npy' has an unreadable header"),
+        ("damaged.npy", "'damaged.npy' has an unreadable header"),
+        ("negative.npy", "'negative.npy' has an invalid header: shape (2, -3)"),
+        ("version.npy", "'version.npy' has an unreadable header"),
         ("a.npy", "a of shape (2, 3) and b of shape (2, 3) have no product"),
         ("stack.npy", "a of shape (2, 3) and b of shape (5, 2, 3) have no product"),
         ("number.npy", "a of shape (2, 3) and b of shape () have no product"),
@@ -193,7 +193,7 @@ def test_only_the_caller_of_matrices_needs_numpy() -> None:
 def test_a_terminals_bar_of_bytes() -> None:
     program = (
         "from callers import command\n"
-        "with command.waiting_shown('a task') as on_transfer:\n"
+        "with command.transfer_progress('a task') as on_transfer:\n"
         "    for done in (1, 2, 4):\n"
         "        on_transfer(done * 1_000_000, 4_000_000)\n"
         "    on_transfer(500_000, 8_000_000)\n"
@@ -208,7 +208,7 @@ def test_a_terminals_bar_of_bytes() -> None:
 def test_a_terminals_bar_of_parts() -> None:
     program = (
         "from callers import command\n"
-        "with command.parts_shown('tiles') as on_tile:\n"
+        "with command.parts_progress('tiles') as on_tile:\n"
         "    on_tile(3, 9)\n"
     )
     assert "3/9" in _on_a_terminal(program)

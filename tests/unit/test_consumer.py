@@ -15,7 +15,7 @@ from kombu.transport.virtual import Channel as VirtualChannel
 from kombu.transport.virtual import Message
 
 from celery_streams.transport import channel as streams_channel
-from celery_streams.transport.channel import DeadMessage
+from celery_streams.transport.deliveries import DeadMessage
 from celery_streams.transport.validation import MAX_BYTES
 from celery_streams.worker.consumer import Consumer
 from cluster.errors import DeadLetter
@@ -40,12 +40,23 @@ class Channel(VirtualChannel):
         self.became.append(("again" if requeue else "rejected", delivery_tag))
 
 
-class StreamsChannel(Channel):
-    """A channel of ours."""
+class StreamsChannel(streams_channel.Channel):
+    """A channel of ours, without a server."""
 
-    def dead_letter(self, delivery_tag: str, reason: str) -> None:
-        """Note that a message died."""
-        self.became.append((reason, delivery_tag))
+    def __init__(self) -> None:
+        self.became: list[tuple[str, str]] = []
+        self.max_message_bytes = MAX_BYTES
+        self.closed = True  # it has nothing to close
+        self.deliveries: Any = SimpleNamespace(
+            dead_letter=lambda tag, reason: self.became.append((reason, tag))
+        )
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:  # noqa: FBT002
+        """Note that a message is done."""
+        self.became.append(("done", delivery_tag))
+
+    def close(self) -> None:
+        """Close nothing."""
 
 
 class Away(Exception):
@@ -92,7 +103,8 @@ def delivered(channel: Any, headers: Any = (), **parts: Any) -> Any:
 def handler(
     worker: Consumer, monkeypatch: pytest.MonkeyPatch, handle: Callable[[Any], None]
 ) -> Callable[[Any], None]:
-    """Return the consumer's handler around one in place of Celery's."""
+    """Return the consumer's handler around one in place of Celery's; the broker is another's."""
+    worker.task_consumer = SimpleNamespace(channel=Channel(), accept={"application/json"})
     monkeypatch.setattr(celerys.Consumer, "create_task_handler", lambda _: handle)
     return worker.create_task_handler()
 

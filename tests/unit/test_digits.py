@@ -3,7 +3,7 @@
 import gmpy2
 import pytest
 
-from callers.digits import IN_FULL, SHOWN, brief, count
+from callers.digits import END_DIGITS, MAX_DIGITS_SHOWN, brief, count
 from tests.seed import chance
 
 
@@ -11,10 +11,10 @@ def slowly(number: int) -> str:
     """Return the brief form, made from all digits."""
     digits = gmpy2.mpz(number).digits()
     length = len(digits.lstrip("-"))
-    if length <= IN_FULL:
+    if length <= MAX_DIGITS_SHOWN:
         return str(digits)
-    head = digits[: SHOWN + (number < 0)]
-    return f"{head}…{digits[-SHOWN:]} ({length} digits)"
+    head = digits[: END_DIGITS + (number < 0)]
+    return f"{head}…{digits[-END_DIGITS:]} ({length} digits)"
 
 
 def test_any_integer() -> None:

@@ -115,7 +115,7 @@ def test_blanks_around_the_password_are_not_its(file: Path, content: bytes) -> N
 def test_a_file_that_holds_something_else_is_named(file: Path, content: bytes) -> None:
     file.write_bytes(content)
 
-    with pytest.raises(Unreachable, match=r"must hold one line of text$"):
+    with pytest.raises(Unreachable, match=r"must contain one line of text$"):
         password.PasswordFile().get_credentials()
 
 
@@ -150,5 +150,5 @@ def test_what_may_never_end_is_no_password(
     if kind == "pipe":
         os.mkfifo(endless)
     monkeypatch.setenv("REDIS_PASSWORD_FILE", str(endless))
-    with pytest.raises(Unreachable, match="is no file"):
+    with pytest.raises(Unreachable, match="is not a regular file"):
         password.PasswordFile().get_credentials()

@@ -30,7 +30,7 @@ def test_a_task_named_without_its_family_is_refused_with_its_full_name(client: C
 
 
 def test_an_unrouted_task_is_refused_with_the_names_there_are(client: Client) -> None:
-    with pytest.raises(UnknownTask, match=r"there are add.tasks.add, .*mat_mul.tasks.mat_mul"):
+    with pytest.raises(UnknownTask, match=r"known tasks: add.tasks.add, .*mat_mul.tasks.mat_mul"):
         client.app.send_task("send_mail", ("a name",))
 
 

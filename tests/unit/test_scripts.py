@@ -31,7 +31,8 @@ def test_each_file_says_what_it_does_and_is_used() -> None:
 
 @pytest.mark.parametrize("name", ["fetch", "store_result"])
 def test_a_result_is_large_from_the_same_size_on_in_lua(name: str) -> None:
-    assert {int(each) for each in re.findall(r"\d{4,}", scripts.read(name))} == {scripts.LARGE}
+    numbers = {int(each) for each in re.findall(r"\d{4,}", scripts.read(name))}
+    assert numbers == {scripts.MAX_NOTICE_BYTES}
 
 
 def test_the_names_of_a_queues_keys() -> None:

@@ -76,5 +76,5 @@ def test_operands_that_are_not_matrices_are_refused(
 @pytest.mark.parametrize("out", [np.empty((3, 3)), np.empty((2, 2), int)])
 def test_an_output_that_does_not_fit_is_refused(out: matrices.Matrix) -> None:
     a = np.ones((2, 3))
-    with Client() as client, pytest.raises(ValueError, match="out must be of shape"):
+    with Client() as client, pytest.raises(ValueError, match="out must have shape"):
         tiled.multiply(client, a, a.T, out=out)

@@ -1,0 +1,378 @@
+"""The fast way to send a job: by its task's template, past most of Celery and kombu.
+
+It is taken by a plain job: JSON arguments, no options but a priority, limits and a place in a
+group, and nothing that observes the sending. All others are sent by Celery, and so is the first
+job of each task, from which the template is made.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from types import NoneType
+from typing import Any
+
+from celery import _state, signals
+from celery.app.routes import MapRoute
+from celery.canvas import Signature
+from celery.utils.saferepr import saferepr
+from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]
+from kombu.utils.json import dumps
+from redis.exceptions import RedisError, ResponseError
+
+from celery_streams import fastjson
+from celery_streams.errors import QueueFull
+from celery_streams.producer.sender import Sender
+from celery_streams.producer.template import Job, Recorder, Template, new_id
+from celery_streams.results.backend import RedisBackend
+from celery_streams.scripts import PUBLISH
+from celery_streams.transport.channel import Channel
+from celery_streams.transport.queues import refusal
+from celery_streams.transport.validation import MAX_NAME
+
+#: Messages that one command publishes.
+PUBLISH_BATCH = 500
+#: Bytes of the arguments of a plain job.
+MAX_JSON = 64 * 1024
+
+#: Options that a plain job may have; any other has to be None.
+_PLAIN = frozenset(
+    {
+        *("task_id", "group_id", "group_index", "root_id", "parent_id", "reply_to"),
+        *("priority", "ignore_result", "retry", "retry_policy", "add_to_parent", "task_type"),
+        *("time_limit", "soft_time_limit", "result_cls", "route_name"),
+    }
+)
+#: Options that are part of the template, and their types.
+_OF_TEMPLATE = ("priority", "ignore_result", "time_limit", "soft_time_limit")
+_SIMPLE = frozenset({NoneType, bool, int, float, str})
+#: Options that identify the job, its caller and its group, and their types.
+_IDS = ("task_id", "root_id", "parent_id", "group_id", "reply_to")
+_TEXT, _INDEX = frozenset({str, NoneType}), frozenset({int, NoneType})
+#: With a receiver of one of these signals, every message goes through Celery.
+_SIGNALS = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
+_NUMBERS = frozenset({int, float, bool, NoneType})
+#: Celery's tasks that run another task, which decides where their jobs go.
+_WRAPPERS = frozenset({"celery.map", "celery.starmap"})
+#: Errors of an unreachable broker.
+_UNREACHABLE = (OSError, OperationalError, BatchPublishError, RedisError)
+
+_celery: Any = _state
+
+
+def _as_it_is(priority: Any) -> Any:
+    return priority
+
+
+class Submission:
+    """Sends the plain jobs of an app; threads may share it.
+
+    `priority_number` returns the broker's number for the option `priority`.
+    """
+
+    def __init__(
+        self, app: Any, priority_number: Callable[[Any], Any] = _as_it_is, max_json: int = MAX_JSON
+    ) -> None:
+        self._app = app
+        self._priority_number = priority_number
+        self._max_json = max_json
+        self._of_thread = threading.local()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._process = os.getpid()  # messages name it
+        self._settings = dict(self._app.conf.changes)
+        #: By task and the options that are part of it; None for a task that has none.
+        self._templates: dict[tuple[Any, ...], Template | None] = {}
+        self._sender: Sender | None = None
+        self._max_levels = self._app.conf.task_repr_maxlevels
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._sender and self._process == os.getpid():
+            self._sender.close()
+
+    # The fork --------------------------------------------------------------------------
+
+    def send_task(
+        self,
+        by_celery: Callable[..., Any],
+        name: str,
+        args: Any = None,
+        kwargs: Any = None,
+        *positional: Any,
+        **options: Any,
+    ) -> Any:
+        """Send a job and return its result, as Celery's `send_task`; `by_celery` sends all others.
+
+        Raises QueueFull, or what `by_celery` raises.
+        """
+        has_time = any(value is not None for value in positional)
+        if not has_time:
+            options["task_id"] = options.get("task_id") or new_id()
+            if self.try_send(name, args, kwargs, options):
+                result = (options.get("result_cls") or self._app.AsyncResult)(options["task_id"])
+                result.ignored = options.get("ignore_result")
+                return result
+        result = by_celery(name, args, kwargs, *positional, **options)
+        self.learn(name, options, kwargs)
+        return result
+
+    def try_send(self, name: str, args: Any, kwargs: Any, options: Mapping[str, Any]) -> bool:
+        """Send a job by its template; return False if Celery has to send it. Raises QueueFull."""
+        template = self._template(name, options, kwargs)
+        job = self._job(args, kwargs, options) if template else None
+        if template is None or job is None or self._sender is None:
+            return False
+        store = self._app.backend
+        if not options.get("ignore_result"):
+            store.on_task_call(None, options["task_id"])
+        group = self._group
+        if group is not None:
+            group.setdefault(template, []).append(template.message(job))
+            return True
+        try:
+            self._sender.publish(template.key, template.max_length, [template.message(job)])
+        except QueueFull:
+            store.result_consumer.cancel_for(options["task_id"])
+            raise
+        except (OSError, RedisError):  # Celery's policy decides on retries
+            return False
+        return True
+
+    def send_batch(
+        self,
+        name: str,
+        jobs: Mapping[str, Sequence[Any]],
+        kwargs: Any = None,
+        *,
+        reply_to: str,
+        **policy: Any,
+    ) -> list[str]:
+        """Send jobs, by their ids, in few commands; return the ids of those Celery has to send.
+
+        `policy` overrides Celery's retry policy. Raises QueueFull or kombu's OperationalError.
+        """
+        template = self._template(name, {}, kwargs)
+        if template is None:
+            return [*jobs]
+        messages, others = [], []
+        for job_id, args in jobs.items():
+            job = self._job(args, kwargs, {"task_id": job_id, "reply_to": reply_to})
+            if job is None:
+                others.append(job_id)
+            else:
+                messages.append(template.message(job))
+        self._publish(template, messages, policy)
+        return others
+
+    @property
+    def _group(self) -> dict[Template, list[bytes]] | None:
+        """The messages of the group that this thread is sending, by their template."""
+        return getattr(self._of_thread, "group", None)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Send the plain jobs of a block when it ends, and none of them if it raises."""
+        group: dict[Template, list[bytes]] = {}
+        self._of_thread.group = group
+        try:
+            yield
+        finally:
+            self._of_thread.group = None
+        for template, messages in group.items():
+            self._publish(template, messages, {})
+
+    # Templates -------------------------------------------------------------------------
+
+    def learn(self, name: str, options: Mapping[str, Any], kwargs: Any = None) -> None:
+        """Make the template of a task, if its jobs are plain and the broker is reachable."""
+        options = self._with_task_options(name, options)
+        key = _template_key(name, options, kwargs)
+        if key and self._may_send(options) and key not in self._templates:
+            with suppress(*_UNREACHABLE):  # made by a later job
+                self._templates[key] = self._make_template(name, options, kwargs)
+
+    def knows(self, name: str) -> bool:
+        """Return True if jobs of a task without options are sent by its template now."""
+        return self._template(name, {}) is not None
+
+    def _make_template(self, name: str, options: Mapping[str, Any], kwargs: Any) -> Template | None:
+        app, conf = self._app, self._app.conf
+        if conf.task_send_sent_event or conf.task_always_eager:
+            return None
+        if not self._has_fixed_route(_routed_by(name, kwargs)):
+            return None
+        if not isinstance(app.backend, RedisBackend):
+            return None
+        more = {each: options.get(each) for each in _OF_TEMPLATE}
+        more["priority"] = self._priority_number(more["priority"])
+        with app.producer_or_acquire(options.get("producer")) as producer:
+            channel: Any = producer.channel
+            if not isinstance(channel, Channel):
+                return None
+            queue = app.amqp.router.route({}, name, (), kwargs)["queue"]
+            if self._sender is None:
+                self._sender = Sender(channel.connection_parameters)
+            return Template.of(app, channel, name, queue, **more)
+
+    def _has_fixed_route(self, name: Any) -> bool:
+        """Return True if all jobs of a task go to one queue, whatever their arguments."""
+        for route in self._app.amqp.router.routes or ():
+            if not isinstance(route, MapRoute):
+                return False
+            if found := route(name):
+                return found.keys() == {"queue"}
+        return True  # the default queue
+
+    def _template(
+        self, name: str, options: Mapping[str, Any], kwargs: Any = None
+    ) -> Template | None:
+        options = self._with_task_options(name, options)
+        key = _template_key(name, options, kwargs)
+        return self._templates.get(key) if key and self._may_send(options) else None
+
+    def _with_task_options(self, name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return options with those of the task itself, as Celery's `send_task` adds them."""
+        task = self._app._tasks.get(name)  # noqa: SLF001 - without finalizing the app
+        if task is None or options.get("task_type"):
+            return options
+        own = {key: value for key, value in task._get_exec_options().items() if value is not None}  # noqa: SLF001
+        return {**own, **options}
+
+    def _may_send(self, options: Mapping[str, Any]) -> bool:
+        if self._process != os.getpid() or self._settings != self._app.conf.changes:
+            self._reset()
+        if any(signal.receivers for signal in _SIGNALS) or _celery.get_current_worker_task():
+            return False
+        return _PLAIN.issuperset(options) or all(
+            value is None or name in _PLAIN or self._is_default(name, value)
+            for name, value in options.items()
+        )
+
+    def _is_default(self, name: str, value: Any) -> bool:
+        if name == "producer":  # that of a group
+            return self._group is not None
+        return (name == "serializer" and value == "json") or (
+            name in {"retries", "replaced_task_nesting"} and value == 0
+        )
+
+    # Messages --------------------------------------------------------------------------
+
+    def _job(self, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Job | None:
+        """Return the fields of a job's message; None if it is not plain."""
+        if not isinstance(args, list | tuple | NoneType) or not isinstance(kwargs, dict | NoneType):
+            return None
+        args = tuple(args or ())
+        text = fastjson.encode(args)
+        named = fastjson.encode(_without_signature(kwargs)) if kwargs else b"{}"
+        if text is None or named is None or len(text) + len(named) > self._max_json:
+            return None
+        ids = [options.get(name) for name in _IDS]
+        index = options.get("group_index")
+        if not _TEXT.issuperset(map(type, ids)) or type(index) not in _INDEX:
+            return None
+        for each in ids:  # a loop, for speed
+            if each is not None and not (0 < len(each) <= MAX_NAME and each.isascii()):
+                return None  # Celery's way checks it
+        job_id, root_id, parent_id, group, reply_to = map(_text, ids)
+        return Job(
+            id=job_id,
+            args=text,
+            kwargs=named,
+            args_repr=self._repr(args),
+            kwargs_repr=self._repr(kwargs) if kwargs else b'"{}"',
+            reply_to=reply_to if options.get("reply_to") else _text(self._app.thread_oid),
+            root_id=root_id if options.get("root_id") else job_id,
+            parent_id=parent_id,
+            group=group,
+            group_index=b"null" if index is None else b"%d" % index,
+        )
+
+    def _repr(self, values: Any) -> bytes:
+        """Return the JSON of the text by which Celery shows arguments."""
+        limit = self._app.amqp.argsrepr_maxsize
+        if type(values) is tuple and _NUMBERS.issuperset(map(type, values)):
+            text = repr(values)
+            if len(text) < limit:
+                return f'"{text}"'.encode()
+        # `saferepr` walks through the whole of a list, whatever it shows.
+        if isinstance(values, dict):
+            values = {key: _beginning(each, limit) for key, each in values.items()}
+        else:
+            values = tuple(_beginning(each, limit) for each in values)
+        return _text(saferepr(values, limit, maxlevels=self._max_levels))
+
+    def _publish(
+        self, template: Template, messages: Sequence[bytes], policy: Mapping[str, Any]
+    ) -> None:
+        """Publish messages; after a lost connection, retry by Celery's policy."""
+        for start in range(0, len(messages), PUBLISH_BATCH):
+            batch = messages[start : start + PUBLISH_BATCH]
+            try:
+                if self._sender is None:
+                    raise ConnectionError
+                self._sender.publish(template.key, template.max_length, batch)
+            except QueueFull:
+                raise
+            except (OSError, RedisError):
+                self._publish_with_retries(template, batch, policy)
+
+    def _publish_with_retries(
+        self, template: Template, messages: Sequence[bytes], policy: Mapping[str, Any]
+    ) -> None:
+        with self._app.producer_or_acquire() as producer:
+
+            def publish() -> None:
+                client = producer.channel.plain_client
+                PUBLISH(client, [template.key], template.max_length, *messages)
+
+            policy = {**self._app.conf.task_publish_retry_policy, **policy}
+            with producer.connection._reraise_as_library_errors():  # noqa: SLF001 - as Celery
+                try:
+                    producer.connection.ensure(producer, publish, **policy)()
+                except ResponseError as error:
+                    raise refusal(error) from None
+
+    def rehearse(self, queue: str) -> None:
+        """Take Celery's way up to its last step: a forked process pays for first uses early."""
+        with self._app.producer_or_acquire() as producer:
+            if isinstance(producer.channel, Channel) and self._may_send({}):
+                recorder = Recorder(producer.channel, auto_declare=False)
+                job = self._app.signature("celery.accumulate")
+                job.apply_async(producer=recorder, ignore_result=True, queue=queue)
+
+
+def _routed_by(name: str, kwargs: Any) -> Any:
+    """Return the task whose route a job takes: of map and starmap, the one that they run."""
+    if name in _WRAPPERS and isinstance(kwargs, dict) and isinstance(kwargs.get("task"), Signature):
+        return kwargs["task"]["task"]
+    return name
+
+
+def _without_signature(kwargs: dict[str, Any]) -> dict[str, Any]:
+    task = kwargs.get("task")
+    return {**kwargs, "task": dict(task)} if type(task) is Signature else kwargs
+
+
+def _beginning(value: Any, limit: int) -> Any:
+    """Return the items of a list that can appear in `limit` characters, three for each."""
+    return value[: limit // 3 + 2] if type(value) is list else value
+
+
+def _template_key(name: str, options: Mapping[str, Any], kwargs: Any) -> tuple[Any, ...] | None:
+    values = [options.get(each) for each in _OF_TEMPLATE]
+    routed_by = _routed_by(name, kwargs)
+    if not _SIMPLE.issuperset(map(type, values)):
+        return None
+    if options.get("route_name") not in {None, routed_by}:
+        return None
+    # With their types: True, which is not a priority, is equal to 1.
+    return (name, routed_by, *values, *map(type, values))
+
+
+def _text(value: Any) -> bytes:
+    """Return the JSON of a text or None."""
+    if value is None:
+        return b"null"
+    return fastjson.encode(value) or dumps(value).encode()

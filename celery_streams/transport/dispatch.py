@@ -1,0 +1,228 @@
+"""Where fetched messages go: to the inline runner, to their queue's consumer, or elsewhere."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from time import monotonic
+from typing import Any, Protocol
+
+from celery_streams import worker_state
+from celery_streams.transport import eta, keys
+from celery_streams.transport.deliveries import DeadMessage, Deliveries
+from celery_streams.transport.maintenance import Maintenance
+from celery_streams.transport.queues import Entry, Queues
+from celery_streams.transport.refusals import Refusals
+from celery_streams.transport.validation import Malformed, check, sender
+
+#: Seconds that a delayed message may be delivered early: the difference between the server's clock
+#: and ours is not known more exactly. The worker waits out the rest.
+MAX_EARLY = 0.1
+#: Seconds after which acks are flushed in the middle of a fetch.
+ACK_FLUSH_INTERVAL = 0.01
+
+
+class InlineRunner(Protocol):
+    """Runs jobs in the thread that fetches them."""
+
+    #: Messages that one fetch should bring, if the pool has room for one; 0 for no preference.
+    limit: int
+
+    def begin(self) -> bool:
+        """Begin with a fetch; return True if any of its jobs may run inline."""
+
+    def run(self, entry: Entry) -> bool:
+        """Run the job of a message; return False if it has to be delivered."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the rest of the fetch is to be left to other workers."""
+
+    def end(self, fetched: int, *, is_all: bool) -> None:
+        """End with a fetch of `fetched` messages, of which all or some were taken."""
+
+
+class Dispatch:
+    """Delivers entries by `deliver(message, queue)`; a channel's part of the event loop.
+
+    `consumers` maps the queues that are consumed from; `can_consume` returns True below the
+    prefetch limit; `message_lifetimes` are the milliseconds that messages of a queue may wait.
+    """
+
+    def __init__(
+        self,
+        queues: Queues,
+        deliveries: Deliveries,
+        refusals: Refusals,
+        maintenance: Maintenance,
+        *,
+        consumers: Mapping[str, Any],
+        deliver: Callable[[dict[str, Any], str], None],
+        can_consume: Callable[[], bool],
+        message_lifetimes: Mapping[str, int],
+        max_message_bytes: int,
+    ) -> None:
+        self._queues = queues
+        self._deliveries = deliveries
+        self._refusals = refusals
+        self._maintenance = maintenance
+        self._clock = maintenance.clock
+        self._consumers = consumers
+        self._deliver = deliver
+        self._can_consume = can_consume
+        self._message_lifetimes = message_lifetimes
+        self._max_message_bytes = max_message_bytes
+        self.inline: InlineRunner | None = None
+        #: Queues whose messages are acked when they are delivered.
+        self.no_ack: set[str] = set()
+        #: Fetched messages that the next calls deliver, in a program that takes one a call.
+        self._kept: deque[Entry] = deque()
+
+    # A whole fetch ---------------------------------------------------------------------
+
+    def deliver_all(self, entries: list[Entry]) -> list[Entry]:
+        """Run inline tasks, deliver up to the prefetch limit, and return the entries left over.
+
+        A fetch brings more than the limit if it hoped for inline tasks, or waited for several
+        streams at once.
+        """
+        self._deliveries.expect(entry.tag for entry in entries)
+        inline = self.inline if self.inline and self.inline.begin() else None
+        left_over = []
+        flushed_at = monotonic()
+        for place, entry in enumerate(entries):
+            if worker_state.is_stopping() or (inline and inline.is_over):
+                left_over += entries[place:]
+                break
+            queue = self._queues.queue_of(entry.tag)
+            if queue not in self._consumers:  # cancelled since the fetch was sent
+                left_over.append(entry)
+            elif not (inline and inline.run(entry)):
+                if self._can_consume():
+                    self.deliver(entry, queue)
+                else:
+                    left_over.append(entry)
+                flushed_at = 0.0  # a pool may have run the job right here
+            if monotonic() - flushed_at > ACK_FLUSH_INTERVAL:
+                self._deliveries.flush()
+                flushed_at = monotonic()
+        if inline:
+            inline.end(len(entries), is_all=not left_over)
+        if left_over:
+            self._deliveries.release(entry.tag for entry in left_over)
+        self._deliveries.expect(())
+        return left_over
+
+    # One message a call ------------------------------------------------------------------
+
+    @property
+    def has_kept(self) -> bool:
+        """Whether there are messages for the next calls."""
+        return bool(self._kept)
+
+    def keep(self, entries: Iterable[Entry]) -> None:
+        """Keep messages for the next calls, and release those without a consumer."""
+        kept = [*self._kept, *entries]
+        self._kept = deque(
+            each for each in kept if self._queues.queue_of(each.tag) in self._consumers
+        )
+        self._deliveries.expect(entry.tag for entry in self._kept)
+        if left_over := [each.tag for each in kept if each not in self._kept]:
+            self._deliveries.release(left_over)
+
+    def drop_kept(self) -> None:
+        """Keep no messages any more; they are released with all that the consumer holds."""
+        self._kept.clear()
+
+    def take_kept(self, queue: str) -> Entry | None:
+        """Return the next message that is kept for a queue."""
+        for entry in self._kept:
+            if self._queues.queue_of(entry.tag) == queue:
+                self._kept.remove(entry)
+                return entry
+        return None
+
+    def deliver_kept(self) -> bool:
+        """Deliver the next message that is kept; return False if there is nothing to deliver."""
+        while self._kept and self._can_consume():
+            entry = self._kept.popleft()
+            self._deliveries.expect(each.tag for each in self._kept)
+            if self.deliver(entry, self._queues.queue_of(entry.tag)):
+                return True
+        return False
+
+    # One message -----------------------------------------------------------------------
+
+    def deliver(self, entry: Entry, queue: str) -> bool:
+        """Deliver a message; return False if it went elsewhere."""
+        message = self.check(entry, queue)
+        if message is None:
+            return False
+        if queue in self.no_ack:  # before the consumer may fail
+            self._deliveries.ack(entry.tag)
+        self._deliver(message, queue)
+        return True
+
+    def check(self, entry: Entry, queue: str) -> dict[str, Any] | None:
+        """Return a message as kombu's channel takes it; None if it is not to be delivered (now).
+
+        Then it is delayed until its ETA, dropped because it is too old, or dead-lettered.
+        """
+        try:
+            message = check(entry.message, self._max_message_bytes)
+        except Malformed as error:
+            self._deliveries.fail(entry.tag, DeadMessage(queue, error.job_id, str(error), {}))
+            return None
+        due = eta.due(message)
+        if due and self._clock.seconds_until(due) > MAX_EARLY:
+            self._delay(entry.tag, queue, message, due)
+            return None
+        if self._is_too_old(entry, queue, message):
+            self._drop(entry.tag, queue, message)
+            return None
+        headers = message["headers"]
+        if abs(self._clock.ahead) > MAX_EARLY:
+            eta.shift(headers, self._clock.ahead)
+        # RabbitMQ's name for it. Set by us alone: a producer must not forge it.
+        headers.pop("x-delivery-count", None)
+        message["properties"]["delivery_tag"] = entry.tag
+        if entry.deliveries is not None:
+            headers["redelivered"] = message["properties"]["delivery_info"]["redelivered"] = True
+            headers["x-delivery-count"] = entry.deliveries
+        return message
+
+    def _delay(self, tag: str, queue: str, message: Mapping[str, Any], due: float) -> None:
+        self._refusals.attempt(self._queues.delay, tag, self._queues.step_of(message), due)
+        self._refusals.attempt(self._queues.renew, queue)
+        self._maintenance.promote_at(due)
+
+    # Expiration ------------------------------------------------------------------------
+
+    def never_expires(self, tag: str) -> bool:
+        """Return True if messages of an entry's queue may wait for any time."""
+        return not self._message_lifetimes or (
+            self._queues.queue_of(tag) not in self._message_lifetimes
+        )
+
+    def _is_too_old(self, entry: Entry, queue: str, message: Mapping[str, Any]) -> bool:
+        """Return True if a message has waited longer than its sender or its queue allows.
+
+        Celery's own `expires` is left to the worker, which revokes the job.
+        """
+        expiration = None
+        if not message["headers"].get("expires"):
+            expiration = eta.milliseconds(message["properties"].get("expiration"))
+        limits = [
+            each for each in (expiration, self._message_lifetimes.get(queue)) if each is not None
+        ]
+        if not limits:
+            return False
+        since = int(keys.place(entry.tag)[1].partition("-")[0])
+        return -self._clock.seconds_until(since / 1000) > min(limits) / 1000 + MAX_EARLY
+
+    def _drop(self, tag: str, queue: str, message: Mapping[str, Any]) -> None:
+        """Drop a message that is too old; one with a job is dead-lettered, for its caller."""
+        job_id, _ = sender(message)
+        if job_id and "task" in message["headers"]:
+            reason = "it waited for longer than its expiration, or its queue's message_ttl"
+            self._deliveries.fail(tag, DeadMessage(queue, job_id, reason, message))
+        else:
+            self._deliveries.ack(tag)
