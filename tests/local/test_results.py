@@ -833,7 +833,7 @@ def test_good_results_in_a_notice_with_bad_ones_are_taken(store: Store, app: Any
 
 
 def test_a_compressed_result_is_bounded(store: Store, app: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("celery_streams.results.backend.MAX_BYTES", 2**20)
+    monkeypatch.setattr("celery_streams.results.payloads.MAX_BYTES", 2**20)
     job, small = send(app, 2)
     for each, size in ((job, 2**21), (small, 2**19)):
         meta = {"status": "SUCCESS", "result": "x" * size, "task_id": each.id}
