@@ -1,1 +1,1 @@
-"""Measurements of the cluster, each beside its yardstick."""
+"""Benchmarks of the cluster, each figure beside a yardstick."""

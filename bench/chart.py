@@ -10,9 +10,9 @@ VALUES = 90
 BAR = 14
 GAP = 10
 TOP = 56
-#: Numbers from here on are shown without decimal places.
-WHOLE = 100
-#: A colour a series, with enough contrast on white and on black.
+#: Numbers of at least this are shown without decimal places.
+MIN_WHOLE = 100
+#: A colour for each series, with enough contrast on white and on black.
 _COLOURS = ("#2f7ed8", "#e07b39")
 _STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #24292f }
@@ -24,7 +24,7 @@ line { stroke: #8c959f }
 
 
 class Group(NamedTuple):
-    """Bars that belong together: a value a series."""
+    """A group of bars: one value for each series."""
 
     label: str
     values: Sequence[float]
@@ -32,9 +32,9 @@ class Group(NamedTuple):
 
 
 def bars(title: str, unit: str, series: Sequence[str], groups: Sequence[Group]) -> str:
-    """Return a chart with a horizontal bar for each value, as long as it is large."""
-    most = max((value for group in groups for value in group.values), default=0) or 1
-    scale = (WIDTH - LABELS - VALUES) / most
+    """Return a chart with a horizontal bar for each value, to scale."""
+    largest = max((value for group in groups for value in group.values), default=0) or 1
+    scale = (WIDTH - LABELS - VALUES) / largest
     step = BAR * len(series) + GAP
     height = TOP + step * len(groups)
     parts = [
@@ -74,5 +74,5 @@ def _group(group: Group, top: float, scale: float) -> list[str]:
 
 
 def short(value: float) -> str:
-    """Return a number with three digits, or as a whole one from a hundred on."""
-    return f"{value:,.0f}" if value >= WHOLE else f"{value:.3g}"
+    """Return a number with three significant digits, or as an integer from 100 on."""
+    return f"{value:,.0f}" if value >= MIN_WHOLE else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""A process of the measurement's own: what it does cannot hold up the one that measures."""
+"""A child process of a measurement: its work does not delay the process that measures."""
 
 import signal
 from collections.abc import Callable
@@ -15,26 +15,26 @@ Work = Callable[..., None]
 
 
 class Failed(NamedTuple):
-    """What a process sends before it ends with an error."""
+    """The message that a process sends before it ends with an error."""
 
     why: str
 
 
 class Child:
-    """A fresh process that runs `work(pipe, *args)`; `receive` gives what it sends.
+    """A fresh process that runs `work(pipe, *args)`; `receive` returns the values that it sends.
 
-    The work ends when it is sent something, or when the pipe is closed.
+    The work ends when it receives a value, or when the pipe is closed.
     """
 
     def __init__(self, work: Work, *args: Any) -> None:
         context = get_context("spawn")
-        self._pipe, self._its_pipe = context.Pipe()
-        arguments = (work, self._its_pipe, args)
+        self._pipe, self._child_pipe = context.Pipe()
+        arguments = (work, self._child_pipe, args)
         self._process = context.Process(target=_run, args=arguments, daemon=True)
 
     def __enter__(self) -> Self:
         self._process.start()
-        self._its_pipe.close()
+        self._child_pipe.close()
         return self
 
     def __exit__(
@@ -54,7 +54,7 @@ class Child:
         self._pipe.send(value)
 
     def has_sent(self) -> bool:
-        """Tell whether there is something to receive."""
+        """Return True if there is a value to receive."""
         return self._pipe.poll()
 
     def receive(self) -> Any:
@@ -69,10 +69,10 @@ class Child:
 
 
 def _run(work: Work, pipe: "Connection[Any, Any]", args: tuple[Any, ...]) -> None:
-    # Ctrl-C is for whoever started this process, and ends it with its pipe.
+    # Ctrl-C ends the parent, and the closed pipe then ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         work(pipe, *args)
-    except Exception as error:  # noqa: BLE001 - whatever it was, the other process tells
+    except Exception as error:  # noqa: BLE001 - the parent reports it
         with suppress(OSError):
             pipe.send(Failed(str(error) or type(error).__name__))

@@ -1,4 +1,4 @@
-"""What the samples of all systems say: a row a system, and the figures with their bounds."""
+"""The results of a comparison: a row for each system, and the figures with their bounds."""
 
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ from bench.figures import Figure, Goal, Measured, brief
 from bench.systems import OURS, SYSTEMS, System
 from bench.turn import Sample
 
-#: The bounds: how many times ours is to be ahead.
+#: Bounds of the ratios of this cluster to the others.
 BULK_OVER_PEERS = 3.0
 BULK_OVER_CELERY = 10.0
 EACH_OVER_PEERS = 1.5
@@ -22,7 +22,7 @@ JOBS = "jobs/s"
 
 
 class Row(NamedTuple):
-    """The medians of a system's turns, with their spread; times in ms, CPU in ms a job."""
+    """The medians of a system's turns, with their spread; times in ms, CPU in ms per job."""
 
     system: System
     submit: Measured
@@ -33,7 +33,7 @@ class Row(NamedTuple):
     trip_p99: Measured
     loaded: Measured
     loaded_p99: Measured
-    #: The rate of the load beside those, jobs a second.
+    #: Rate of the load during `loaded`, in jobs a second.
     load: Measured
     worker_cpu: Measured
     caller_cpu: Measured
@@ -44,12 +44,12 @@ class Row(NamedTuple):
 
     @property
     def best(self) -> tuple[str, Measured]:
-        """The quicker way, end to end, and how quick it is."""
+        """The faster way end to end, and its rate."""
         return max((("bulk", self.bulk), ("one by one", self.each)), key=lambda way: way[1].value)
 
 
 def row(system: System, samples: Sequence[Sample]) -> Row:
-    """Return a system's row of one sample or more."""
+    """Return the row of a system from one or more samples."""
 
     def median(of: Callable[[Sample], float]) -> Measured:
         return Measured.median([of(sample) for sample in samples])
@@ -68,7 +68,7 @@ def row(system: System, samples: Sequence[Sample]) -> Row:
         loaded=p50(lambda sample: sample.loaded),
         loaded_p99=Measured.p99([sample.loaded for sample in samples]),
         load=median(lambda sample: sample.load),
-        # Seconds a thousand jobs are milliseconds a job.
+        # Seconds for a thousand jobs are milliseconds for one.
         worker_cpu=median(lambda sample: sample.cpu_bulk.workers),
         caller_cpu=median(lambda sample: sample.cpu_bulk.caller),
         server_cpu=median(lambda sample: sample.cpu_bulk.server),
@@ -87,7 +87,7 @@ def rows(samples: Iterable[Sample]) -> list[Row]:
 
 
 def figures(rows: Sequence[Row]) -> list[Figure]:
-    """Return the figures that these rows have: those against systems left out are not there."""
+    """Return the figures of `rows`, without those against systems that were left out."""
     ours = next((row for row in rows if row.system is OURS), None)
     if not ours:
         return []
@@ -129,7 +129,7 @@ def _over_celery(ours: Row, celery: Sequence[Row]) -> Iterator[Figure]:
     name = f"submit, one by one, over stock ({best.system.title})"
     yield Figure(name, JOBS, ours.submit, best.submit, SUBMIT_OVER_CELERY, Goal.TIMES_AS_MUCH)
     best = min(celery, key=lambda row: row.worker_cpu.value)
-    if ours.worker_cpu.value:  # Linux counts in hundredths of a second: few jobs take none
+    if ours.worker_cpu.value:  # Linux counts hundredths of a second: it is 0 for few jobs
         name = f"worker CPU a job, bulk, of stock ({best.system.title}) over ours"
         yield Figure(name, "ms", ours.worker_cpu, best.worker_cpu, CPU_OVER_CELERY, Goal.TIMES_LESS)
 

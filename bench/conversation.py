@@ -1,4 +1,4 @@
-"""A client of a system in a process of its own, and what is asked of it (bench.peers.protocol)."""
+"""A system's client in its own process, and the requests to it (bench.peers.protocol)."""
 
 import json
 import select
@@ -14,7 +14,7 @@ from bench.systems import System
 from cluster.errors import ClusterError
 from local.server import ROOT
 
-#: Seconds that any one answer may take.
+#: Timeout of an answer, in seconds.
 TIMEOUT = 600.0
 
 
@@ -58,10 +58,10 @@ class Conversation:
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Send a request and wait for its answer; raises ClusterError for an error."""
-        self.tell(do, **arguments)
+        self.send(do, **arguments)
         return self.answer()
 
-    def tell(self, do: str, **arguments: Any) -> None:
+    def send(self, do: str, **arguments: Any) -> None:
         """Send a request."""
         assert self._popen.stdin
         try:

@@ -1,6 +1,6 @@
-"""`python -m bench.curve`: what this cluster does with more workers, and with longer queues.
+"""`python -m bench.curve`: throughput by the number of workers and by the length of the queue.
 
-A longer queue must not be a slower one: the rate at which workers empty it is to be flat.
+The rate at which workers empty a queue should not depend on its length.
 """
 
 from collections.abc import Iterator
@@ -22,49 +22,48 @@ from callers.command import run
 from cluster.errors import ClusterError
 
 WORKERS = (1, 2, 4, 8)
-LEAST_DEPTH = 1000
+MIN_DEPTH = 1000
 DEPTH = 1_000_000
 ROUNDS = 3
 JOBS = 5000
-#: Which part of the results begins and ends the clock: starting workers is left out so, and the
-#: last jobs, when not every worker has one.
+#: The shares of the results at which the clock starts and stops: this leaves out the start of the
+#: workers, and the last jobs, when some workers have none.
 FIRST, LAST = 0.05, 0.95
-#: Seconds between two looks at how many results there are, and without a new one until that is
-#: an error.
-PAUSE = 0.01
+#: Interval at which the results are counted, in seconds.
+POLL_INTERVAL = 0.01
 
 
 class Curve(NamedTuple):
-    """Jobs a second, by the number of workers and by how many jobs wait; a sample a round."""
+    """Jobs a second by the number of workers and of waiting jobs; one sample per round."""
 
     workers: dict[str, list[float]]
     depth: dict[str, list[float]]
 
     @property
     def rounds(self) -> int:
-        """How often each was measured."""
+        """The number of rounds."""
         return min(map(len, self.workers.values()))
 
 
-def measure(server: OwnServer, rounds: int, jobs: int, most: int, progress: Progress) -> Curve:
-    """Return the curve of this cluster: up to `most` jobs in the queue.
+def measure(server: OwnServer, rounds: int, jobs: int, max_depth: int, progress: Progress) -> Curve:
+    """Return the curve of this cluster, with up to `max_depth` jobs in the queue.
 
-    If it is stopped, it prints what was measured until then.
+    If it is interrupted, it prints the samples so far.
     """
     workers: dict[str, list[float]] = {str(count): [] for count in WORKERS}
-    depth: dict[str, list[float]] = {str(count): [] for count in depths(most)}
+    depth: dict[str, list[float]] = {str(count): [] for count in depths(max_depth)}
     measured = Curve(workers, depth)
     try:
         for number in range(rounds):
             for count in WORKERS:
                 what = f"round {number + 1} of {rounds}, {count} worker(s)"
-                progress.say(what)
+                progress.report(what)
                 rate = _with_workers(server, count, jobs)
                 workers[str(count)].append(rate)
                 progress.keep(f"{what}: {rate:.0f} jobs/s", workers=count, rate=rate)
-            for count in depths(most):
+            for count in depths(max_depth):
                 what = f"round {number + 1} of {rounds}, {count:,} jobs in the queue"
-                progress.say(what)
+                progress.report(what)
                 rate = _drained(server, count)
                 depth[str(count)].append(rate)
                 progress.keep(f"{what}: {rate:.0f} jobs/s", depth=count, rate=rate)
@@ -75,16 +74,16 @@ def measure(server: OwnServer, rounds: int, jobs: int, most: int, progress: Prog
     return measured
 
 
-def depths(most: int) -> Iterator[int]:
-    """Yield 1000 and its tenfolds, up to the most."""
-    count = LEAST_DEPTH
-    while count <= most:
+def depths(max_depth: int) -> Iterator[int]:
+    """Yield 1000, 10,000 and so on up to `max_depth`."""
+    count = MIN_DEPTH
+    while count <= max_depth:
         yield count
         count *= 10
 
 
 def _with_workers(server: OwnServer, count: int, jobs: int) -> float:
-    """Return the jobs a second, end to end and in bulk, of so many workers."""
+    """Return the jobs a second, end to end and in bulk, of `count` workers."""
     server.reset()
     system = _with(count)
     with (
@@ -97,9 +96,9 @@ def _with_workers(server: OwnServer, count: int, jobs: int) -> float:
 
 
 def _drained(server: OwnServer, count: int) -> float:
-    """Return the jobs a second that two workers do of a queue that was there before them.
+    """Return the rate at which two workers empty a queue of `count` jobs, in jobs a second.
 
-    Counted by the results in Redis: the client has ended, and takes nothing of the machine.
+    The results are counted in Redis: the client has ended, and takes no CPU.
     """
     server.reset()
     system = OURS._replace(variables=(("QUEUE_MAX_LENGTH", str(2 * DEPTH)),))
@@ -107,27 +106,30 @@ def _drained(server: OwnServer, count: int) -> float:
         ids = client.ask("queue", count=count)["ids"]
     before = server.keys()
     with started(system, server):
-        begin = _when(server, before + FIRST * count)
-        end = _when(server, before + LAST * count)
-        _when(server, before + count)
+        begin = _time_of(server, before + FIRST * count)
+        end = _time_of(server, before + LAST * count)
+        _time_of(server, before + count)
         with Conversation(system, server.variables(system), server.folder) as client:
             client.ask("fetch", ids=ids)
     return (LAST - FIRST) * count / (end - begin)
 
 
-def _when(server: OwnServer, keys: float) -> float:
-    """Wait until there are so many keys, and return when; ClusterError if none comes for long."""
+def _time_of(server: OwnServer, keys: float) -> float:
+    """Wait until there are `keys` keys, and return the time.
+
+    Raises ClusterError if there is no new one for TIMEOUT.
+    """
     latest = perf_counter()
-    most = 0
+    greatest = 0
     while True:
         count = server.keys()
         if count >= keys:
             return perf_counter()
-        if count > most:
-            most, latest = count, perf_counter()
+        if count > greatest:
+            greatest, latest = count, perf_counter()
         if perf_counter() > latest + TIMEOUT:
-            raise ClusterError(f"no result came for {TIMEOUT} s: {most} of {keys:g}")
-        sleep(PAUSE)
+            raise ClusterError(f"no result for {TIMEOUT} s: {greatest} of {keys:g}")
+        sleep(POLL_INTERVAL)
 
 
 def _with(count: int) -> System:
@@ -139,7 +141,7 @@ def table(curve: Curve) -> Table:
     shown = Table("", "jobs/s", "least … greatest")
     for what, samples in (("worker(s)", curve.workers), ("jobs in the queue", curve.depth)):
         for count, rates in samples.items():
-            if not rates:  # it was stopped before
+            if not rates:  # it was interrupted before
                 continue
             rate = Measured.median(rates)
             spread = f"{brief(rate.least)} … {brief(rate.greatest)}"
@@ -150,7 +152,7 @@ def table(curve: Curve) -> Table:
 @click.command()
 @click.option("--rounds", type=click.IntRange(min=1), default=ROUNDS, show_default=True)
 @click.option("--jobs", type=click.IntRange(min=10), default=JOBS, show_default=True)
-@click.option("--depth", type=click.IntRange(min=LEAST_DEPTH), default=DEPTH, show_default=True)
+@click.option("--depth", type=click.IntRange(min=MIN_DEPTH), default=DEPTH, show_default=True)
 @click.option("--appendfsync", type=click.Choice(("always", "everysec", "no")), default="always")
 def curve(rounds: int, jobs: int, depth: int, appendfsync: str) -> None:
     """Measure this cluster with 1 to 8 workers, and with 1000 jobs to DEPTH in the queue."""

@@ -1,7 +1,7 @@
 """`python -m bench.data`: how fast large results move, each figure beside its yardstick.
 
-Ours is measured from the call to the value at the caller, the yardstick is the same work in
-this process; they take turns. Every value is checked, outside of the time.
+Ours is the time from the call to the value at the caller, the yardstick that of the same work in
+this process; they alternate. Every value is checked, outside of the measured time.
 """
 
 import sys
@@ -28,7 +28,7 @@ Rounds = Callable[[str, int], Iterator[int]]
 
 
 class Sizes(NamedTuple):
-    """How large the values are, and how often each is measured."""
+    """Sizes of the values, and the number of repeats."""
 
     factorials: tuple[int, int]
     products: tuple[int, int]
@@ -36,10 +36,10 @@ class Sizes(NamedTuple):
     peak: int
     streamed: int
     repeats: int
-    #: How many times that where one is quick.
+    #: Factor of `repeats` for short work.
     more: int
     adds: int
-    #: Seconds of rest before each time.
+    #: Pause before each measurement, in seconds.
     rest: float
 
 
@@ -55,36 +55,36 @@ QUICK = Sizes((2000, 20_000), (50, 200), 100, 200, 200, repeats=2, more=1, adds=
     type=click.IntRange(min=5),
     default=FULL.repeats,
     show_default=True,
-    help="How often each is measured; what is quick, more often.",
+    help="Repeats of each measurement; short ones are repeated more often.",
 )
 @click.option(
     "--adds",
     type=click.IntRange(min=100),
     default=FULL.adds,
     show_default=True,
-    help="How many small jobs are timed on the idle cluster, and as many while results stream.",
+    help="Small jobs timed on the idle cluster, and again while results stream.",
 )
 @click.option(
     "--json",
     "file",
     type=click.Path(path_type=Path),
-    help="Write the figures to this file, too.",
+    help="Also write the figures to this file.",
 )
 @click.option(
     "--running",
     is_flag=True,
-    help="Measure the cluster that runs, on Docker for instance, and not one of its own.",
+    help="Measure a cluster that already runs, on Docker for instance.",
 )
 @click.option(
     "--quick",
     is_flag=True,
-    help="Small values, 2 repeats, 30 small jobs: to try it. Its figures mean nothing.",
+    help="Small values, 2 repeats, 30 small jobs: a trial whose figures mean nothing.",
 )
 def data(repeats: int, adds: int, file: Path | None, running: bool, quick: bool) -> None:
     """Measure how fast large results move, each figure beside its yardstick.
 
-    A bound that is missed is said, and is no error. If it is stopped, it prints what was measured
-    until then, says where that is kept, and ends with an error.
+    A missed bound is reported, but is not an error. If it is interrupted, it prints the figures so
+    far, says where they are kept, and exits with an error.
     """
     leave_blas_alone()
     if file:
@@ -108,17 +108,17 @@ def data(repeats: int, adds: int, file: Path | None, running: bool, quick: bool)
 
 
 def _measured_from_within(cluster: Cluster) -> int:
-    """Run this command once more, where the environment names the cluster."""
+    """Run this command again, with an environment that names the cluster."""
     cluster.start_server()
     cluster.start_workers(dict.fromkeys(FAMILIES, 1))
     return call(cluster, [("bench.data", "--running", *sys.argv[1:])], draws=True)
 
 
 def _measure(sizes: Sizes, record: Record) -> tuple[list[Figure], list[str]]:
-    """Return all figures, and what is to be said of them."""
+    """Return all figures, and notes on them."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     terminal = Console(stderr=True)
-    # Drawn between the rounds alone: a thread of its own would be part of what is measured.
+    # Drawn only between rounds: a refresh thread would disturb the measurement.
     bars = Progress(
         *columns,
         TimeElapsedColumn(),
@@ -136,7 +136,7 @@ def _measure(sizes: Sizes, record: Record) -> tuple[list[Figure], list[str]]:
     with _shown_if_stopped(done), Client() as client, bars:
 
         def rounds(what: str, count: int) -> Iterator[int]:
-            record.say(f"{what}, {count} times")
+            record.report(f"{what}, {count} times")
             bar = bars.add_task(what, total=count)
             bars.refresh()
             for number in range(count):
@@ -164,7 +164,7 @@ def _measure(sizes: Sizes, record: Record) -> tuple[list[Figure], list[str]]:
 
 @contextmanager
 def _shown_if_stopped(figures: Iterable[Figure]) -> Iterator[None]:
-    """Print the figures that there are, if not all of them could be measured."""
+    """Print the figures so far if the block fails or is interrupted."""
     try:
         yield
     except BaseException:

@@ -1,4 +1,4 @@
-"""The peers' environments: one each, because they want different versions of the same packages."""
+"""The peers' virtual environments: one each, as they need different versions of packages."""
 
 import subprocess
 import sys
@@ -21,12 +21,12 @@ def programs(system: System) -> Path:
 
 
 def argv(system: System, line: tuple[str, ...]) -> list[str]:
-    """Return a command line with its program's whole path."""
+    """Return `line` with the full path of its program."""
     return [str(programs(system) / line[0]), *line[1:]]
 
 
 def make(system: System) -> None:
-    """Make a system's environment, or bring it up to its requirements; nothing if it is.
+    """Create or update a system's environment if its requirements have changed.
 
     Raises ClusterError if the packages cannot be installed.
     """
@@ -46,5 +46,5 @@ def make(system: System) -> None:
     except subprocess.CalledProcessError as error:
         why = (error.stderr or b"").decode(errors="replace").strip().split("\n")[-1]
         raise ClusterError(f"cannot install {system.folder}: {why}") from None
-    # Last: an environment without it is made again.
+    # Written last: an environment without it is created again.
     made.write_text(requirements.read_text())

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, Self
 
 from rich.table import Table
 
-#: Numbers from here on are shown without decimal places.
-LARGE = 1000
+#: Numbers of at least this are shown without decimal places.
+MIN_WHOLE = 1000
 
 
 class Measured(NamedTuple):
-    """What several measurements gave: one value for all of them, the least and the greatest."""
+    """The value of several measurements, with the least and the greatest."""
 
     value: float
     least: float
@@ -25,22 +25,22 @@ class Measured(NamedTuple):
 
     @classmethod
     def median(cls, samples: Sequence[float]) -> Self:
-        """Return the median of samples, and how far they spread."""
+        """Return the median of samples, and their spread."""
         return cls(statistics.median(samples), min(samples), max(samples))
 
     @classmethod
     def p99(cls, rounds: Sequence[Sequence[float]]) -> Self:
-        """Return the 99th percentile of all rounds together, and the least and greatest of one."""
+        """Return the p99 of all rounds together, and the least and the greatest p99 of a round."""
         each = [percentile(samples, 99) for samples in rounds]
         return cls(percentile(chain.from_iterable(rounds), 99), min(each), max(each))
 
     @classmethod
     def exactly(cls, value: float) -> Self:
-        """Return what is computed, not measured."""
+        """Return a computed value, which has no spread."""
         return cls(value, value, value)
 
     def shown(self, unit: str) -> str:
-        """Return the value with its unit, and in a second line how far it spreads."""
+        """Return the value with its unit, and its spread on a second line."""
         value = f"{brief(self.value)} {unit}"
         if self.least == self.greatest:
             return value
@@ -48,18 +48,18 @@ class Measured(NamedTuple):
 
 
 class Goal(Enum):
-    """What a bound asks for, and so which way the ratio is taken."""
+    """The meaning of a bound, and the direction of its ratio."""
 
-    #: Ours over the yardstick is within the bound: what something costs.
+    #: Ours over the yardstick is at most the bound: a cost.
     AT_MOST = auto()
-    #: Ours over the yardstick reaches the bound: what is done in a second.
+    #: Ours over the yardstick is at least the bound: a rate.
     TIMES_AS_MUCH = auto()
-    #: The yardstick over ours reaches the bound: time, of which less is better.
+    #: The yardstick over ours is at least the bound: a time.
     TIMES_LESS = auto()
 
 
 class Figure(NamedTuple):
-    """What was measured of the cluster, beside what it is compared with, in the same unit."""
+    """A measurement of the cluster and its yardstick, in the same unit."""
 
     name: str
     unit: str
@@ -70,14 +70,14 @@ class Figure(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """How many times the other's value one is: as the goal says."""
+        """The ratio that the goal names."""
         if self.goal is Goal.TIMES_LESS:
             return self.yardstick.value / self.ours.value
         return self.ours.value / self.yardstick.value
 
     @property
     def met(self) -> bool:
-        """Whether the ratio is on the right side of its bound."""
+        """Whether the ratio meets its bound."""
         if self.goal is Goal.AT_MOST:
             return self.ratio <= self.bound
         return self.ratio >= self.bound
@@ -88,7 +88,7 @@ class Figure(NamedTuple):
         return f"{'≤' if self.goal is Goal.AT_MOST else '≥'} {self.bound:g}"
 
     def as_json(self) -> dict[str, Any]:
-        """Return what is written of a figure; the values are medians, or percentiles."""
+        """Return the figure as JSON; the values are medians or percentiles."""
         return {
             "name": self.name,
             "unit": self.unit,
@@ -101,18 +101,18 @@ class Figure(NamedTuple):
 
 
 def percentile(samples: Iterable[float], percent: float) -> float:
-    """Return the smallest sample that so many percent of them do not exceed (nearest rank)."""
+    """Return the percentile of `samples` by the nearest-rank method."""
     ordered = sorted(samples)
     return ordered[max(1, math.ceil(len(ordered) * percent / 100)) - 1]
 
 
 def brief(value: float) -> str:
-    """Return a number with as many places as a reader needs."""
-    return f"{value:.1f}" if abs(value) < LARGE else f"{value:.0f}"
+    """Return a number with one decimal place, or as an integer if it is large."""
+    return f"{value:.1f}" if abs(value) < MIN_WHOLE else f"{value:.0f}"
 
 
 def table(figures: Iterable[Figure]) -> Table:
-    """Return figures as a table: value and spread, those of the yardstick, ratio and bound."""
+    """Return figures as a table: both values with their spread, ratio and bound."""
     shown = Table("work", "ours", "yardstick", "ratio", "bound", "met")
     for column in shown.columns[1:5]:
         column.justify = "right"
@@ -130,28 +130,28 @@ def table(figures: Iterable[Figure]) -> Table:
 
 
 def missed(figures: Iterable[Figure]) -> str:
-    """Return a sentence that names the figures on the wrong side of their bounds."""
+    """Return a sentence that names the figures that miss their bounds."""
     names = [figure.name for figure in figures if not figure.met]
     return f"bounds missed: {'; '.join(names)}" if names else "all bounds are met"
 
 
 def check_writable(file: Path) -> None:
-    """Find out whether `write` could write a file; raises OSError if not, with nothing changed."""
+    """Raise OSError if `write` could not write `file`; change nothing."""
     target = file.resolve()
     if target.exists() and not target.is_file():
-        raise OSError(f"{str(file)!r} is no file")
+        raise OSError(f"{str(file)!r} is not a file")
     part = _part(target)
     part.open("w").close()
     part.unlink()
 
 
 def write(figures: Iterable[Figure], file: Path) -> None:
-    """Write figures as a JSON list, as a whole or not at all."""
+    """Write figures as a JSON list, atomically."""
     write_json([figure.as_json() for figure in figures], file)
 
 
 def write_json(value: object, file: Path) -> None:
-    """Write a value as JSON, as a whole or not at all."""
+    """Write a value as JSON, atomically."""
     target = file.resolve()
     part = _part(target)
     try:
@@ -162,5 +162,5 @@ def write_json(value: object, file: Path) -> None:
 
 
 def _part(target: Path) -> Path:
-    """Return where a file is written before it takes its name."""
+    """Return the temporary name under which a file is written."""
     return target.with_name(f".{target.name}.{os.getpid()}")

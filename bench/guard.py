@@ -1,7 +1,7 @@
-"""`python -m bench.guard`: a short comparison with stock Celery; an error if we became slow.
+"""`python -m bench.guard`: a short comparison with stock Celery that fails if we became slow.
 
-Both run all the time, and take turns of a second or two, so a noisy machine meets both. The
-least ratios are a quarter to a half of what is measured on a quiet one: noise does not reach them.
+Both run all the time, and alternate every second or two, so that noise affects both. The minimum
+ratios are a quarter to a half of those of a quiet machine, so that noise alone does not fail.
 """
 
 import statistics
@@ -20,30 +20,30 @@ ROUNDS = 5
 JOBS = 200
 TRIPS = 40
 SYSTEMS = "ours,celery-solo"
-#: The least of each, ours over stock Celery's: what either does in a second.
-SUBMITTED = 1.0
-EACH = 1.5
-BULK = 10.0
-TRIPPED = 1.2
+#: Minimum ratios of our rates to those of stock Celery.
+MIN_SUBMIT = 1.0
+MIN_EACH = 1.5
+MIN_BULK = 10.0
+MIN_TRIP = 1.2
 
 
 class TooSlow(ClusterError):
-    """This cluster is not as far ahead of stock Celery as it was."""
+    """A ratio to stock Celery is below its minimum."""
 
 
 @click.command()
 @click.option("--rounds", type=click.IntRange(min=1), default=ROUNDS, show_default=True)
-@click.option("--submit", default=SUBMITTED, show_default=True, help="Least ratio: submitted.")
-@click.option("--each", default=EACH, show_default=True, help="End to end, one by one.")
-@click.option("--bulk", default=BULK, show_default=True, help="End to end, in bulk.")
-@click.option("--trip", default=TRIPPED, show_default=True, help="Single jobs, p50.")
+@click.option("--submit", default=MIN_SUBMIT, show_default=True, help="Minimum ratio: submit.")
+@click.option("--each", default=MIN_EACH, show_default=True, help="End to end, one by one.")
+@click.option("--bulk", default=MIN_BULK, show_default=True, help="End to end, in bulk.")
+@click.option("--trip", default=MIN_TRIP, show_default=True, help="Single jobs, p50.")
 def guard(rounds: int, submit: float, each: float, bulk: float, trip: float) -> None:
-    """Compare with stock Celery, shortly; fail if a ratio is below its least."""
-    least = {"submit": submit, "each": each, "bulk": bulk, "trip": trip}
+    """Compare briefly with stock Celery; fail if a ratio is below its minimum."""
+    minimum = {"submit": submit, "each": each, "bulk": bulk, "trip": trip}
     ratios = _ratios(rounds)
     for name, ratio in ratios.items():
-        click.echo(f"{name}: {ratio:.2f} times stock Celery's, at least {least[name]:g}")
-    slow = [f"{name} {ratio:.2f}" for name, ratio in ratios.items() if ratio < least[name]]
+        click.echo(f"{name}: {ratio:.2f} times stock Celery's, at least {minimum[name]:g}")
+    slow = [f"{name} {ratio:.2f}" for name, ratio in ratios.items() if ratio < minimum[name]]
     if slow:
         raise TooSlow(f"too slow beside stock Celery: {', '.join(slow)}")
 
@@ -69,7 +69,7 @@ def _client(system: System, server: OwnServer, stack: ExitStack) -> Conversation
 
 
 def _turn(client: Conversation) -> dict[str, float]:
-    """Return what a system does in a second, each way."""
+    """Return a system's rate per second, by each way."""
     each = client.ask("each", count=JOBS)
     bulk = client.ask("bulk", count=JOBS)
     trips = client.ask("trips", count=TRIPS)["ms"]

@@ -1,7 +1,6 @@
-"""How much of the machine other programs took meanwhile: on a busy one no figure holds.
+"""The load of other programs during a measurement: on a busy machine no figure is valid.
 
-A yardstick that has to share the cores is slow, and a cluster that does not, beside it, looks
-fast: a ratio of 0.3 was seen so, of work that on the idle machine has one of 1.3.
+A yardstick that shares the cores is slow, which makes the cluster look fast.
 """
 
 import os
@@ -10,18 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter, process_time
 
-#: The share of the cores that others may take; an idle cluster takes a hundredth or two.
-MOST = 0.1
-#: Seconds to watch before there is something to say: Linux counts in hundredths.
-LEAST_SECONDS = 1.0
+#: Limit for the share of the cores that other programs may use; an idle cluster uses 1-2%.
+MAX_SHARE = 0.1
+#: Minimum time to watch, in seconds: Linux counts CPU time in hundredths.
+MIN_SECONDS = 1.0
 _STAT = Path("/proc/stat")
-#: Of the first line's fields all but idle and waiting, and guests, who are in user's already:
-#: user, nice, system, irq, softirq, steal (proc_stat(5)).
+#: The first line's fields user, nice, system, irq, softirq and steal (proc_stat(5)); user includes
+#: guests.
 _BUSY = (1, 2, 3, 6, 7, 8)
 
 
 class Load:
-    """What other programs used of the cores while something was measured."""
+    """CPU time of other programs during a measurement."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -29,7 +28,7 @@ class Load:
 
     @contextmanager
     def watched(self, own_seconds: Callable[[], float] = process_time) -> Iterator[None]:
-        """Watch the machine while this process works, or whatever `own_seconds` counts."""
+        """Measure the load in a block; `own_seconds` counts the CPU time of our own processes."""
         if not _STAT.exists():
             yield
             return
@@ -40,23 +39,23 @@ class Load:
 
     @property
     def share(self) -> float | None:
-        """The part of the cores that others used, None if nobody watched for long enough."""
-        if self.seconds < LEAST_SECONDS:
+        """The share of the cores that other programs used; None if it was watched too briefly."""
+        if self.seconds < MIN_SECONDS:
             return None
         return max(0.0, self.others / self.seconds / (os.cpu_count() or 1))
 
     def notes(self, when: str = "while the yardsticks ran") -> list[str]:
-        """Return what is to be said of the machine, and of when."""
+        """Return the note on the machine's load; `when` says when it was measured."""
         share = self.share
         if share is None:
-            return ["what other programs took of the machine is not known"]
+            return ["the load of other programs is not known"]
         note = f"other programs took {share:.0%} of the cores {when}"
-        if share > MOST:
+        if share > MAX_SHARE:
             note += ": the machine was busy, and THESE FIGURES DO NOT HOLD, met or missed"
         return [note]
 
 
 def _busy() -> float:
-    """Return the seconds that all cores together were busy since the start of the machine."""
+    """Return the CPU seconds of all cores since boot."""
     fields = _STAT.read_text().split("\n", 1)[0].split()
     return sum(int(fields[place]) for place in _BUSY) / os.sysconf("SC_CLK_TCK")

@@ -1,7 +1,7 @@
-"""How much memory a large product takes above idle, at its caller and at its worker.
+"""Peak memory of a large product above idle, at its caller and at its worker.
 
-Linux keeps each process's peak (VmHWM in /proc/PID/status), which a write to
-/proc/PID/clear_refs sets back to what is in use: proc_pid_status(5), proc_pid_clear_refs(5).
+Linux keeps each process's peak (VmHWM in /proc/PID/status); a write to /proc/PID/clear_refs
+resets it to the current use: proc_pid_status(5), proc_pid_clear_refs(5).
 """
 
 import re
@@ -21,40 +21,40 @@ from cluster.errors import ClusterError
 #: Bytes of a MB, and of one element.
 MB = 1_000_000
 ELEMENT = 8
-#: The most bytes in use, a process each, over the bytes that there are.
+#: Bounds of the ratio of the bytes in use to the bytes of the arrays.
 WORKER_BOUND = 1.3
 CALLER_BOUND = 1.3
-#: Seconds that workers have to answer.
+#: Timeout of the workers' replies, in seconds.
 ANSWER_TIMEOUT = 1.0
-#: Set back a process's peak: proc_pid_clear_refs(5).
-_PEAK = "5"
+#: Resets a process's peak: proc_pid_clear_refs(5).
+_RESET_PEAK = "5"
 
 
 class Processes:
-    """Processes of this machine, and what each used while idle, before any large work."""
+    """Local processes, with their memory while idle, before any large work."""
 
     def __init__(self, pids: Iterable[int | str]) -> None:
         self._idle = {pid: _bytes(pid, "VmRSS") for pid in pids}
         self.reset_peak()
 
     def reset_peak(self) -> None:
-        """Begin anew: the peak is what is in use now. Raises OSError where that is refused."""
+        """Reset the peak to the current use; raises OSError if that is refused."""
         for pid in self._idle:
-            Path(f"/proc/{pid}/clear_refs").write_text(_PEAK)
+            Path(f"/proc/{pid}/clear_refs").write_text(_RESET_PEAK)
 
     def peak_above_idle(self) -> float:
-        """Return the peaks' sum in MB, above idle: what was in use before counts."""
+        """Return the sum of the peaks above idle, in MB."""
         peaks = (_bytes(pid, "VmHWM") - idle for pid, idle in self._idle.items())
         return sum(peaks) / MB
 
 
 def measure(client: Client, size: int, rounds: Iterable[int]) -> tuple[list[Figure], list[str]]:
-    """Return the peaks of caller and worker for a product of that size, and what is left out.
+    """Return the peaks of caller and worker for a product of `size`, and notes on what is missing.
 
-    To be measured first: a worker that keeps memory after large work looks idle with it.
+    Call it first: a worker that keeps memory after large work counts it as idle.
     """
     if not Path("/proc/self/clear_refs").exists():
-        return [], ["peak memory is left out: it is measured on Linux only"]
+        return [], ["peak memory is left out: it can be measured on Linux only"]
     work = f"mat_mul({size}, {size})"
     client.call("mat_mul.tasks.mat_mul", 1, 1, timeout=TIMEOUT)
     worker = _worker(client)
@@ -78,7 +78,7 @@ def measure(client: Client, size: int, rounds: Iterable[int]) -> tuple[list[Figu
 
 
 def _call(pipe: "Connection[Any, Any]", size: int, seed: int) -> None:
-    """Send the peak in MB above idle of a caller that is new, but for one small call."""
+    """Send the peak above idle, in MB, of a caller that has made one small call before."""
     with Client() as client:
         client.call("mat_mul.tasks.mat_mul", 1, 1, seed, timeout=TIMEOUT)
         pipe.send("ready")
@@ -91,7 +91,7 @@ def _call(pipe: "Connection[Any, Any]", size: int, seed: int) -> None:
 
 
 def _worker(client: Client) -> Processes | None:
-    """Return all processes of the mat_mul workers, or None if one of them cannot be seen here."""
+    """Return the processes of the mat_mul workers, or None if one of them is not visible here."""
     answers = client.app.control.inspect(timeout=ANSWER_TIMEOUT).stats() or {}
     pids = []
     for name, stats in answers.items():
@@ -108,7 +108,7 @@ def _worker(client: Client) -> Processes | None:
 
 
 def _is_here(name: str, pid: int) -> bool:
-    """Tell whether a worker is a process of this machine: in a container it is called otherwise."""
+    """Return True if a worker is a local process; in a container it has another host name."""
     if name != f"mat_mul@{socket.gethostname()}.{pid}":
         return False
     try:

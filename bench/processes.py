@@ -1,4 +1,4 @@
-"""What groups of processes take: CPU seconds and memory, from /proc (proc_pid_stat(5))."""
+"""CPU time and memory of groups of processes, from /proc (proc_pid_stat(5))."""
 
 import os
 import re
@@ -11,19 +11,19 @@ from time import monotonic, sleep
 
 from cluster.errors import ClusterError
 
-#: Seconds that processes have to end before they are killed.
+#: Seconds after which processes that have not ended are killed.
 STOP_TIMEOUT = 20.0
-#: Seconds between two looks whether they have.
-PAUSE = 0.02
-#: Of the fields after the program's name: the session, then user and system time, in ticks, of
-#: the process itself and of its children that have ended.
+#: Interval at which they are checked, in seconds.
+POLL_INTERVAL = 0.02
+#: Places of fields after the program's name: state, session, and the user and system time, in
+#: ticks, of the process and of its children that have ended.
 _STATE, _SESSION, _TIMES = 0, 3, slice(11, 15)
-#: In how many steps a second Linux counts CPU time.
+#: Ticks per second in which Linux counts CPU time.
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Session:
-    """A program in a session of its own, with all that it starts; its output is kept in a file."""
+    """A program and its children, in their own session; the output goes to a file."""
 
     def __init__(
         self, name: str, argv: Sequence[str], env: Mapping[str, str], folder: Path, cwd: Path
@@ -37,35 +37,35 @@ class Session:
 
     @property
     def pids(self) -> list[int]:
-        """The processes that are left of it."""
+        """The processes of the session that have not ended."""
         return list(session(self._popen.pid))
 
     def check(self) -> None:
-        """Raise ClusterError if the program has ended, with its last words."""
+        """Raise ClusterError with the last line of its output if the program has ended."""
         if self._popen.poll() is not None:
             raise ClusterError(f"{self.name} ended: {last_words(self.log)}")
 
     def stop(self) -> None:
-        """End it in order, and by force what is left; return when all of it is gone.
+        """Terminate it, then kill the rest; return when all processes have ended.
 
-        A second Ctrl-C, or make's second signal, is no reason to leave something behind.
+        A second Ctrl-C, or make's second signal, does not leave processes behind.
         """
         try:
             self._popen.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self._popen.wait(STOP_TIMEOUT)
         finally:
-            self._kill_what_is_left()
+            self._kill_the_rest()
 
-    def _kill_what_is_left(self) -> None:
+    def _kill_the_rest(self) -> None:
         deadline = monotonic() + STOP_TIMEOUT
-        # Again and again: what is killed may just have started something.
+        # In a loop: a process may have started another just before it was killed.
         while monotonic() < deadline and (left := self.pids):
             for pid in left:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self._popen.poll()
-            sleep(PAUSE)
+            sleep(POLL_INTERVAL)
         self._popen.wait(STOP_TIMEOUT)
 
 
@@ -78,14 +78,14 @@ def session(leader: int) -> Iterator[int]:
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """Return what processes have used, and their children that have ended."""
+    """Return the CPU seconds of processes, and of their children that have ended."""
     return sum(sum(map(int, fields[_TIMES])) / TICKS for pid in pids if (fields := _stat(str(pid))))
 
 
 def memory(pids: Iterable[int]) -> tuple[float, str]:
-    """Return the MB that processes use together, and how that is counted: PSS, else RSS.
+    """Return the memory of processes in MB, and how it is counted: as PSS, or else as RSS.
 
-    PSS counts what processes share once, a part to each.
+    PSS divides shared memory among the processes that share it.
     """
     pids = list(pids)
     try:
@@ -97,7 +97,7 @@ def memory(pids: Iterable[int]) -> tuple[float, str]:
 def last_words(log: Path) -> str:
     """Return the last line of a program's output."""
     lines = log.read_text(errors="replace").split("\n")
-    return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    return next((line for line in reversed(lines) if line.strip()), "it printed nothing")
 
 
 def _kilobytes(pid: int, file: str, field: str) -> int:

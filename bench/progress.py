@@ -1,4 +1,4 @@
-"""Where a measurement is and what it has measured: lines that work in a file, and a record."""
+"""The progress of a measurement, printed as lines, and a record of its samples."""
 
 import json
 import os
@@ -18,10 +18,9 @@ FOLDER = ROOT / ".bench"
 
 
 class Progress:
-    """The record of one measurement: removed when that is complete, kept when it was stopped.
+    """The record of a measurement: removed when it is complete, kept if it is interrupted.
 
-    Each entry is a line of JSON, written when it was measured: nothing of it is lost with the
-    process.
+    Each entry is a line of JSON that is written at once, so that a crash loses none.
     """
 
     def __init__(self, name: str, folder: Path = FOLDER) -> None:
@@ -36,7 +35,7 @@ class Progress:
         self._at_exit = ExitStack()
 
     def __enter__(self) -> Self:
-        # It ends in order by each of them; what nohup or a shell has ignored stays ignored.
+        # Each of them raises KeyboardInterrupt; those that nohup or a shell ignores stay ignored.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before = signal.signal(number, signal.default_int_handler)
@@ -59,15 +58,15 @@ class Progress:
         if self.file:
             self.file.unlink(missing_ok=True)
 
-    def say(self, text: str) -> None:
-        """Tell where the measurement is, at once; on a terminal its bars do."""
+    def report(self, text: str) -> None:
+        """Print a line, except on a terminal, which has progress bars."""
         if not sys.stderr.isatty():
             _write(f"{datetime.now().astimezone():%H:%M:%S} {text}")
 
     def keep(self, text: str, **measured: Any) -> None:
-        """Record what was measured, and tell it."""
+        """Record and print a measurement."""
         self._count += 1
-        self.say(text)
+        self.report(text)
         if self.file:
             with self.file.open("a") as file:
                 file.write(json.dumps({"measured": text, **measured}) + "\n")

@@ -1,4 +1,4 @@
-"""docs/performance.md and its plots, as a run of the comparison writes them."""
+"""docs/performance.md and its plots, written from a run of the comparison."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,27 +16,27 @@ FOLDER = ROOT / "docs"
 NAME = "performance"
 
 _HOW = """\
-All systems use one Redis server, with the append-only file on and `appendfsync` as it is said \
+All systems use one Redis server, with the append-only file on and `appendfsync` as named \
 above, and {workers} worker processes that run jobs; the job is a sum of two integers, and every \
 result is stored, fetched by the caller and checked.
-They take turns: a system's workers are started on an empty server, and stopped before the next \
-system's are, because some poll, and would disturb the others. \
-{rounds} round(s), each beginning with another system. In all of them redis-py has hiredis.
-The clock starts when connections are made and every worker has done a job; ours, which do not \
-tell who did which, answer a ping after enough slow jobs for all.
+They take turns: a system's workers start on an empty server, and stop before those of the next \
+system start, because some poll, and would disturb the others. \
+{rounds} round(s), each starting with a different system. In all of them redis-py has hiredis.
+The clock starts when connections are open and every worker has run a job; ours, which do not \
+report which worker ran a job, answer a ping after enough slow jobs for all.
 
 - **Submit**: {jobs} jobs, one call after the other; **in bulk**: by the library's own way for \
-many, where it has one. For this cluster that is a group: `map` submits and fetches in one.
-- **End to end**: from the first submit until the last result is at the caller, {jobs} jobs.
+many, if it has one. For this cluster that is a group: `map` submits and fetches in one.
+- **End to end**: from the first submit until the caller has the last result, {jobs} jobs.
 - **Round trip**: {trips} single jobs, one after the other. **Half loaded**: while a second client \
 process tries to submit and fetch half as many a second as the system did end to end, one by one; \
-the load that it reached is in the table, and is not half with each.
+the load that it reached is in the table, and is not always half.
 - **CPU**: of all processes of the workers, of the caller and of the server, from /proc, while \
 jobs were done end to end in bulk. It counts in steps of {tick:g} ms a job here, so a ratio of \
-few steps is a rough one.
+few steps is approximate.
 - **Memory**: {memory}, of all processes of the workers, by the number of workers, before they had \
-anything to do but warming up.
-- **chunks**: {adds:,} sums of one caller, {chunk} to a job, over the jobs a second of `map`.
+run more than the warm-up.
+- **chunks**: {adds:,} sums of one caller, {chunk} per job, over the jobs a second of `map`.
 
 Values are medians of the rounds, with those of the lowest and of the highest round in brackets; \
 a p99 is that of all rounds together.
@@ -50,12 +50,12 @@ appeared in Redis; best is what stays flat.
 """
 
 
-#: What each setting means to those who choose it.
+#: The meaning of each setting to its users.
 _PERSISTENCES = {
-    "always": "this cluster's setting: Redis answers when what was written is on the disk, and "
+    "always": "this cluster's setting: Redis answers when a write is on the disk, and "
     "loses nothing when it, or the machine, is killed",
     "everysec": "Redis' own default: a killed machine loses up to a second",
-    "no": "the system writes when it likes",
+    "no": "the operating system decides when to write",
 }
 
 
@@ -67,7 +67,7 @@ def write_report(runs: Sequence[Run], curve: Curve | None, folder: Path = FOLDER
 
 
 def page(runs: Sequence[Run], curve: Curve | None) -> str:
-    """Return the page: figures, systems, promises, how it was measured and on what."""
+    """Return the page: figures, systems, guarantees, method and machine."""
     first = runs[0]
     return (
         "\n".join(
@@ -80,7 +80,7 @@ def page(runs: Sequence[Run], curve: Curve | None) -> str:
                 *_section("The figures", _figures(runs)),
                 *_section("Jobs a second", _each(runs, _throughput, "throughput")),
                 *_section("Round trips", _each(runs, _trips, "latency")),
-                *_section("What it takes", _each(runs, _costs)),
+                *_section("CPU and memory", _each(runs, _costs)),
                 *(_section("More workers, longer queues", _curve(first, curve)) if curve else ()),
                 *_section("What becomes of a job whose worker dies", _promises(first.rows)),
                 *_section("How it was measured", _how(first)),
@@ -95,7 +95,7 @@ def page(runs: Sequence[Run], curve: Curve | None) -> str:
 
 
 def _arguments(run: Run, curve: Curve | None) -> str:
-    """Return the options of a run that differ from run to run."""
+    """Return the options of a run that are not the same for all."""
     sizes = run.sizes
     deep = ""
     if curve and curve.depth:
@@ -104,10 +104,10 @@ def _arguments(run: Run, curve: Curve | None) -> str:
 
 
 def _about(run: Run) -> Iterator[str]:
-    """Yield what is to be said of a run before its figures."""
+    """Yield the notes on a run that precede its figures."""
     yield f"With `appendfsync {run.appendfsync}`, {run.note}."
     for name, why in run.failed.items():
-        yield f"{name} failed, and is left out: {why}."
+        yield f"{name} failed and is left out: {why}."
 
 
 def _each(
@@ -147,7 +147,7 @@ def _text_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]
 def _figures(runs: Sequence[Run]) -> Iterator[str]:
     yield (
         "Each is a ratio within one run, on one server with the same setting for all, beside "
-        "whichever system is best at that. A bound is what we set out for; where it is missed, "
+        "the best other system. A bound is our goal; if it is missed, "
         "[decisions.md](decisions.md#what-limits-a-single-job) says why."
     )
     yield ""
@@ -160,8 +160,8 @@ def _figures(runs: Sequence[Run]) -> Iterator[str]:
         yield from _ahead(run.rows)
 
 
-#: What no figure is about, and whether more of it is better.
-_BESIDES = (
+#: Values without a figure, and whether more is better.
+_WITHOUT_FIGURE = (
     ("submitting one by one", "jobs/s", "submit", max),
     ("submitting in bulk", "jobs/s", "submit_bulk", max),
     ("memory of an idle worker", "MB", "memory", min),
@@ -169,9 +169,9 @@ _BESIDES = (
 
 
 def _ahead(rows: Sequence[Row]) -> Iterator[str]:
-    """Say at what others are ahead of this cluster."""
+    """Yield a sentence on the values at which other systems are ahead."""
     found = []
-    for what, unit, field, best_of in _BESIDES:
+    for what, unit, field, best_of in _WITHOUT_FIGURE:
         values = {row.system: getattr(row, field).value for row in rows}
         best = best_of(values, key=lambda system: values[system])
         if OURS in values and best is not OURS:
@@ -265,10 +265,10 @@ def _rates(samples: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, str]]:
 
 def _promises(rows: Sequence[Row]) -> list[str]:
     lines = _text_table(
-        ("", "as its documentation or its source says"),
+        ("", "according to its documentation or its source"),
         [(row.system.title, row.system.guarantee) for row in rows],
     )
-    return [*lines, "", "Ours was measured; what the peers promise was not put to the test here."]
+    return [*lines, "", "Ours was measured; the guarantees of the peers were not tested here."]
 
 
 def _how(run: Run) -> list[str]:

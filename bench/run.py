@@ -1,4 +1,4 @@
-"""A run of the comparison as a whole: its samples, and what they were taken on."""
+"""A run of the comparison: its samples, and the machine and versions they belong to."""
 
 import os
 import platform
@@ -13,14 +13,14 @@ from bench import comparison, turn
 from bench.comparison import Row
 from bench.conversation import Conversation
 from bench.figures import Figure
-from bench.load import MOST
+from bench.load import MAX_SHARE
 from bench.servers import Server
 from bench.systems import System
 from bench.turn import Sample, Sizes
 
 
 class Run:
-    """Samples, and the machine, the versions and the settings that they belong to."""
+    """The samples of a run, with its machine, versions and settings."""
 
     def __init__(
         self,
@@ -45,12 +45,12 @@ class Run:
         self.machine = machine
         self.versions = versions
         self.others = others
-        #: Peers that are left out, because something of theirs failed, and what.
+        #: Errors of the peers that failed and are left out, by name.
         self.failed = failed
 
     @cached_property
     def rows(self) -> list[Row]:
-        """A row a system."""
+        """A row for each system."""
         return comparison.rows(self.samples)
 
     @cached_property
@@ -60,22 +60,22 @@ class Run:
 
     @property
     def named_figures(self) -> list[Figure]:
-        """The figures, each with the setting that it holds for in its name."""
+        """The figures, with the setting of appendfsync in their names."""
         setting = f"appendfsync {self.appendfsync}"
         return [figure._replace(name=f"{figure.name}, {setting}") for figure in self.figures]
 
     @property
     def note(self) -> str:
-        """What is to be said of the machine's other load."""
+        """A note on the load of other programs."""
         if self.others is None:
-            return "what other programs took of the machine is not known"
+            return "the load of other programs is not known"
         note = f"other programs took {self.others:.0%} of the cores while it was measured"
-        if self.others > MOST:
+        if self.others > MAX_SHARE:
             note += ": the machine was busy, and the figures do not hold, met or missed"
         return note
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it, to be written."""
+        """Return the run as JSON."""
         known = {name: value for name, value in vars(self).items() if name not in _DERIVED}
         return {
             **known,
@@ -85,7 +85,7 @@ class Run:
 
     @classmethod
     def from_json(cls, written: dict[str, Any]) -> "Run":
-        """Return a run that was written."""
+        """Return the run of `as_json`."""
         sizes = Sizes(**written["sizes"])
         samples = [turn.from_json(sample) for sample in written["samples"]]
         return cls(**{**written, "sizes": sizes, "samples": samples})
@@ -100,7 +100,7 @@ def now() -> str:
 
 
 def machine() -> dict[str, str]:
-    """Return what the machine is: processor, cores, memory, system."""
+    """Return the machine's processor, cores, memory and system."""
     return {
         "processor": _found(r"^model name\s*:\s*(.+)$", "/proc/cpuinfo") or platform.machine(),
         "cores": str(os.cpu_count()),
@@ -110,7 +110,7 @@ def machine() -> dict[str, str]:
 
 
 def packages(system: System, server: Server) -> dict[str, str]:
-    """Return the versions that a system has in its environment."""
+    """Return the versions of the packages in a system's environment."""
     with Conversation(system, server.variables(system), server.folder, "versions") as client:
         return client.ask("versions", names=system.packages)
 

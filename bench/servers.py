@@ -1,4 +1,4 @@
-"""The Redis server of a measurement: one of its own as local mode starts it, or one that runs."""
+"""The Redis server of a measurement: a new one, as local mode starts it, or a running one."""
 
 import os
 import shutil
@@ -18,14 +18,14 @@ from cluster.password import VARIABLE
 from local import server
 from local.process import Process
 
-#: Seconds that the server has to end.
+#: Seconds after which a server that has not ended is killed.
 STOP_TIMEOUT = 10.0
-#: What names a Celery cluster: Celery itself reads the first two wherever they are set.
+#: Variables that name a Celery cluster; Celery itself reads the first two.
 _OF_CELERY = ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", VARIABLE)
 
 
 class OwnServer:
-    """A server on a port of its own, with a folder for its data and for all that is started."""
+    """A new server on a free port, with a folder for its data and for the logs of programs."""
 
     def __init__(self, persistence: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="task-cluster-bench-"))
@@ -40,8 +40,8 @@ class OwnServer:
         self._secret = secret
 
     def __enter__(self) -> Self:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # in order, as by Ctrl-C
-        os.environ["APPENDFSYNC"] = self._persistence  # which local mode's server reads
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does
+        os.environ["APPENDFSYNC"] = self._persistence  # read by local mode's server
         self._process = server.start(self._port, self._password, self.folder / "data")
         return self
 
@@ -58,7 +58,7 @@ class OwnServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def variables(self, system: System) -> dict[str, str]:
-        """Return the environment in which a system's programs find the server."""
+        """Return the environment of a system's programs, which names the server."""
         without = {name: value for name, value in os.environ.items() if name not in _OF_CELERY}
         found = self._for_ours() if system.is_ours else self._for_peers()
         return {**without, "PYTHONPATH": str(server.ROOT), **found, **dict(system.variables)}
@@ -75,24 +75,24 @@ class OwnServer:
         }
 
     def _for_peers(self) -> Mapping[str, str]:
-        # A database of their own: Celery's remote control would reach both kinds of workers.
+        # Another database: Celery's remote control would reach both kinds of workers.
         url = f"redis://:{self._secret}@127.0.0.1:{self._port}/1"
-        return {protocol.URL: url, "RQ_REDIS_URL": url}  # rq's command has a name of its own
+        return {protocol.URL: url, "RQ_REDIS_URL": url}  # read by rq's command
 
     def persist(self, persistence: str) -> None:
-        """Set what the server has on its disk before it answers: always, everysec or no."""
+        """Set `appendfsync`: always, everysec or no."""
         self._client.config_set("appendfsync", persistence)
 
     def reset(self) -> None:
-        """Remove all that is stored: each turn begins with an empty server."""
+        """Remove all keys: each turn begins with an empty server."""
         self._client.flushall()
 
     def keys(self) -> int:
-        """Return how many keys are stored: a result is one."""
+        """Return the number of keys; a result is one."""
         return int(self._client.dbsize())
 
     def cpu_seconds(self) -> float:
-        """Return what the server has used."""
+        """Return the CPU seconds of the server."""
         return cpu_seconds([self._process.pid]) if self._process else 0.0
 
     @property
@@ -104,9 +104,9 @@ class OwnServer:
 
 
 class RunningCluster:
-    """The cluster that the environment names: this one's, with workers that run already."""
+    """The cluster that the environment names, whose workers already run."""
 
-    version = "of the cluster that runs"
+    version = "of the running cluster"
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="task-cluster-bench-"))
@@ -123,17 +123,17 @@ class RunningCluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def variables(self, system: System) -> dict[str, str]:
-        """Return the environment as it is: it names the cluster."""
+        """Return the environment, which names the cluster."""
         return dict(os.environ)
 
     def persist(self, persistence: str) -> None:
-        """Leave the server's settings as they are."""
+        """Change nothing."""
 
     def reset(self) -> None:
-        """Leave everything as it is: others may use it."""
+        """Remove nothing: other programs may use it."""
 
     def cpu_seconds(self) -> float:
-        """Return nothing: its processes may be elsewhere."""
+        """Return 0: its processes may be on another machine."""
         return 0.0
 
 

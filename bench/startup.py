@@ -1,8 +1,8 @@
-"""`python -m bench.startup`: how long a start takes, until the first result of a job that waits.
+"""`python -m bench.startup`: the time from a start to the first result of a waiting job.
 
-A worker's start is measured from its exec, for each family, with its job in the queue before. With
-`--docker`, it is the command that a person types, with its images built: from there to the first
-and to the last of the three results it prints.
+For each family, a worker's start is measured from its exec, with a job already in the queue. With
+`--docker`, it is measured from the user's command, with images built, to the first and to the last
+of the three results that it prints.
 """
 
 import os
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from bench.figures import Figure, Measured, check_writable, missed, table, write
-from bench.load import LEAST_SECONDS, Load
+from bench.load import MIN_SECONDS, Load
 from bench.progress import Progress
 from bench.values import check, product
 from callers.client import Client
@@ -30,12 +30,12 @@ from local.cluster import Cluster
 from local.server import ROOT, free_port
 from local.temporary import on_a_cluster_of_its_own
 
-#: Ms that a start may take on two idle cores.
-OF_WORKER, OF_STACK = 500.0, 5000.0
-#: Seconds after which a start has failed: of a worker to its result, of a worker's end.
+#: Bounds of a start on two idle cores, in ms.
+MAX_WORKER_MS, MAX_STACK_MS = 500.0, 5000.0
+#: Timeout of a worker's first result, and of its end, in seconds.
 TIMEOUT = 30.0
 SEED = 7
-#: Names the compose files' project: not the one that a person runs.
+#: Name of the Compose project, which differs from the user's.
 PROJECT = f"task-cluster-startup-{os.getpid()}"
 
 
@@ -61,20 +61,20 @@ JOBS = (
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="How often each start is measured, after one that is not counted.",
+    help="Repeats of each start, after one that is not counted.",
 )
 @click.option(
     "--json",
     "file",
     type=click.Path(path_type=Path),
-    help="Write the figures to this file, too.",
+    help="Also write the figures to this file.",
 )
-@click.option("--docker", is_flag=True, help="Measure the stack on Docker, and not workers.")
+@click.option("--docker", is_flag=True, help="Measure the stack on Docker instead of workers.")
 def startup(repeats: int, file: Path | None, docker: bool) -> None:
-    """Measure how long a start takes until the first result, beside what it may take.
+    """Measure the time from a start to the first result, beside its bound.
 
-    A bound that is missed is said, and is no error. If it is stopped, what was measured until then
-    was told, is kept, and it ends with an error.
+    A missed bound is reported, but is not an error. If it is interrupted, the times so far are
+    kept, and it exits with an error.
     """
     if file:
         try:
@@ -83,21 +83,21 @@ def startup(repeats: int, file: Path | None, docker: bool) -> None:
             raise click.UsageError(f"cannot write {str(file)!r}: {error}") from None
     load = Load()
     with load.watched():
-        sleep(LEAST_SECONDS)
+        sleep(MIN_SECONDS)
     if docker:
         with Progress("startup") as progress:
-            _show(_of_stack(repeats, progress), load, file)
+            _print(_of_stack(repeats, progress), load, file)
         return
 
     def measured(cluster: Cluster) -> int:
         with Progress("startup") as progress:
-            _show(_of_workers(cluster, repeats, progress), load, file)
+            _print(_of_workers(cluster, repeats, progress), load, file)
         return 0
 
     on_a_cluster_of_its_own(measured, LOG_LEVEL="WARNING")
 
 
-def _show(figures: list[Figure], load: Load, file: Path | None) -> None:
+def _print(figures: list[Figure], load: Load, file: Path | None) -> None:
     console = Console()
     console.print(table(figures))
     for line in (*load.notes("before the first start"), missed(figures)):
@@ -111,7 +111,7 @@ def _figure(name: str, samples: list[float], bound: float) -> Figure:
 
 
 def _rounds(what: str, repeats: int) -> Iterator[int]:
-    """Yield numbers from 0, the round that is not counted: it fills the caches."""
+    """Yield the numbers of the rounds; round 0 fills the caches and is not counted."""
     terminal = Console(stderr=True)
     return iter(
         track(
@@ -132,7 +132,7 @@ def _of_workers(cluster: Cluster, repeats: int, progress: Progress) -> list[Figu
     """Return the figure of each family's worker."""
     cluster.start_server()
     os.environ[password.VARIABLE] = cluster.env[password.VARIABLE]
-    # As users and images have it: modules are compiled once.
+    # As for users and in images, modules are compiled only once.
     env = {name: value for name, value in cluster.env.items() if name != "PYTHONDONTWRITEBYTECODE"}
     url = password.with_password_file(env["CELERY_BROKER_URL"])
     with Client(url, url) as client:
@@ -140,23 +140,23 @@ def _of_workers(cluster: Cluster, repeats: int, progress: Progress) -> list[Figu
             _figure(
                 f"worker {job.family}",
                 [
-                    _kept(progress, f"worker {job.family}", number, _of_worker(client, job, env))
+                    _record(progress, f"worker {job.family}", number, _of_worker(client, job, env))
                     for number in _rounds(job.family, repeats)
                 ][1:],
-                OF_WORKER,
+                MAX_WORKER_MS,
             )
             for job in JOBS
         ]
 
 
-def _kept(progress: Progress, what: str, number: int, ms: float) -> float:
-    """Record a start's time, and return it."""
+def _record(progress: Progress, what: str, number: int, ms: float) -> float:
+    """Record the time of a start, and return it."""
     progress.keep(f"{what}, start {number}: {ms:.0f} ms", start=number, ms=ms)
     return ms
 
 
 def _of_worker(client: Client, job: Job, env: Mapping[str, str]) -> float:
-    """Return the ms from a worker's exec to the value of a job that waited for it."""
+    """Return the ms from a worker's exec to the value of a waiting job."""
     submitted = client.submit(job.task, *job.args)
     start = perf_counter()
     with _worker(job.family, env):
@@ -168,7 +168,7 @@ def _of_worker(client: Client, job: Job, env: Mapping[str, str]) -> float:
 
 @contextmanager
 def _worker(family: str, env: Mapping[str, str]) -> Iterator[None]:
-    """Run a worker, quietly, and end it."""
+    """Run a worker without output, and end it."""
     worker = subprocess.Popen(
         [sys.executable, "-m", f"{family}.worker"],
         cwd=ROOT,
@@ -193,19 +193,19 @@ def _of_stack(repeats: int, progress: Progress) -> list[Figure]:
     """Return the figures of the first and of the last result on Docker."""
     starts = []
     for number in _rounds("on Docker", repeats):
-        progress.say(f"stack on Docker, start {number}")
+        progress.report(f"stack on Docker, start {number}")
         first, last = _of_one_stack()
-        _kept(progress, "stack on Docker, last result", number, last)
+        _record(progress, "stack on Docker, last result", number, last)
         starts.append((first, last))
     firsts, lasts = ([*samples] for samples in zip(*starts[1:], strict=True))
     return [
-        _figure("stack on Docker, first result", firsts, OF_STACK),
-        _figure("stack on Docker, last result", lasts, OF_STACK),
+        _figure("stack on Docker, first result", firsts, MAX_STACK_MS),
+        _figure("stack on Docker, last result", lasts, MAX_STACK_MS),
     ]
 
 
 def _of_one_stack() -> tuple[float, float]:
-    """Return the ms from the command to the first and to the last result, then remove all."""
+    """Return the ms from the command to the first and to the last result; remove the stack."""
     env = {**os.environ, "COMPOSE_PROJECT_NAME": PROJECT, "REDIS_PORT": str(free_port())}
     try:
         times = _results(["deploy/docker_start"], env)
@@ -216,7 +216,7 @@ def _of_one_stack() -> tuple[float, float]:
 
 
 def _results(command: list[str], env: Mapping[str, str]) -> list[float]:
-    """Return after how many ms a command prints each result: the line after its caller's name."""
+    """Return the ms until a command prints each result, the line after its caller's name."""
     start = perf_counter()
     times, lines = [], [""]
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What a small job takes while large results stream: add, one by one, idle and meanwhile."""
+"""The latency of small jobs while large results stream, beside that of an idle cluster."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,34 +16,34 @@ from bench.values import check, product
 from callers.client import Client
 from cluster.errors import ClusterError
 
-#: The most of the 99th percentile while results stream, over that of the idle cluster.
+#: Bound of the ratio of the p99 while results stream to that of the idle cluster.
 BOUND = 4
-#: Rounds, of which each is idle first and streams then.
+#: Rounds; each measures first the idle cluster, then the busy one.
 ROUNDS = 3
-#: Calls before the first round: each process of the worker has done one by then.
+#: Calls before the first round, so that each process of the worker has run one.
 WARM_UP = 50
-#: Seconds between two looks at a server that is busy.
-PAUSE = 0.1
-#: One row in so many is checked of what streams.
-ROW = 100
+#: Interval at which a busy server is checked, in seconds.
+POLL_INTERVAL = 0.1
+#: One row in this many of a streamed array is checked.
+CHECKED_ROW = 100
 SEED = 7
 
 
 class Streamed:
-    """How many results came while add was measured, and in how many seconds."""
+    """The number of results that were received while add was measured, and the seconds."""
 
     def __init__(self) -> None:
         self.results = 0
         self.seconds = 0.0
 
     def __str__(self) -> str:
-        return f"{self.results} came, {self.results / self.seconds:.2f} a second"
+        return f"{self.results} received, {self.results / self.seconds:.2f} a second"
 
 
 def measure(
     client: Client, size: int, count: int, rounds: Iterable[int]
 ) -> tuple[list[Figure], list[str]]:
-    """Return the figure of `count` adds while arrays of size x size stream, and how many did."""
+    """Return the figure of `count` adds while arrays of size x size stream, and a note on those."""
     for _ in range(WARM_UP):
         add(client)
     idle, meanwhile = [], []
@@ -60,19 +60,19 @@ def measure(
 
 
 def add(client: Client) -> float:
-    """Return how many ms one add took."""
+    """Return the ms of one add."""
     ms, value = timed(client, "add.tasks.add", 4, 6)
     check("add", value, 10)
     return ms
 
 
 def while_streaming(client: Client, size: int, count: int, streamed: Streamed) -> list[float]:
-    """Return how many ms each add took; more than `count` of them, until a whole result came.
+    """Return the ms of each add: `count` of them, or more until a whole result was received.
 
-    Raises ClusterError if none did in time: nothing would be measured.
+    Raises ClusterError if none was received in time: nothing would be measured.
     """
     with Child(_stream, size, SEED) as child:
-        child.receive()  # the first result came, the next is on its way
+        child.receive()  # the first result was received, and the next is under way
         begin = perf_counter()
         samples: list[float] = []
         whole = 0
@@ -83,30 +83,30 @@ def while_streaming(client: Client, size: int, count: int, streamed: Streamed) -
                 streamed.results += 1
                 whole += started >= begin
             if not whole and perf_counter() > begin + TIMEOUT:
-                raise ClusterError(f"no large result came within {TIMEOUT:g} s of small jobs")
+                raise ClusterError(f"no large result within {TIMEOUT:g} s of small jobs")
         streamed.seconds += perf_counter() - begin
     return samples
 
 
 def _stream(pipe: "Connection[Any, Any]", size: int, seed: int) -> None:
-    """Fetch one result after the other, and send when each was begun, until told to end.
+    """Fetch results one after the other and send when each began, until there is a message.
 
-    One column by one row: a large array, and little to compute. The clock is the machine's.
+    A column times a row is a large array with little to compute. Processes share the clock.
     """
     expected = product(size, 1, seed)
     with Client() as client:
         while not pipe.poll():
             started = perf_counter()
             value = client.call("mat_mul.tasks.mat_mul", size, 1, seed, timeout=TIMEOUT)
-            # Some rows: to compare all would keep a core from the small jobs.
-            check("mat_mul", value[::ROW], expected[::ROW])
+            # Only some rows: comparing all would take a core from the small jobs.
+            check("mat_mul", value[::CHECKED_ROW], expected[::CHECKED_ROW])
             pipe.send(started)
 
 
 def wait_until_settled(client: Client) -> None:
-    """Wait until Redis no longer rewrites its file, as it does after much was stored.
+    """Wait until Redis does not rewrite its append-only file, as it does after large writes.
 
-    Raises ClusterError if it goes on for longer than TIMEOUT.
+    Raises ClusterError after TIMEOUT.
     """
     store: Any = client.app.backend
     deadline = perf_counter() + TIMEOUT
@@ -115,5 +115,5 @@ def wait_until_settled(client: Client) -> None:
             state = store.client.info("persistence")
             if not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"]):
                 return
-        sleep(PAUSE)
-    raise ClusterError(f"Redis rewrites its file for longer than {TIMEOUT:g} s")
+        sleep(POLL_INTERVAL)
+    raise ClusterError(f"Redis has rewritten its append-only file for more than {TIMEOUT:g} s")

@@ -1,4 +1,4 @@
-"""The systems that are compared: how each is started, tuned, and what it promises."""
+"""The systems of the comparison: how each is started and tuned, and its guarantees."""
 
 from typing import NamedTuple
 
@@ -10,14 +10,14 @@ WORKERS = 2
 
 
 class System(NamedTuple):
-    """A way to run jobs: `workers` are command lines, without the folder of their programs."""
+    """A system under test; `workers` are command lines, without the folders of the programs."""
 
     name: str
     title: str
-    #: The folder of its client and its requirements below bench/peers.
+    #: The folder of its client and requirements in bench/peers.
     folder: str
     workers: tuple[tuple[str, ...], ...]
-    #: The packages whose versions are said.
+    #: The packages whose versions are reported.
     packages: tuple[str, ...]
     tuned: str
     guarantee: str
@@ -31,12 +31,12 @@ class System(NamedTuple):
 
     @property
     def is_stock_celery(self) -> bool:
-        """Whether it is Celery as it comes."""
+        """Whether it is stock Celery."""
         return self.folder == "celery"
 
     @property
     def needs_environment(self) -> bool:
-        """Whether it needs packages besides the cluster's own, which are Celery's newest."""
+        """Whether it needs packages other than the cluster's, which include the newest Celery."""
         return not (self.is_ours or self.is_stock_celery)
 
 
@@ -202,11 +202,11 @@ NAMES = tuple(system.name for system in SYSTEMS)
 
 
 def named(names: str) -> tuple[System, ...]:
-    """Return the systems of a list of names, `ours,dramatiq`; raises ClusterError for another."""
+    """Return the systems of a list such as `ours,dramatiq`; raises ClusterError for others."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
         if name not in NAMES:
-            raise ClusterError(f"{name!r} is none of {', '.join(NAMES)}")
+            raise ClusterError(f"{name!r} is not one of {', '.join(NAMES)}")
     if not wanted:
         raise ClusterError(f"no system is named: there are {', '.join(NAMES)}")
     return tuple(system for system in SYSTEMS if system.name in wanted)

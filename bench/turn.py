@@ -1,4 +1,4 @@
-"""A system's turn: its workers are started alone, measured, and stopped before the next one's."""
+"""A system's turn: its workers start, are measured, and stop before the next system's start."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,24 +14,24 @@ from bench.systems import WORKERS, System
 from cluster.errors import ClusterError
 from local.server import ROOT
 
-#: Jobs that are done, each way, before the clock starts: connections and modules are there then.
+#: Jobs that are run by each way before the clock starts, to connect and to import modules.
 WARM_UP = 100
-#: The load beside single jobs, over what the system does one by one.
-HALF = 0.5
+#: Ratio of the load during single jobs to the system's rate one by one.
+LOAD_SHARE = 0.5
 
 
 class Sizes(NamedTuple):
-    """How much is measured in a turn."""
+    """The numbers of jobs of a turn."""
 
     jobs: int
     trips: int
-    #: Sums by `chunks`, and how many of them to a job; none where the first is 0.
+    #: Sums by `chunks`, and sums per job; 0 leaves `chunks` out.
     adds: int
     chunk: int
 
 
 class Cpu(NamedTuple):
-    """CPU seconds that a thousand jobs took, with all child processes."""
+    """CPU seconds of a thousand jobs, with all child processes."""
 
     workers: float
     caller: float
@@ -39,7 +39,7 @@ class Cpu(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What one turn gave: rates are jobs a second, times are milliseconds."""
+    """The results of a turn: rates in jobs a second, times in milliseconds."""
 
     system: str
     submit: float
@@ -51,15 +51,15 @@ class Sample(NamedTuple):
     load: float
     cpu_each: Cpu
     cpu_bulk: Cpu
-    #: MB of an idle worker, and how they are counted.
+    #: MB of an idle worker, and how they are counted: PSS or RSS.
     memory: float
     memory_kind: str
-    #: Sums a second by `chunks`, 0 where that was not measured.
+    #: Sums a second by `chunks`, 0 if not measured.
     chunks: float
 
 
 def take(system: System, server: Server, sizes: Sizes, load: Load) -> Sample:
-    """Return what a system does with the machine and an empty server to itself."""
+    """Return a sample of a system, which has the machine and an empty server to itself."""
     server.reset()
     with ExitStack() as stack:
         workers = stack.enter_context(started(system, server))
@@ -68,17 +68,17 @@ def take(system: System, server: Server, sizes: Sizes, load: Load) -> Sample:
         other = stack.enter_context(Conversation(system, env, server.folder, "load"))
         prepare(client, workers)
         other.ask("bulk", count=WARM_UP)
-        if workers:  # else what they use would be another program's
+        if workers:  # else their CPU time counts as that of other programs
             stack.enter_context(load.watched(lambda: _own_seconds(workers, client, other, server)))
         return _measure(system, server, sizes, workers, client, other)
 
 
 @contextmanager
 def started(system: System, server: Server) -> Iterator[list[Session]]:
-    """Run a system's workers; none where they run already."""
+    """Run a system's workers, unless they already run."""
     workers: list[Session] = []
     lines = () if isinstance(server, RunningCluster) else system.workers
-    with ExitStack() as stack:  # stops all of them, whatever interrupts the stop of one
+    with ExitStack() as stack:  # stops all of them, even if stopping one is interrupted
         for number, line in enumerate(lines):
             name = f"{system.name}.worker{number}"
             argv = environments.argv(system, line)
@@ -89,7 +89,7 @@ def started(system: System, server: Server) -> Iterator[list[Session]]:
 
 
 def prepare(client: Conversation, workers: list[Session]) -> None:
-    """Wait until every worker has done a job; raises ClusterError if one has ended instead."""
+    """Wait until every worker has run a job; raises ClusterError if one has ended instead."""
     try:
         client.ask("ready", workers=WORKERS if workers else 1)
         client.ask("each", count=WARM_UP)
@@ -115,7 +115,7 @@ def _measure(
     with _cpu(workers, client, server, sizes.jobs) as cpu_bulk:
         bulk = client.ask("bulk", count=sizes.jobs)
     trips = client.ask("trips", count=sizes.trips)["ms"]
-    rate = HALF * sizes.jobs / each["total"]
+    rate = LOAD_SHARE * sizes.jobs / each["total"]
     loaded, load = _half_loaded(client, other, rate, sizes.trips)
     return Sample(
         system.name,
@@ -137,8 +137,8 @@ def _measure(
 def _half_loaded(
     client: Conversation, other: Conversation, rate: float, trips: int
 ) -> tuple[list[float], float]:
-    """Return the times of single jobs while another client submits, and how many it did."""
-    other.tell("load", rate=rate)
+    """Return the times of single jobs while another client submits, and that client's rate."""
+    other.send("load", rate=rate)
     times: list[float] = client.ask("trips", count=trips)["ms"]
     load = other.ask("stop")
     return times, load["jobs"] / load["seconds"]
@@ -155,7 +155,7 @@ def _chunks(client: Conversation, sizes: Sizes) -> float:
 def _cpu(
     workers: list[Session], client: Conversation, server: Server, jobs: int
 ) -> Iterator[list[Cpu]]:
-    """Give a list in which, at the end, is what a thousand of the jobs took."""
+    """Yield a list to which the CPU time of a thousand of the jobs is added at the end."""
     before = _cpu_now(workers, client, server)
     taken: list[Cpu] = []
     yield taken
@@ -179,12 +179,12 @@ def _pids(workers: list[Session]) -> list[int]:
 
 
 def as_json(sample: Sample) -> dict[str, Any]:
-    """Return what is written of a sample."""
+    """Return a sample as JSON."""
     cpu = {"cpu_each": sample.cpu_each._asdict(), "cpu_bulk": sample.cpu_bulk._asdict()}
     return {**sample._asdict(), **cpu}
 
 
 def from_json(written: dict[str, Any]) -> Sample:
-    """Return a sample that was written."""
+    """Return the sample of `as_json`."""
     cpu = {name: Cpu(**written[name]) for name in ("cpu_each", "cpu_bulk")}
     return Sample(**{**written, **cpu})

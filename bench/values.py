@@ -1,4 +1,4 @@
-"""The same work in one process: the yardsticks, and what the cluster's values must be."""
+"""The same work in one process: the yardsticks, and the expected values."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -10,22 +10,22 @@ from cluster.errors import ClusterError
 if TYPE_CHECKING:
     import numpy as np
 
-#: What would change numpy's BLAS, in this process and in all that it starts.
+#: Variables that change numpy's BLAS, in this process and in its children.
 BLAS_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_NUM_THREADS")
 
 
 class WrongValue(ClusterError):
-    """The cluster gave another value than the same work in one process."""
+    """A value of the cluster differs from that of the same work in one process."""
 
 
 def leave_blas_alone() -> None:
-    """Remove what would change numpy's BLAS; it reads that as numpy is first imported."""
+    """Remove the variables that change numpy's BLAS; call it before numpy is imported."""
     for variable in BLAS_VARIABLES:
         os.environ.pop(variable, None)
 
 
 def factorial(n: int) -> Any:
-    """Return n! as GMP's integer."""
+    """Return n! as an integer of GMP."""
     return gmpy2.fac(n)
 
 
@@ -40,7 +40,7 @@ def product(m: int, n: int, seed: int) -> "np.ndarray[Any, Any]":
 
 
 def operands(m: int, n: int, seed: int) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
-    """Return the operands of mat_mul(m, n, seed), to be given to `multiply`."""
+    """Return the operands of mat_mul(m, n, seed), for `multiply`."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -48,7 +48,7 @@ def operands(m: int, n: int, seed: int) -> tuple["np.ndarray[Any, Any]", "np.nda
 
 
 def check(name: str, value: Any, expected: Any) -> None:
-    """Raise WrongValue unless a value is what it must be: a matrix but for its last digits."""
+    """Raise WrongValue unless `value` is as expected; a matrix may differ in its last digits."""
     if not (_is_equal(value, expected) if _is_whole(expected) else _is_close(value, expected)):
         raise WrongValue(f"{name} gave a wrong value")
 
@@ -67,6 +67,6 @@ def _is_close(value: Any, expected: "np.ndarray[Any, Any]") -> bool:
     return (
         isinstance(value, np.ndarray)
         and (value.dtype, value.shape) == (expected.dtype, expected.shape)
-        # Equal ones are told in a tenth of the time.
+        # The first is much faster, and usually true.
         and (np.array_equal(value, expected) or np.allclose(value, expected))
     )

@@ -1,4 +1,4 @@
-"""How long large values take, from the call to the value here, beside the work alone."""
+"""The time of large values, from the call to the value, beside the work alone."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -23,9 +23,9 @@ class Work(NamedTuple):
     args: tuple[Any, ...]
     yardstick: Callable[[], Any]
     bound: float
-    #: How many times the usual repeats: more where one is quick.
+    #: Factor of the usual repeats: more for short work.
     repeats: int = 1
-    #: What the yardstick is allowed besides, in ms.
+    #: Added to the yardstick, in ms.
     allowance: float = 0.0
 
 
@@ -37,7 +37,7 @@ def of_factorial(n: int, bound: float, repeats: int = 1, allowance: float = 0.0)
 
 
 def of_product(size: int, bound: float, repeats: int = 1) -> Work:
-    """Return the work of a product of random matrices, which the worker makes itself."""
+    """Return the work of a product of random matrices, which the worker generates."""
     yardstick = partial(product, size, size, SEED)
     name = f"mat_mul({size}, {size})"
     return Work(name, "mat_mul.tasks.mat_mul", (size, size, SEED), yardstick, bound, repeats)
@@ -51,12 +51,11 @@ def of_given(size: int, bound: float, repeats: int = 1) -> Work:
 
 
 def measure(client: Client, work: Work, rounds: Iterable[int], load: Load, rest: float) -> Figure:
-    """Return the figure of some work: ours and the yardstick by turns, medians in ms.
+    """Return the figure of `work`: ours and the yardstick alternate, medians in ms.
 
-    A first round of both is not counted: it makes connections and loads libraries. `rest` is
-    waited before each, in seconds: BLAS threads stay awake for a while after their work, and
-    keep the cores from the other side. At once after each other, products of 1000 x 1000 took
-    1.7 times as long on both sides.
+    A first round of both is not counted: it connects and loads libraries. Before each, it waits
+    `rest` seconds: BLAS threads spin for a while after their work, and take the cores from the
+    other side.
     """
     _round(client, work, Load(), 0.0)
     pairs = [_round(client, work, load, rest) for _ in rounds]
@@ -75,10 +74,10 @@ def _round(client: Client, work: Work, load: Load, rest: float) -> tuple[float, 
 
 
 def impossible(works: Iterable[Work], figures: Iterable[Figure]) -> list[str]:
-    """Return a note for each figure that cannot be: less time than a part of its own work."""
+    """Return a note for each figure that is impossible: less time than a part of its work."""
     return [
-        f"{figure.name}: {figure.ratio:.2f} cannot be, as ours does the yardstick's work and more; "
-        "the machine was busy, or the yardstick was slowed: measure again"
+        f"{figure.name}: {figure.ratio:.2f} is impossible, as ours does the yardstick's work and "
+        "more; the machine was busy, or the yardstick was slowed: measure again"
         for work, figure in zip(works, figures, strict=True)
         if not work.allowance and figure.ratio < 1
     ]

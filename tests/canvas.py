@@ -1,4 +1,4 @@
-"""What the examples of `callers.canvas` must give, on any cluster."""
+"""The values of the examples of `callers.canvas`, on any cluster."""
 
 import math
 from typing import Any

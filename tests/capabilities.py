@@ -1,4 +1,4 @@
-"""The rows of docs/capabilities.md, and what it means that a command prints what they say."""
+"""The rows of docs/capabilities.md, and the check of their commands."""
 
 import os
 import re
@@ -34,13 +34,13 @@ def rows(section: str) -> list[Row]:
 
 
 def count_of_rows() -> int:
-    """Return how many rows the page has, whatever they look like."""
+    """Return the number of rows of the page, in any format."""
     lines = read("docs/capabilities.md").splitlines()
     return sum(line.startswith("| ") and not line.startswith("| capability") for line in lines)
 
 
 def show(row: Row, environment: Mapping[str, str], seconds: float = 150) -> None:
-    """Run a row's command as a person does, and fail if it does not print what the row says."""
+    """Run a row's command, and fail if it does not print the row's text."""
     done = subprocess.run(
         ["bash", "-c", row.command],
         cwd=ROOT,

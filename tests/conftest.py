@@ -1,4 +1,4 @@
-"""What holds for every test: the defaults, whatever the user's shell, make or .env says."""
+"""The environment of every test: the defaults, without the settings of the user's shell or .env."""
 
 import os
 import re
@@ -6,10 +6,10 @@ import signal
 
 from tests.repo.repo import read
 
-#: Settings that say where the cluster's parts come from, and not what they do.
+#: Settings of the sources of programs and images; tests keep them.
 SOURCES = {"PYTHON_IMAGE", "REDIS_IMAGE", "RABBITMQ_IMAGE", "IMAGE_PREFIX", "REDIS_SERVER"}
 
-#: What `make test` leaves to a make that a test runs, which would tell of its folders.
+#: Variables that `make test` passes to a make that a test runs, which would print its folders.
 OF_MAKE = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
 
 for _name in OF_MAKE:
@@ -18,6 +18,6 @@ for _name in re.findall(r"^#?([A-Z][A-Z_]+)=", read(".env.example"), re.MULTILIN
     if _name not in SOURCES:
         os.environ.pop(_name, None)
 
-# A shell's background job ignores SIGINT, and so would every program that a test starts.
+# A shell's background job ignores SIGINT, and the programs that a test starts inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

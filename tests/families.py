@@ -1,4 +1,4 @@
-"""The table of families that drives the tests: adding a family adds rows here, and no test."""
+"""The table of families that drives the tests: a new family needs rows here, but no test."""
 
 import hashlib
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 from cluster.codec import pack
 
-#: The family that all others are copies of, but for their tasks and requirements.
+#: The family of which the others are copies, except for their tasks and requirements.
 REFERENCE = "add"
 FAMILIES = ("add", "factorial", "mat_mul")
 
@@ -19,7 +19,7 @@ FACTORIAL_DIGESTS = {
 
 
 class Job(NamedTuple):
-    """A job and the value it must give: a function of it where the value itself is too long."""
+    """A job and its expected value, or a digest if that is too long."""
 
     task: str
     args: tuple[Any, ...]
@@ -31,7 +31,7 @@ class Job(NamedTuple):
 
 
 class BadJob(NamedTuple):
-    """A job that must fail: with this type of error, and these words in its one line."""
+    """A job that must fail with an error of this type, whose one line contains `words`."""
 
     task: str
     args: tuple[Any, ...]
@@ -48,7 +48,7 @@ def _label(task: str, args: tuple[Any, ...]) -> str:
 
 
 def product(m: int, n: int, seed: int) -> "np.ndarray[Any, Any]":
-    """Return what mat_mul(m, n, seed) must be, computed here."""
+    """Return the value of mat_mul(m, n, seed), computed locally."""
     rng = np.random.default_rng(seed)
     return np.asarray(rng.random((m, n)) @ rng.random((n, m)))
 
@@ -98,7 +98,7 @@ JOBS = [
 #: Tasks whose good example needs another job first: tests/local/test_canvas.py has it.
 ABOUT_JOBS = {"add.tasks.error_of"}
 
-#: What every worker must answer with an error.
+#: Jobs that every worker must answer with an error.
 BAD_JOBS = [
     BadJob("add.tasks.add", ("4", 6), TypeError, "x must be a number, not '4'"),
     BadJob("add.tasks.add", (True, 6), TypeError, "x must be a number, not True"),
@@ -159,7 +159,7 @@ BAD_JOBS = [
 
 
 def check(job: Job, value: Any) -> None:
-    """Fail if `value` is not what the job must give, type included."""
+    """Fail if `value` is not the job's value, or of another type."""
     if isinstance(job.value, str):
         assert type(value) is int
         assert digest(value) == job.value
@@ -167,7 +167,7 @@ def check(job: Job, value: Any) -> None:
         assert value.dtype == job.value.dtype
         np.testing.assert_allclose(value, job.value, rtol=1e-12)
     else:
-        if isinstance(value, np.generic):  # it travels as Python's
+        if isinstance(value, np.generic):  # it is sent as Python's
             value = value.item()
         assert type(value) is type(job.value)
         assert value == job.value

@@ -1,4 +1,4 @@
-"""Messages as Celery's producers send them, and as nobody should."""
+"""Messages of Celery's producers, valid and invalid."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ CALL = [[4, 6], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord"
 
 
 def body(text: bytes) -> str:
-    """Return a body as it travels."""
+    """Return an encoded body."""
     return base64.b64encode(text).decode()
 
 

@@ -1,11 +1,11 @@
-"""Spellings of `.env`, with what Docker Compose makes of A: the value, or REFUSED where make does.
+"""Contents of `.env` with the value of A that Docker Compose reads, or REFUSED if make refuses it.
 
-What Compose takes in a way that surprises is refused by make, with its line.
+Make refuses, with the line, what Compose reads in a surprising way.
 """
 
 REFUSED = None
 
-#: B is 9 in the environment, and A is not there.
+#: B is 9 in the environment, and A is not set.
 SPELLINGS: dict[str, str | None] = {
     "A=1": "1",
     'A="6380"  # other': "6380",
@@ -47,7 +47,7 @@ SPELLINGS: dict[str, str | None] = {
     "A=a$ b$1$(c)": "a$ b$1$(c)",
     "A='#\"x\"'": '#"x"',
     "C='$D'\nA=\"$C\"": "$D",
-    # Refused here, whatever Compose makes of them.
+    # Refused by make, even if Compose reads them.
     "A": REFUSED,
     "A:x": REFUSED,
     "=x": REFUSED,

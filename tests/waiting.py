@@ -1,4 +1,4 @@
-"""Waiting for what happens elsewhere: a check, a deadline, and what to say past it."""
+"""Waiting for a condition, with a deadline and a message."""
 
 from collections.abc import Callable
 from time import monotonic, sleep
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def eventually(what: str, check: Callable[[], T], seconds: float = 30.0) -> T:
-    """Return the first true value of `check`; fail with `what` past the deadline."""
+    """Return the first true value of `check`; fail with `what` after `seconds`."""
     deadline = monotonic() + seconds
     while not (value := check()):
         assert monotonic() < deadline, f"not within {seconds:g} s: {what}"

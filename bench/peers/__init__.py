@@ -1,1 +1,1 @@
-"""The systems that are compared: a folder each, with its tasks, its client and its versions."""
+"""The systems of the comparison: a folder each, with its tasks, client and versions."""

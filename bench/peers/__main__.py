@@ -1,7 +1,7 @@
-"""`python -m bench.peers`: this cluster and the task queues that one could take instead, in turns.
+"""`python -m bench.peers`: this cluster and its alternatives, in turns.
 
-All of them use one Redis server, with the same persistence, and as many worker processes. Every
-result is fetched and checked.
+All of them use one Redis server with the same persistence, and the same number of worker processes.
+Every result is fetched and checked.
 """
 
 from collections.abc import Iterator
@@ -24,12 +24,12 @@ from bench.turn import Sample, Sizes
 from callers.command import run
 from cluster.errors import ClusterError
 
-#: Single jobs are timed for so many of the others, but no fewer than these.
-JOBS_A_TRIP, LEAST_TRIPS = 10, 50
+#: Single jobs are one in this many jobs, but at least this many.
+JOBS_PER_TRIP, MIN_TRIPS = 10, 50
 FULL = Sizes(jobs=5000, trips=500, adds=1_000_000, chunk=1000)
 QUICK = Sizes(jobs=30, trips=10, adds=1000, chunk=100)
 ROUNDS, CURVE_ROUNDS = 5, 2
-#: This cluster's own setting, and Redis'.
+#: The settings of this cluster, and of Redis by default.
 PERSISTENCES = ("always", "everysec")
 
 
@@ -40,20 +40,20 @@ PERSISTENCES = ("always", "everysec")
     type=click.IntRange(min=10),
     default=FULL.jobs,
     show_default=True,
-    help="How many jobs each way, a round; of single ones, a tenth, and 50 at least.",
+    help="Jobs of each way per round; single ones: a tenth, but at least 50.",
 )
 @click.option(
     "--adds",
     type=click.IntRange(min=0),
     default=FULL.adds,
     show_default=True,
-    help="How many sums by chunks, a round.",
+    help="Sums by chunks per round.",
 )
 @click.option(
     "--only",
     multiple=True,
     default=NAMES,
-    help=f"Some of {', '.join(NAMES)}: one each time, or several between commas.",
+    help=f"Systems to measure, of {', '.join(NAMES)}; repeat it, or separate them by commas.",
 )
 @click.option(
     "--appendfsync",
@@ -62,21 +62,20 @@ PERSISTENCES = ("always", "everysec")
     multiple=True,
     default=PERSISTENCES,
     show_default=True,
-    help="What Redis has on its disk before it answers, the same for all; for each one after the "
-    "other, if there are several.",
+    help="Redis' appendfsync, the same for all systems; several are measured one after the other.",
 )
 @click.option(
     "--json",
     "file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the figures to this file, and the samples beside it: NAME.samples.json.",
+    help="Write the figures to this file, and the samples to NAME.samples.json beside it.",
 )
 @click.option("--report", is_flag=True, help="Write docs/performance.md and its plots.")
 @click.option(
     "--depth",
     type=click.IntRange(min=0),
     default=0,
-    help="Measure the curve, too (bench.curve): with up to so many jobs in the queue; 0 for none.",
+    help="Also measure the curve (bench.curve), with at most this many jobs queued; 0 for none.",
     show_default=True,
 )
 @click.option(
@@ -84,14 +83,14 @@ PERSISTENCES = ("always", "everysec")
     type=click.IntRange(min=1),
     default=CURVE_ROUNDS,
     show_default=True,
-    help="How often the curve is measured: a million jobs take three minutes each time.",
+    help="Rounds of the curve; a million jobs take three minutes per round.",
 )
 @click.option(
     "--running",
     is_flag=True,
-    help="Measure the cluster that runs, on Docker for instance, and no peer.",
+    help="Measure a cluster that already runs, on Docker for instance, and no peer.",
 )
-@click.option("--quick", is_flag=True, help="Few jobs, one round: to try it, no more.")
+@click.option("--quick", is_flag=True, help="Few jobs: a trial whose figures mean nothing.")
 def peers(
     rounds: int,
     jobs: int,
@@ -107,13 +106,13 @@ def peers(
 ) -> None:
     """Compare this cluster with its peers, in turns, on one machine and one Redis.
 
-    A bound that is missed is said, and is no error. If it is stopped, it prints what was measured
-    until then, says where that is kept, and ends with an error.
+    A missed bound is reported, but is not an error. If it is interrupted, it prints the samples
+    so far, says where they are kept, and exits with an error.
     """
     if quick and report:
         raise click.UsageError("--quick measures too little for a --report")
     if running and only != NAMES:
-        raise click.UsageError("--running measures the cluster that runs, and takes no --only")
+        raise click.UsageError("--running measures the running cluster, and excludes --only")
     try:
         systems = (OURS,) if running else named(",".join(only))
         for target in (file, file and samples_file(file)):
@@ -123,7 +122,7 @@ def peers(
         raise click.UsageError(f"cannot write {str(file)!r}: {error.strerror}") from None
     except ClusterError as error:
         raise click.UsageError(str(error)) from None
-    trips = max(LEAST_TRIPS, jobs // JOBS_A_TRIP)
+    trips = max(MIN_TRIPS, jobs // JOBS_PER_TRIP)
     sizes = QUICK if quick else FULL._replace(jobs=jobs, trips=trips, adds=adds)
     runs: list[Run] = []
     with (
@@ -132,8 +131,8 @@ def peers(
     ):
         try:
             for persistence in persistences[:1] if running else persistences:
-                some = _measure(systems, server, sizes, 1 if quick else rounds, persistence, record)
-                runs.append(some)
+                done = _measure(systems, server, sizes, 1 if quick else rounds, persistence, record)
+                runs.append(done)
                 _write(file, runs, None)  # what follows takes long, and may fail
             curved = (
                 curve.measure(server, curve_rounds, sizes.jobs, depth, record)
@@ -141,16 +140,16 @@ def peers(
                 else None
             )
         except BaseException:
-            _show(runs, None, running=running, quick=quick)
+            _print(runs, None, running=running, quick=quick)
             raise
-    _show(runs, curved, running=running, quick=quick)
+    _print(runs, curved, running=running, quick=quick)
     _write(file, runs, curved)
     if report:
         write_report(runs, curved)
 
 
 def _write(file: Path | None, runs: list[Run], curved: Curve | None) -> None:
-    """Write the figures, and the samples beside them, where a file is asked for."""
+    """Write the figures to `file`, if there is one, and the samples beside it."""
     if file:
         write([figure for run in runs for figure in run.named_figures], file)
         curve_samples = {"curve": curved._asdict()} if curved else {}
@@ -159,7 +158,7 @@ def _write(file: Path | None, runs: list[Run], curved: Curve | None) -> None:
 
 
 def samples_file(file: Path) -> Path:
-    """Return where the samples go that belong to a file of figures."""
+    """Return the file of the samples that belong to a file of figures."""
     return file.with_suffix(".samples.json")
 
 
@@ -173,7 +172,7 @@ def _measure(
 ) -> Run:
     server.persist(persistence)
     for system in systems:
-        record.say(f"preparing {system.title}")
+        record.report(f"preparing {system.title}")
         environments.make(system)
     load = Load()
     start = now()
@@ -214,13 +213,13 @@ def _samples(
     failed: dict[str, str],
     record: Record,
 ) -> Iterator[Sample]:
-    """Yield a sample for each turn; a peer that fails is noted, and has no more of them.
+    """Yield a sample for each turn; a peer that fails is added to `failed` and skipped.
 
     Raises ClusterError if this cluster fails.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     terminal = Console(stderr=True)
-    # Drawn between the turns alone: a thread of its own would be part of what is measured.
+    # Drawn only between turns: a refresh thread would disturb the measurement.
     with Progress(
         *columns,
         TimeElapsedColumn(),
@@ -230,7 +229,7 @@ def _samples(
     ) as bars:
         bar = bars.add_task("", total=rounds * len(systems))
         for number, system in _turns(systems, rounds):
-            record.say(f"round {number + 1} of {rounds}: {system.title}")
+            record.report(f"round {number + 1} of {rounds}: {system.title}")
             bars.update(bar, description=f"round {number + 1}: {system.title}", refresh=True)
             if system.name not in failed:
                 try:
@@ -239,19 +238,19 @@ def _samples(
                     if system.is_ours:
                         raise
                     failed[system.name] = " ".join(str(error).split())
-                    record.say(f"{system.title} failed, and is left out: {failed[system.name]}")
+                    record.report(f"{system.title} failed and is left out: {failed[system.name]}")
             bars.update(bar, advance=1, refresh=True)
 
 
 def _turns(systems: tuple[System, ...], rounds: int) -> Iterator[tuple[int, System]]:
-    """Yield each round's systems; each begins with another: none always comes after the same."""
+    """Yield the systems of each round, rotated, so that none always follows the same."""
     for number in range(rounds):
         first = number % len(systems)
         for system in (*systems[first:], *systems[:first]):
             yield number, system
 
 
-def _show(runs: list[Run], curved: Curve | None, *, running: bool, quick: bool) -> None:
+def _print(runs: list[Run], curved: Curve | None, *, running: bool, quick: bool) -> None:
     console = Console(width=160)
     for done in runs:
         if not running:
@@ -270,9 +269,9 @@ def _notes(done: Run, *, running: bool, quick: bool) -> Iterator[str]:
     if left_out:
         yield f"left out: {', '.join(left_out)}"
     for name, why in done.failed.items():
-        yield f"{name} failed, and is left out: {why}"
+        yield f"{name} failed and is left out: {why}"
     if running:
-        yield "CPU and memory are the caller's alone: the workers are not seen from here"
+        yield "CPU and memory are the caller's alone: the workers are not visible from here"
     yield done.note
     yield "--quick: these figures mean nothing" if quick else missed(done.figures)
 

@@ -1,6 +1,6 @@
-"""What every client of the comparison is asked for, a line of JSON at a time.
+"""The requests to the clients of the comparison, one line of JSON each.
 
-All of ours that a peer's environment sees: it imports the standard library alone.
+Peers' environments import no other module of ours, so it needs only the standard library.
 """
 
 import json
@@ -16,18 +16,18 @@ from typing import Any
 
 #: The variable with the server's address, its password included.
 URL = "BENCH_REDIS_URL"
-#: The variable with which of taskiq's brokers is meant.
+#: The variable that chooses one of taskiq's brokers.
 VARIANT = "BENCH_VARIANT"
-#: Seconds that any one result may take.
+#: Timeout of a result, in seconds.
 TIMEOUT = 120
-#: Jobs that the load's client submits before it fetches them.
+#: Jobs that the load submits before it fetches their results.
 BURST = 10
-#: Seconds that the task `who` takes: meanwhile another worker gets the next one.
+#: Duration of the task `who`, in seconds, so that another worker gets the next one.
 MOMENT = 0.005
-#: Jobs that are asked who did them, at a time.
-ASKED = 8
+#: Jobs of `who` per request.
+WHO_JOBS = 8
 
-#: Jobs that are queued at a time where very many are, and how many of those are checked.
+#: Jobs that are queued per call, and the number of results that are checked.
 SLICE = 10_000
 CHECKED = 1000
 
@@ -35,26 +35,26 @@ Pair = tuple[int, int]
 
 
 class Client(ABC):
-    """A program that uses one system as its documentation says; handles are whatever it gives."""
+    """A program that uses a system as its documentation says; handles are of any type."""
 
     @abstractmethod
     def submit(self, pairs: Iterable[Pair]) -> Sequence[Any]:
-        """Submit a sum a pair, one after the other, and return the handles."""
+        """Submit a sum for each pair, one after the other, and return the handles."""
 
     @abstractmethod
     def collect(self, handles: Sequence[Any]) -> Sequence[Any]:
-        """Wait for what was submitted, and return the values in order."""
+        """Wait for submitted jobs, and return the values in order."""
 
     @abstractmethod
     def submit_bulk(self, pairs: Sequence[Pair]) -> Any:
-        """Submit a sum a pair, the quickest way that the library has."""
+        """Submit a sum for each pair, in the library's fastest way."""
 
     @abstractmethod
     def collect_bulk(self, handle: Any) -> Sequence[Any]:
-        """Wait for what `submit_bulk` submitted, and return the values in order."""
+        """Wait for the jobs of `submit_bulk`, and return the values in order."""
 
     def map(self, pairs: Sequence[Pair]) -> Sequence[Any]:
-        """Submit in bulk and return the values: one call, where the library has one."""
+        """Submit in bulk and return the values, by one call if the library has one."""
         return self.collect_bulk(self.submit_bulk(pairs))
 
     def call(self, x: int, y: int) -> Any:
@@ -63,14 +63,14 @@ class Client(ABC):
 
     @abstractmethod
     def who(self, count: int) -> Iterable[Any]:
-        """Run so many jobs, and return which workers did them."""
+        """Run `count` jobs, and return the workers that ran them."""
 
     def chunks(self, count: int, size: int) -> Sequence[Any]:
-        """Return so many sums, i + i, computed in jobs of `size` of them."""
+        """Return `count` sums, i + i, computed in jobs of `size` sums."""
         raise NotImplementedError
 
     def leave(self, pairs: Sequence[Pair]) -> list[str]:
-        """Submit in bulk, and return ids under which anybody can fetch the results."""
+        """Submit in bulk, and return the ids, by which another client can fetch the results."""
         raise NotImplementedError
 
     def fetch(self, ids: Sequence[str]) -> Sequence[Any]:
@@ -81,22 +81,22 @@ class Client(ABC):
 def serve(client: Client) -> None:
     """Answer requests from stdin, on stdout, until stdin ends.
 
-    `{"do": "each", "count": 100}` is answered by a line with what it gave, or `{"error": …}`.
+    `{"do": "each", "count": 100}` is answered by a line with the result, or by `{"error": …}`.
     """
-    # Whatever the library prints must not get between the answers.
+    # Output of the library must not mix with the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     while line := _line():
         request = json.loads(line)
         try:
             answer = _DO[request.pop("do")](client, **request)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the other side tells
+        except Exception as error:  # noqa: BLE001 - the other side reports it
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers)
 
 
 def _line() -> bytes:
-    """Return the next line, and read no further: the load looks whether there is one."""
+    """Return the next line without buffering: the load polls for the next one."""
     return FileIO(sys.stdin.fileno(), closefd=False).readline()
 
 
@@ -106,18 +106,18 @@ def _versions(_: Client, names: Sequence[str]) -> dict[str, str]:
 
 
 def _ready(client: Client, workers: int) -> dict[str, Any]:
-    """Wait until so many workers have each done a job."""
+    """Wait until `workers` workers have each run a job."""
     deadline = perf_counter() + TIMEOUT
     seen: set[Any] = set()
     while len(seen) < workers:
         if perf_counter() > deadline:
-            raise TimeoutError(f"{len(seen)} of {workers} workers did a job in {TIMEOUT} s")
-        seen.update(client.who(ASKED))
+            raise TimeoutError(f"{len(seen)} of {workers} workers ran a job within {TIMEOUT} s")
+        seen.update(client.who(WHO_JOBS))
     return {}
 
 
 def _each(client: Client, count: int) -> dict[str, float]:
-    """Submit jobs one by one, then fetch all results: the seconds of either and of both."""
+    """Submit jobs one by one, then fetch all results; return the seconds to submit and in total."""
     pairs = _pairs(count)
     start = perf_counter()
     handles = client.submit(pairs)
@@ -129,7 +129,7 @@ def _each(client: Client, count: int) -> dict[str, float]:
 
 
 def _submit_bulk(client: Client, count: int) -> dict[str, float]:
-    """Submit jobs in bulk: the seconds until all are; then fetch them."""
+    """Submit jobs in bulk, then fetch them; return the seconds to submit."""
     pairs = _pairs(count)
     start = perf_counter()
     handle = client.submit_bulk(pairs)
@@ -139,7 +139,7 @@ def _submit_bulk(client: Client, count: int) -> dict[str, float]:
 
 
 def _bulk(client: Client, count: int) -> dict[str, float]:
-    """Submit jobs in bulk and fetch all results: the seconds of both."""
+    """Submit jobs in bulk and fetch all results; return the seconds in total."""
     pairs = _pairs(count)
     start = perf_counter()
     values = client.map(pairs)
@@ -149,7 +149,7 @@ def _bulk(client: Client, count: int) -> dict[str, float]:
 
 
 def _trips(client: Client, count: int) -> dict[str, list[float]]:
-    """Return how many ms each of some single jobs took, one after the other."""
+    """Return the ms of each of `count` single jobs, one after the other."""
     samples = []
     for x, y in _pairs(count):
         start = perf_counter()
@@ -160,7 +160,7 @@ def _trips(client: Client, count: int) -> dict[str, list[float]]:
 
 
 def _load(client: Client, rate: float) -> dict[str, float]:
-    """Submit and fetch so many jobs a second, in small bursts, until there is another line."""
+    """Submit and fetch `rate` jobs a second, in small bursts, until the next request."""
     start = perf_counter()
     done = 0
     while not select.select([sys.stdin], [], [], 0)[0]:
@@ -173,7 +173,7 @@ def _load(client: Client, rate: float) -> dict[str, float]:
 
 
 def _chunks(client: Client, count: int, size: int) -> dict[str, float]:
-    """Compute sums many to a job: the seconds until all are here."""
+    """Compute sums by `chunks`; return the seconds in total."""
     start = perf_counter()
     values = client.chunks(count, size)
     total = perf_counter() - start
@@ -182,17 +182,17 @@ def _chunks(client: Client, count: int, size: int) -> dict[str, float]:
 
 
 def _queue(client: Client, count: int) -> dict[str, Any]:
-    """Leave jobs in their queue, and return the ids of the first ones."""
+    """Submit jobs without fetching them; return the ids of the first ones."""
     pairs = _pairs(count)
     ids: list[str] = []
     for start in range(0, count, SLICE):
-        several = client.leave(pairs[start : start + SLICE])
-        ids = ids or several[:CHECKED]
+        batch = client.leave(pairs[start : start + SLICE])
+        ids = ids or batch[:CHECKED]
     return {"ids": ids}
 
 
 def _fetch(client: Client, ids: Sequence[str]) -> dict[str, Any]:
-    """Check the values of the first ones."""
+    """Fetch and check the values of those."""
     check(client.fetch(ids), _pairs(len(ids)))
     return {}
 

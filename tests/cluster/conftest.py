@@ -1,4 +1,4 @@
-"""The compose stack, started once, from images it built."""
+"""The compose stack, built and started once."""
 
 import os
 import subprocess
@@ -14,20 +14,20 @@ from tests.cluster.stack import Stack, make
 from tests.repo.repo import ROOT
 
 LOGS = ROOT / ".test-logs"
-#: Seconds: short, so that a test of a killed worker is, too.
+#: Lease of the workers, in seconds: short, for the tests that kill a worker.
 LEASE = 6
-#: Jobs that an add worker runs at once: few, so that others wait.
-AT_ONCE = 4
+#: Concurrency of an add worker: low, so that jobs wait.
+CONCURRENCY = 4
 
 
 @pytest.fixture(scope="session")
 def engine() -> None:
-    """A Docker engine: without one the tests are skipped, or fail where CI requires it."""
+    """A Docker engine; without one the tests are skipped, or fail if CI requires it."""
     try:
         subprocess.run(["docker", "info"], capture_output=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         if os.environ.get("REQUIRE_DOCKER"):
-            pytest.fail("REQUIRE_DOCKER is set, and no Docker engine answers", pytrace=False)
+            pytest.fail("REQUIRE_DOCKER is set, but no Docker engine answers", pytrace=False)
         pytest.skip("no Docker engine answers: the compose stack is not tested")
 
 
@@ -38,7 +38,7 @@ def stack_settings(engine: None, tmp_path_factory: pytest.TempPathFactory) -> St
     port = free_port()
     settings = tmp_path_factory.mktemp("compose") / "settings"
     settings.write_text(
-        f"REDIS_PORT={port}\nJOB_LEASE={LEASE}\nADD_CONCURRENCY={AT_ONCE}\n"
+        f"REDIS_PORT={port}\nJOB_LEASE={LEASE}\nADD_CONCURRENCY={CONCURRENCY}\n"
         f"FLOWER_PORT={free_port()}\nFLOWER_READ_ONLY=true\n"
     )
     return Stack(f"task-cluster-test-{os.getpid()}", settings, port)
@@ -64,7 +64,7 @@ def docker_compose_file() -> str:
 
 @pytest.fixture(scope="session")
 def docker_setup(stack_settings: Stack) -> Iterator[list[str]]:
-    """Build and start; pytest-docker leaves a stack running whose start failed, so we end it."""
+    """Build and start; remove the stack even if its start failed, as pytest-docker does not."""
     yield ["--profile callers build", "up --detach --wait"]
     LOGS.mkdir(exist_ok=True)
     (LOGS / "compose.log").write_text(stack_settings.compose("logs", "--no-color"))
@@ -73,7 +73,7 @@ def docker_setup(stack_settings: Stack) -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def docker_cleanup() -> list[str]:
-    """Nothing: `docker_setup` cleans up, whether the start succeeded or not."""
+    """No commands: `docker_setup` cleans up, even if the start failed."""
     return []
 
 
@@ -85,11 +85,11 @@ def redis_stack(docker_services: object, stack_settings: Stack) -> Stack:
 
 @pytest.fixture(scope="session")
 def rabbitmq_stack(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A second stack, with RabbitMQ, started as a user does."""
+    """A second stack, with RabbitMQ, started by the user's command."""
     port, rabbitmq_port = free_port(), free_port()
     settings = tmp_path_factory.mktemp("rabbitmq") / "settings"
     settings.write_text(
-        f"REDIS_PORT={port}\nRABBITMQ_PORT={rabbitmq_port}\nADD_CONCURRENCY={AT_ONCE}\n"
+        f"REDIS_PORT={port}\nRABBITMQ_PORT={rabbitmq_port}\nADD_CONCURRENCY={CONCURRENCY}\n"
     )
     stack = Stack(f"task-cluster-rabbitmq-{os.getpid()}", settings, port, rabbitmq_port)
     try:
@@ -105,14 +105,14 @@ def rabbitmq_stack(engine: None, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def stack(request: pytest.FixtureRequest) -> Stack:
-    """The running stack: with Redis as the broker where a test names no other."""
+    """The running stack, with Redis as its broker unless a test names another."""
     running: Stack = request.getfixturevalue(f"{getattr(request, 'param', 'redis')}_stack")
     return running
 
 
 @pytest.fixture(scope="session")
 def flower(redis_stack: Stack) -> Flower:
-    """The stack's Flower, which is started where a test asks for it."""
+    """The stack's Flower, started on demand."""
     monitoring = ("--profile", "monitoring")
     start = ("up", "--detach", "--wait", "--no-deps", "--build", "flower")
     redis_stack.compose(*monitoring, *start, seconds=300)
@@ -125,7 +125,7 @@ def client(stack: Stack) -> Iterator[Client]:
     """A client of the stack, on the host."""
     with stack.client() as client:
         yield client
-    # Each test is a program of its own: none inherits connections that broke in another.
+    # No test inherits broken connections of another.
     pools.reset()
 
 
@@ -139,12 +139,12 @@ def three_add_workers(stack: Stack) -> Iterator[list[str]]:
 
 @pytest.fixture
 def make_environment(engine: None) -> dict[str, str]:
-    """The environment of a stack of the test's own, for commands that start one."""
+    """The environment of another stack, for commands that start one."""
     return own_environment("own")
 
 
 def own_environment(name: str) -> dict[str, str]:
-    """Return the environment in which the Makefile's commands are about a stack of that name."""
+    """Return the environment in which the Makefile's commands use a stack of that name."""
     return {
         **os.environ,
         "BROKER": "redis",

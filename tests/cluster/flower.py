@@ -1,4 +1,4 @@
-"""Flower as a test sees it: from outside, with its password, with a wrong one or with none."""
+"""Flower for tests, used from outside with the right, a wrong or no password."""
 
 import json
 from base64 import b64encode
@@ -13,7 +13,7 @@ PASSWORD = ROOT / "secrets" / "flower_password"
 
 
 class Flower:
-    """The Flower of one stack, on a port of 127.0.0.1."""
+    """The Flower of a stack, on a port of 127.0.0.1."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -21,7 +21,7 @@ class Flower:
         self.password = PASSWORD.read_text().strip()
 
     def ask(self, path: str, password: str | None, method: str = "GET") -> tuple[int, str]:
-        """Return the status and the text of the answer to one request."""
+        """Return the status and the text of a response."""
         login = b64encode(f"{USER}:{password}".encode()).decode()
         headers = {} if password is None else {"Authorization": f"Basic {login}"}
         with closing(HTTPConnection("127.0.0.1", self.port, timeout=20)) as connection:
@@ -30,13 +30,13 @@ class Flower:
             return answer.status, answer.read().decode()
 
     def json(self, path: str) -> Any:
-        """Return what Flower answers to a request with its password."""
+        """Return the JSON response to a request with the password."""
         status, text = self.ask(path, self.password)
         assert status == 200, f"{path}: {status} {text}"
         return json.loads(text)
 
     def workers(self, family: str = "") -> dict[str, dict[str, Any]]:
-        """Return a family's workers, or all, that are alive: what is known of each, by its name."""
+        """Return the workers of a family, or of all, that are online, by name."""
         return {
             worker["hostname"]: worker
             for worker in self.json("/workers?json=1")["data"]
@@ -44,11 +44,11 @@ class Flower:
         }
 
     def has_seen(self, task_id: str) -> bool:
-        """Return True for a job whose success it has seen, and its arrival: that has its name."""
+        """Return True if it has seen a job's success, and its arrival, which has the job's name."""
         task = self.json("/api/tasks").get(task_id, {})
         return task.get("state") == "SUCCESS" and bool(task.get("received"))
 
     def state(self, task_id: str) -> str | None:
-        """Return the state of a job, or None where Flower has not heard of it."""
+        """Return the state of a job, or None if Flower does not know it."""
         state: str | None = self.json("/api/tasks").get(task_id, {}).get("state")
         return state

@@ -1,4 +1,4 @@
-"""The compose stack as a test sees it: from outside, by the commands a user has."""
+"""The compose stack for tests, used from outside by the user's commands."""
 
 import json
 import os
@@ -17,7 +17,7 @@ RABBITMQ_PASSWORD = ROOT / "secrets" / "rabbitmq_password"
 
 
 def docker(*argv: str, seconds: float = 120) -> str:
-    """Run a docker command and return what it prints; fail with its errors."""
+    """Run a docker command and return its output; fail with its errors."""
     done = subprocess.run(
         ["docker", *argv], cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False
     )
@@ -28,7 +28,7 @@ def docker(*argv: str, seconds: float = 120) -> str:
 def make(
     *argv: str, environment: dict[str, str], seconds: float = 300
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a target of the Makefile, to its end."""
+    """Run a target of the Makefile."""
     return subprocess.run(
         ["make", *argv],
         cwd=ROOT,
@@ -41,7 +41,7 @@ def make(
 
 
 class Stack:
-    """One project of the compose file, under overlays or not, on ports of its own."""
+    """A project of the compose file, with or without overlays, on its own ports."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Stack:
         self.port = port
         self.rabbitmq_port = rabbitmq_port
         self.command = f"docker compose --env-file {settings}"
-        # Named, so that a COMPOSE_FILE of the user's changes nothing.
+        # Explicit, so that the user's COMPOSE_FILE has no effect.
         self.files = [
             f"--file={file}"
             for file in (
@@ -69,7 +69,7 @@ class Stack:
         ]
 
     def compose(self, *argv: str, seconds: float = 120) -> str:
-        """Run a docker compose command on this stack and return what it prints."""
+        """Run a docker compose command on this stack and return its output."""
         options = self.command.split()[1:]
         return docker(*options, *self.files, "--project-name", self.project, *argv, seconds=seconds)
 
@@ -82,12 +82,12 @@ class Stack:
         return self.compose("ps", "--all", "--quiet").split()
 
     def inspect(self, container: str) -> dict[str, Any]:
-        """Return what `docker inspect` says of a container."""
+        """Return the output of `docker inspect` of a container."""
         answer: dict[str, Any] = json.loads(docker("inspect", container))[0]
         return answer
 
     def scale(self, service: str, count: int) -> None:
-        """Run so many containers of a service, and wait until they are healthy."""
+        """Scale a service to `count` containers, and wait until they are healthy."""
         self.compose(
             *("up", "--detach", "--wait", "--no-deps", "--no-recreate", "--no-build"),
             *("--scale", f"{service}={count}", service),
@@ -108,14 +108,14 @@ class Stack:
         )
 
     def kill_the_worker(self, container: str) -> None:
-        """End a worker as kill -9 does; `docker kill` is one by hand, after which none comes."""
+        """Kill a worker by SIGKILL; after `docker kill`, the container would not be restarted."""
         command = ["docker", "exec", container, "python", "-c", _KILL_THE_WORKER]
-        # With the worker ends its container, and with that this command.
+        # The container ends with the worker, and this command with the container.
         assert subprocess.run(command, check=False, timeout=30).returncode in {0, 137}
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment in which the Makefile's commands are about this stack."""
+        """The environment in which the Makefile's commands use this stack."""
         return {
             **os.environ,
             "COMPOSE_PROJECT_NAME": self.project,
@@ -146,7 +146,7 @@ def _quoted(password: Path) -> str:
     return quote(password.read_text().strip(), safe="")
 
 
-#: Ends the process that tini started: the worker itself.
+#: Kills the process that tini started: the worker itself.
 _KILL_THE_WORKER = """
 import os, signal
 from pathlib import Path

@@ -45,6 +45,6 @@ def test_its_state_outlives_its_container(stack: Stack, beat: str) -> None:
 
 
 def done(client: Client) -> int:
-    """Return how many sums the workers have done."""
+    """Return the number of sums that the workers have run."""
     stats = client.app.control.inspect(timeout=2).stats() or {}
     return sum(worker["total"].get("add.tasks.add", 0) for worker in stats.values())

@@ -1,4 +1,4 @@
-"""The measurement of the stack's start, tried once: what it shows, and never a time."""
+"""The benchmark of the stack's start, run once: its output, without any times."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Every command of docs/capabilities.md on the compose stack, as a person runs it."""
+"""Every command of docs/capabilities.md, on the compose stack."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What must not be reachable, readable or possible."""
+"""Isolation: no open ports, no visible passwords, no privileges."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""Compose's own reading of `.env`, which make follows; it needs no engine, but its command."""
+"""How Compose reads `.env`, which make follows; it needs the docker command, but no engine."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Every family, through its caller's container and from a client outside."""
+"""Every family, called from its caller's container and from outside."""
 
 import pytest
 from celery import chord
@@ -35,7 +35,7 @@ def test_a_canvas_from_outside_gives_its_value(client: Client, name: str) -> Non
 
 
 def test_a_worker_without_numpy_carries_an_array_that_it_cannot_read(client: Client) -> None:
-    # The one that is last joins the chord: add's, whose image has no numpy.
+    # The last member joins the chord: a job of add, whose image has no numpy.
     matrix = client.signature("mat_mul.tasks.mat_mul", 2, 2, seed=7)
     last = client.signature("add.tasks.longtime_add", 0, 1, seconds=1)
 
@@ -60,7 +60,7 @@ def test_three_replicas_work_side_by_side_under_names_of_their_own(
     stack: Stack, client: Client, three_add_workers: list[str]
 ) -> None:
     client.map("add.tasks.longtime_add", [(i, i, 0.3) for i in range(60)])
-    stats = client.app.control.inspect(timeout=3).stats() or {}
+    stats = client.app.control.inspect(timeout=20, limit=5).stats() or {}
     done = {name: jobs["total"] for name, jobs in stats.items() if name.startswith("add@")}
 
     assert len(three_add_workers) == 3

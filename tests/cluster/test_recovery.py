@@ -1,4 +1,4 @@
-"""Whatever is stopped, restarted or killed: every job that was accepted gives its value."""
+"""Every accepted job has a result, even if a part is stopped, restarted or killed."""
 
 from time import monotonic
 from typing import Any, TypeAlias
@@ -7,22 +7,21 @@ import pytest
 from celery.result import AsyncResult
 
 from callers.client import Client
-from tests.cluster.conftest import AT_ONCE, LEASE
+from tests.cluster.conftest import CONCURRENCY, LEASE
 from tests.cluster.stack import Stack, docker
 from tests.waiting import eventually
 
 Result: TypeAlias = "AsyncResult[Any]"
 
-#: The jobs in flight while something breaks: more than run at once, each long enough to be
-#: known to run.
+#: Jobs in flight during a fault: more than run at once, and long enough to become STARTED.
 JOBS = [(i, i, 1.5) for i in range(30)]
 SUMS = [2 * i for i in range(30)]
 
 
 def submit(client: Client, workers: int = 1) -> list[Result]:
-    """Submit the jobs, and return their results once so many workers are busy with them."""
+    """Submit the jobs, and return their results when `workers` workers are busy."""
     results = [client.submit("add.tasks.longtime_add", *args) for args in JOBS]
-    busy = workers * AT_ONCE
+    busy = workers * CONCURRENCY
     eventually(
         "all workers are busy", lambda: sum(job.state == "STARTED" for job in results) >= busy
     )
@@ -30,7 +29,7 @@ def submit(client: Client, workers: int = 1) -> list[Result]:
 
 
 def values(client: Client, results: list[Result], seconds: float = 60) -> list[Any]:
-    """Wait for the values; an interrupted connection does not end the wait."""
+    """Wait for the values, even through lost connections."""
     deadline = monotonic() + seconds
     return [client.get(result, deadline - monotonic()) for result in results]
 
@@ -78,7 +77,7 @@ def test_a_killed_workers_jobs_run_elsewhere(
     results = submit(client, len(three_add_workers))
     docker("kill", three_add_workers[0])
 
-    # The lease, a quarter more until somebody looks, and the work itself.
+    # The lease, a quarter more until it is noticed, and the jobs themselves.
     assert values(client, results, LEASE * 1.25 + 30) == SUMS
     docker("start", three_add_workers[0])
 

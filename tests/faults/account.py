@@ -1,4 +1,4 @@
-"""The account of a load: what became of every job that was submitted."""
+"""The account of a load: the outcome of every submitted job."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,37 +12,37 @@ from tests.faults.runs import Run
 
 
 class Outcome(Enum):
-    """What became of a job, as its caller saw it."""
+    """The outcome of a job for its caller."""
 
     RIGHT = "right"
     WRONG = "wrong"
-    #: The job's own error, or one that names why it was not run.
+    #: The job's own error, or one that says why it did not run.
     FAILED = "failed"
-    #: The caller was told at once that the job was not accepted.
+    #: The submission raised an error.
     REFUSED = "refused"
-    #: Accepted, and no result until long after the fault.
+    #: Accepted, but without a result until long after the fault.
     LOST = "lost"
-    #: A wait that went on past its own deadline.
+    #: A wait that continued after its deadline.
     HUNG = "hung"
 
 
 @dataclass
 class Submitted:
-    """A job that was submitted, and what became of it."""
+    """A submitted job, and its outcome."""
 
     job: Job
     job_id: str
-    #: When it may begin, by `tests.faults.clock`.
+    #: The earliest time at which it may begin, by `tests.faults.clock`.
     due: float
     result: "AsyncResult[object] | None" = None
     outcome: Outcome | None = None
-    #: What was there instead of the right value, for whoever reads a failed test.
+    #: The wrong value, or the error, for the report of a failed test.
     instead: str = ""
 
 
 @dataclass
 class Account:
-    """How many jobs there were of each outcome, and the runs of those that ran more than once."""
+    """The number of jobs of each outcome, and the runs of those that ran more than once."""
 
     submitted: int
     counts: Counter[Outcome]
@@ -63,34 +63,34 @@ class Account:
 
     @property
     def failed(self) -> int:
-        """The jobs whose callers got an error, at once or later."""
+        """The number of jobs whose callers got an error, at once or later."""
         return self.counts[Outcome.FAILED] + self.counts[Outcome.REFUSED]
 
     @property
     def runs_beyond_one(self) -> int:
-        """The runs beyond each job's first."""
+        """The number of runs beyond each job's first."""
         return sum(len(runs) - 1 for runs in self.repeated)
 
-    def check(self, least: int = 2000) -> None:
-        """Fail unless every job of at least so many is accounted for."""
+    def check(self, min_jobs: int = 2000) -> None:
+        """Fail unless there are `min_jobs` jobs, and each is accounted for."""
         bad = {
             outcome.value: self.counts[outcome]
             for outcome in (Outcome.LOST, Outcome.HUNG, Outcome.WRONG)
             if self.counts[outcome]
         }
-        assert not bad, f"{bad} of {self.submitted}:\n{self.some()}"
-        assert self.submitted >= least, f"only {self.submitted} jobs were submitted"
-        assert self.submitted == self.counts[Outcome.RIGHT] + self.failed, self.some()
+        assert not bad, f"{bad} of {self.submitted}:\n{self.examples()}"
+        assert self.submitted >= min_jobs, f"only {self.submitted} jobs were submitted"
+        assert self.submitted == self.counts[Outcome.RIGHT] + self.failed, self.examples()
 
     def check_no_failure(self) -> None:
         """Fail if any caller got an error."""
-        assert not self.failed, f"{self.failed} of {self.submitted} failed:\n{self.some()}"
+        assert not self.failed, f"{self.failed} of {self.submitted} failed:\n{self.examples()}"
 
     def check_one_run_each(self) -> None:
         """Fail if any job ran more than once."""
         runs = "\n\n".join("\n".join(map(str, runs)) for runs in self.repeated[:5])
         assert not self.repeated, f"{self.runs_beyond_one} runs too many:\n{runs}"
 
-    def some(self) -> str:
-        """Return a few of the jobs that gave no right value."""
+    def examples(self) -> str:
+        """Return some of the jobs without the right value."""
         return "\n".join(self.instead[:10])

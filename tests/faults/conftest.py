@@ -1,4 +1,4 @@
-"""The options of the fault suite, and what its two parts share."""
+"""The options of the fault suite, and the fixtures of both its parts."""
 
 import os
 import random
@@ -11,7 +11,7 @@ from tests import seed
 from tests.faults import requirements
 from tests.faults.report import Report
 
-#: The faults that show best what stock kombu does: all of them would take long.
+#: The faults that are also run against stock kombu; all of them would take long.
 AGAINST_STOCK = {
     "test_kill_of_a_worker_container",
     "test_a_worker_stopped_for_longer_than_the_lease",
@@ -26,13 +26,15 @@ STACK = Path(__file__).parent / "stack"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of `make test_faults`; `make test` runs the plain part, without any."""
     group = parser.getgroup("faults")
-    group.addoption("--stack", action="store_true", help="the faults of the compose stack, too")
-    group.addoption("--stock", action="store_true", help="against stock kombu: nothing is asserted")
+    group.addoption("--stack", action="store_true", help="also run the compose stack's faults")
+    group.addoption(
+        "--stock", action="store_true", help="run against stock kombu, asserting nothing"
+    )
     group.addoption("--report", action="store_true", help="write the table of docs/reliability.md")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the transport before any of its settings is read, and find what is missing."""
+    """Choose the transport before its settings are read, and check the requirements."""
     if config.getoption("--stock", default=False):
         os.environ["REDIS_TRANSPORT"] = "lists"
     if config.getoption("--stack", default=False):
@@ -45,14 +47,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out the faults of the compose stack where nobody asks for them: they take long."""
+    """Leave out the faults of the compose stack, which take long, unless they are requested."""
     if collection_path == STACK and not config.getoption("--stack", default=False):
         return True
     return None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let tests fail against stock kombu: what they count is what is wanted."""
+    """Let tests fail against stock kombu: only their counts matter."""
     if not config.getoption("--stock", default=False):
         return
     for item in items:
@@ -63,7 +65,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def report(pytestconfig: pytest.Config) -> Iterator[Report]:
-    """The account of each fault; it becomes the table of the document where that is asked for."""
+    """The account of each fault, written to the document on request."""
     report = Report("lists" if pytestconfig.getoption("--stock", default=False) else "streams")
     yield report
     report.save()
@@ -73,5 +75,5 @@ def report(pytestconfig: pytest.Config) -> Iterator[Report]:
 
 @pytest.fixture
 def chance() -> random.Random:
-    """The source of all that is random in a test; it prints its seed, and SEED repeats it."""
+    """The random generator of a test; it prints its seed, and SEED repeats it."""
     return seed.chance()

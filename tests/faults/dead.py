@@ -1,4 +1,4 @@
-"""Dead letters, read as any client of Redis can."""
+"""Dead letters, read by a plain client of Redis."""
 
 import json
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import redis
 
 
 class Dead(NamedTuple):
-    """A message that was given up, byte for byte, and why."""
+    """A dead-lettered message, byte for byte, and its reason."""
 
     message: bytes
     reason: str
@@ -15,7 +15,7 @@ class Dead(NamedTuple):
 
     @property
     def job_id(self) -> str | None:
-        """The id of its job, where one can be read."""
+        """The id of its job, if it can be read."""
         try:
             job_id = json.loads(self.message)["headers"]["id"]
         except (ValueError, KeyError, TypeError, RecursionError):

@@ -1,4 +1,4 @@
-"""A load: callers that keep many jobs with known answers in flight, and an account of each job."""
+"""A load: callers that keep many jobs with known answers in flight, and their account."""
 
 import random
 import threading
@@ -18,43 +18,43 @@ from tests.faults.jobs import Job, mixed
 from tests.faults.runs import Runs
 from tests.waiting import eventually
 
-#: Jobs in flight when the fault happens, and until the load is told to end.
+#: Jobs in flight when the fault happens, and until the load ends.
 IN_FLIGHT = 2000
-#: Jobs of one load: past it, a fault that takes long finds fewer in flight.
-MOST = 12_000
-#: Callers, each a thread with a client of its own.
+#: Limit for the jobs of a load: after it, fewer are in flight.
+MAX_JOBS = 12_000
+#: Number of callers, each a thread with its own client.
 CALLERS = 4
-#: Seconds of one wait for a value.
-PATIENCE = 60.0
-#: Seconds by which a wait may pass its deadline: it asks the workers why, and one answer of a
-#: broken connection takes as long as its time-out.
+#: Timeout of one wait for a value, in seconds.
+GET_TIMEOUT = 60.0
+#: Limit for the delay of an error after its deadline, in seconds: the client asks the workers for
+#: the reason, and a broken connection answers only after its own timeout.
 GRACE = 10.0
-#: Seconds after a refused submit until the next.
+#: Pause after a refused submission, in seconds.
 PAUSE = 0.2
 
 
 class Caller(threading.Thread):
-    """Submits jobs and waits for their values, oldest first, as a program of its own would."""
+    """Submits jobs and waits for their values, oldest first."""
 
-    def __init__(self, client: Client, jobs: Iterator[Job], in_flight: int, most: int) -> None:
+    def __init__(self, client: Client, jobs: Iterator[Job], in_flight: int, max_jobs: int) -> None:
         super().__init__(daemon=True)
         self.submitted: list[Submitted] = []
         self.has_filled = threading.Event()
         self._client = client
         self._jobs = jobs
         self._in_flight = in_flight
-        self._most = most
+        self._max_jobs = max_jobs
         self._waiting: deque[Submitted] = deque()
         self._ending = threading.Event()
         self._deadline = float("inf")
 
     def end(self, deadline: float) -> None:
-        """Submit nothing more; what has no value by the deadline is lost."""
+        """Submit nothing more; a job without a value at the deadline is lost."""
         self._deadline = deadline
         self._ending.set()
 
     def run(self) -> None:
-        """Keep so many jobs in flight until the end, then wait for all that are left."""
+        """Keep jobs in flight until the end, then wait for the rest."""
         with self._client:
             while not self._ending.is_set():
                 if self._is_full():
@@ -66,7 +66,7 @@ class Caller(threading.Thread):
                 self._settle_oldest()
 
     def _is_full(self) -> bool:
-        return len(self._waiting) >= self._in_flight or len(self.submitted) >= self._most
+        return len(self._waiting) >= self._in_flight or len(self.submitted) >= self._max_jobs
 
     def _submit(self) -> None:
         job = next(self._jobs)
@@ -77,7 +77,7 @@ class Caller(threading.Thread):
             signature.set(countdown=job.countdown)
         try:
             entry.result = self._client.submit(signature)
-        except Exception as error:  # noqa: BLE001 - whatever the caller is told
+        except Exception as error:  # noqa: BLE001 - any error of the submission
             entry.outcome, entry.instead = Outcome.REFUSED, f"{type(error).__name__}: {error}"
             sleep(PAUSE)
         else:
@@ -85,10 +85,10 @@ class Caller(threading.Thread):
 
     def _settle_oldest(self) -> None:
         if not self._waiting:
-            sleep(PAUSE)  # all that may be submitted was
+            sleep(PAUSE)  # the limit of jobs is reached
             return
         entry = self._waiting[0]
-        self._wait(entry, min(PATIENCE, self._deadline - monotonic()))
+        self._wait(entry, min(GET_TIMEOUT, self._deadline - monotonic()))
         if entry.outcome:
             self._waiting.popleft()
 
@@ -96,7 +96,7 @@ class Caller(threading.Thread):
         assert entry.result
         began = monotonic()
         try:
-            # Past the deadline one look has to do: to be told why costs a second a job.
+            # After the deadline, only check once: to find the reason takes a second per job.
             if timeout <= 0 and not entry.result.ready():
                 entry.outcome = Outcome.LOST
                 return
@@ -106,10 +106,10 @@ class Caller(threading.Thread):
             if monotonic() > began + timeout + GRACE:
                 entry.outcome = Outcome.HUNG
             elif timeout <= 0:
-                # A job may have failed with just such an error of its own.
+                # The job itself may have failed with such an error.
                 entry.outcome = Outcome.FAILED if entry.result.failed() else Outcome.LOST
             return
-        except Exception as error:  # noqa: BLE001 - whatever the job's own error is
+        except Exception as error:  # noqa: BLE001 - any error of the job
             entry.outcome, entry.instead = Outcome.FAILED, f"{type(error).__name__}: {error}"
             return
         if value == entry.job.answer:
@@ -128,13 +128,13 @@ class Load:
         chance: random.Random,
         jobs: Callable[[random.Random], Iterator[Job]] = mixed,
         in_flight: int = IN_FLIGHT,
-        most: int = MOST,
+        max_jobs: int = MAX_JOBS,
     ) -> None:
         self._runs = runs
-        # A source of its own for each: threads would take from one in another order each time.
+        # One generator each: threads would share one in an arbitrary order.
         sources = [random.Random(chance.randrange(2**32)) for _ in range(CALLERS)]  # noqa: S311
         self.callers = [
-            Caller(connect(), jobs(source), in_flight // CALLERS, most // CALLERS)
+            Caller(connect(), jobs(source), in_flight // CALLERS, max_jobs // CALLERS)
             for source in sources
         ]
 
@@ -154,11 +154,11 @@ class Load:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind:  # the fault itself failed: nobody asks for the account
+        if kind:  # the fault itself failed: there is no account
             self._end(0)
 
     def account(self, seconds: float = 90) -> Account:
-        """End the load, wait so long for what is in flight, and return what became of each job."""
+        """End the load, wait `seconds` for jobs in flight, and return the account."""
         self._end(seconds)
         return Account.of(self.jobs, self._runs.repeated(job.job_id for job in self.jobs))
 
@@ -167,10 +167,10 @@ class Load:
         for caller in self.callers:
             caller.end(deadline)
         for caller in self.callers:
-            # One read of each job that is late, and a thread that hangs is left behind.
-            caller.join(max(deadline - monotonic(), 0) + PATIENCE)
+            # Time to check each late job; a thread that hangs is abandoned.
+            caller.join(max(deadline - monotonic(), 0) + GET_TIMEOUT)
 
     @property
     def jobs(self) -> list[Submitted]:
-        """All jobs that were submitted until now."""
+        """All jobs submitted so far."""
         return [job for caller in self.callers for job in list(caller.submitted)]

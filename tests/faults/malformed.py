@@ -1,4 +1,4 @@
-"""Malformed messages of every kind that a queue can hold, from a seed."""
+"""Malformed messages of every kind, from a seed."""
 
 import base64
 import json
@@ -9,14 +9,14 @@ from uuid import UUID
 
 import redis
 
-#: The task that well-formed parts of a message name.
+#: The task of the messages.
 TASK = "add.tasks.add"
-#: Bytes of the longest random message.
-LONGEST = 400
+#: Limit for the length of a random message, in bytes.
+MAX_BYTES = 400
 
 
 class Malformed(NamedTuple):
-    """A message that is not what it should be, and its job's id where one can be read in it."""
+    """A malformed message, and its job's id if that can be read."""
 
     kind: str
     payload: bytes
@@ -24,7 +24,7 @@ class Malformed(NamedTuple):
 
 
 def messages(chance: random.Random, count: int) -> Iterator[Malformed]:
-    """Yield so many messages, of each kind in turn."""
+    """Yield `count` messages, of each kind in turn."""
     kinds = [*_KINDS.items()]
     for i in range(count):
         kind, make = kinds[i % len(kinds)]
@@ -49,7 +49,7 @@ def _whole(payload: bytes) -> _Make:
 
 
 def _random_bytes(kind: str, chance: random.Random) -> Malformed:
-    return Malformed(kind, chance.randbytes(chance.randint(0, LONGEST)), None)
+    return Malformed(kind, chance.randbytes(chance.randint(0, MAX_BYTES)), None)
 
 
 def _cut_short(kind: str, chance: random.Random) -> Malformed:
@@ -58,7 +58,7 @@ def _cut_short(kind: str, chance: random.Random) -> Malformed:
 
 
 def _envelope(job_id: str) -> dict[str, Any]:
-    """Return what kombu puts into a queue for `add(4, 6)`."""
+    """Return kombu's message of `add(4, 6)`."""
     return {
         "body": _encoded([[4, 6], {}, _EMBEDDED]),
         "content-encoding": "utf-8",
@@ -95,7 +95,7 @@ def _encoded(body: Any) -> str:
 
 
 def _changed(change: Callable[[dict[str, Any]], object], *, has_id: bool = True) -> _Make:
-    """Return what makes a message that is good but for one change."""
+    """Return a function that makes a good message with one change."""
 
     def make(kind: str, chance: random.Random) -> Malformed:
         job_id = str(UUID(int=chance.getrandbits(128), version=4))

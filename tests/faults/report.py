@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md: what became of every job, under each fault."""
+"""The table of docs/reliability.md: the outcomes of all jobs, under each fault."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.repo.repo import ROOT
 DOCUMENT = ROOT / "docs" / "reliability.md"
 BEGIN = "<!-- make test_faults ARGS=--report writes what follows -->"
 END = "<!-- the end of what it writes -->"
-#: What earlier runs found, so that a run of some faults leaves the others' rows.
+#: The rows of earlier runs: a run of some faults keeps the others' rows.
 FOUND = ROOT / ".test-logs" / "faults.json"
 
 _COLUMNS = ("jobs", "right", "failed at the caller", "lost", "hung", "wrong", "runs beyond one")
@@ -27,7 +27,7 @@ _HEAD = (
 
 @dataclass
 class Row:
-    """What became of the jobs of one load under one fault."""
+    """The outcomes of the jobs of one load under one fault."""
 
     fault: str
     transport: str
@@ -61,13 +61,13 @@ class Report:
         self._server = ""
 
     def describe(self, server: str) -> None:
-        """Note which Redis server it is."""
+        """Set the version of the Redis server."""
         self._server = server
 
     def add(self, fault: str, account: Account, recovery: float | None = None) -> None:
-        """Add what became of a load; `recovery` is the time from the fault's end, in seconds.
+        """Add the account of a load; `recovery` is the time from the fault's end, in seconds.
 
-        It ends with the first job that is done again, or the last that the fault had hit.
+        It ends with the first job that runs again, or the last that the fault had hit.
         """
         counts = account.counts
         row = Row(
@@ -86,7 +86,7 @@ class Report:
         print(f"\n{row}")  # noqa: T201 - shown with a failure, and by pytest -s
 
     def save(self) -> None:
-        """Keep the rows beside those of other faults and of the other transport."""
+        """Save the rows beside those of other faults and of the other transport."""
         if not self._rows:
             return
         FOUND.parent.mkdir(exist_ok=True)
@@ -97,7 +97,7 @@ class Report:
         FOUND.write_text(json.dumps(found, indent=1))
 
     def write(self) -> None:
-        """Write all rows that are kept into the document, between its two markers."""
+        """Write all saved rows into the document, between its two markers."""
         document = DOCUMENT.read_text()
         pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
         assert pattern.search(document), f"{DOCUMENT} has lost its markers"

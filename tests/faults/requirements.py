@@ -1,4 +1,4 @@
-"""What the faults of the compose stack need of a machine."""
+"""The requirements of the faults of the compose stack."""
 
 import os
 import shutil
@@ -6,17 +6,17 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Where Debian's packages have libraries.
+#: The folder of the libraries of Debian's packages.
 LIBRARIES = Path("/usr/lib")
 
 
 def faketime() -> Path | None:
-    """Return the library that shifts a process's clock, of Debian's package faketime."""
+    """Return the library of Debian's package faketime, which shifts a process's clock."""
     return next(iter(sorted(LIBRARIES.glob("*/faketime/libfaketimeMT.so.1"))), None)
 
 
 def missing() -> Iterator[str]:
-    """Yield what is not there."""
+    """Yield the missing requirements."""
     try:
         subprocess.run(["docker", "info"], capture_output=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):

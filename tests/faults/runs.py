@@ -1,4 +1,4 @@
-"""The runs of jobs, as the workers noted them (`tests.faults.worker`)."""
+"""The runs of jobs, as recorded by the workers (`tests.faults.worker`)."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass
 class Run:
-    """One run of a job: where, and when by `tests.faults.clock`."""
+    """One run of a job: its worker, and its times by `tests.faults.clock`."""
 
     job_id: str
     host: str
@@ -26,7 +26,7 @@ class Runs:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all runs; those who append to the file go on doing so."""
+        """Forget all runs; workers continue to append to the file."""
         self._runs: list[Run] = []
         self._under_way: dict[tuple[str, ...], Run] = {}
         self._read = 0
@@ -37,7 +37,7 @@ class Runs:
         """Return the runs in the order in which they began."""
         with self.file.open() as file:
             file.seek(self._read)
-            # What follows the last line's end is still being written.
+            # The text after the last newline is still being written.
             lines, end, _ = file.read().rpartition("\n")
         self._read += len(lines + end)
         for line in lines.splitlines():
@@ -61,7 +61,7 @@ class Runs:
     def under_way(self, host: str | None = None) -> list[Run]:
         """Return the runs that have not ended, those of one container if it is named.
 
-        One whose process was killed never ends.
+        The run of a killed process never ends.
         """
         return [run for run in self.all() if run.ended is None and host in {None, run.host}]
 

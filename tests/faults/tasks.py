@@ -1,4 +1,4 @@
-"""Tasks that kill their worker, and one whose result tells its runs apart."""
+"""Tasks that kill their worker, and one whose result differs in each run."""
 
 import os
 import signal
@@ -7,27 +7,27 @@ from uuid import uuid4
 
 from celery import shared_task
 
-#: Bytes of one step of `allocate`, and seconds between two: the kernel ends it in between.
+#: Bytes per step of `allocate`, and seconds between steps, so that the kernel can kill it.
 STEP = 32 * 1024 * 1024
 PAUSE = 0.01
 
 
 @shared_task
 def kill_the_process() -> None:
-    """End the pool process that runs this, each time."""
+    """End the pool process each time."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @shared_task
 def kill_the_worker() -> None:
-    """End the worker whose pool runs this, and the pool with it, each time."""
+    """End the worker, and its pool with it, each time."""
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)  # the kernel ends the pool after its worker, a moment later
 
 
 @shared_task
 def allocate() -> None:
-    """Take memory until the kernel ends a process of the container, each time."""
+    """Allocate memory until the kernel kills a process of the container, each time."""
     taken = []
     while True:
         taken.append(bytearray(os.urandom(1024)) * (STEP // 1024))
@@ -36,6 +36,6 @@ def allocate() -> None:
 
 @shared_task
 def differ(seconds: float) -> str:
-    """Return, after a wait, a text that is another in each run."""
+    """Return a text that differs in each run, after `seconds`."""
     time.sleep(seconds)
     return uuid4().hex

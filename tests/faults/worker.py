@@ -1,8 +1,8 @@
-"""`python -m tests.faults.worker add`: a family's worker that notes each run of each job.
+"""`python -m tests.faults.worker add`: a family's worker that records each run of each job.
 
-A run is a line in a file that all workers append to, written as the job begins and as it ends.
-A counter in Redis would miss just the runs that matter, while Redis, the network to it or its
-memory is what fails; the kernel keeps a line that was written, whoever is killed after it.
+All workers append a line to one file when a job begins and when it ends. A counter in Redis would
+miss the runs that matter, while Redis or the network fails; the kernel keeps a written line even
+if the process is killed.
 """
 
 import os
@@ -15,12 +15,12 @@ from celery.signals import task_postrun, task_prerun
 from cluster.worker import run, worker_app
 from tests.faults.clock import now
 
-#: The file of runs, in the environment of each worker.
+#: The variable with the file of runs.
 VARIABLE = "RUNS_FILE"
 
 
 def note(event: str, job_id: str) -> None:
-    """Append a line: one write, so that those of many processes do not mix."""
+    """Append a line by one write, so that lines of several processes do not mix."""
     line = f"{event} {job_id} {socket.gethostname()} {os.getppid()} {os.getpid()} {now()}\n"
     file = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:

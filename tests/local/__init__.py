@@ -1,1 +1,1 @@
-"""Tests on real workers with a server of their own, without Docker."""
+"""Tests on real workers and a separate server, without Docker."""

@@ -11,7 +11,7 @@ from tests.local.local import Local
 
 @pytest.fixture(scope="session")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
-    """A cluster that all tests share: nothing in it may be killed."""
+    """A cluster that all tests share: no test may kill its processes."""
     local = Local(tmp_path_factory.mktemp("local"), ADD_CONCURRENCY="4")
     try:
         local.wait_until_ready()
@@ -29,7 +29,7 @@ def client(local: Local) -> Iterator[Client]:
 
 @pytest.fixture
 def own_local(tmp_path: Path) -> Iterator[Local]:
-    """A cluster of the test's own, to be treated as badly as it likes."""
+    """A cluster for one test, which may kill its processes."""
     local = Local(tmp_path, JOB_LEASE="3")
     try:
         local.wait_until_ready()

@@ -1,4 +1,4 @@
-"""A local cluster as a test sees it: a process, a client, and the record of what runs."""
+"""A local cluster for tests: its process, a client, and the record of its processes."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tests.waiting import eventually
 
 
 class Local:
-    """`python -m local start`, in a folder and on a port of its own."""
+    """`python -m local start`, in a separate folder and on a free port."""
 
     def __init__(self, folder: Path, *options: str, **variables: str) -> None:
         self.port = free_port()
@@ -50,7 +50,7 @@ class Local:
         assert self.process.poll() is None, self.output()
 
     def output(self) -> str:
-        """Return what it has printed."""
+        """Return its output."""
         return self.log.read_text()
 
     def running(self, role: str) -> list[Running]:
@@ -73,7 +73,7 @@ class Local:
 
     @contextmanager
     def own_worker(self, *module: str, **variables: str) -> Iterator["subprocess.Popen[bytes]"]:
-        """Run a worker beside those of the cluster, as in a terminal of its own."""
+        """Run a worker beside those of the cluster, as in another terminal."""
         with (
             self.own_log.open("w") as log,
             subprocess.Popen(
@@ -98,7 +98,7 @@ class Local:
         return Client(url, url)
 
     def stop(self) -> int:
-        """Stop it as Ctrl-C does, and return its exit status."""
+        """Stop it as Ctrl-C does; return its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         return self.process.wait(60)

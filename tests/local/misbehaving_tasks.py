@@ -1,4 +1,4 @@
-"""Tasks that do what none should."""
+"""Tasks that misbehave."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from cluster.task import Task
 
 
 class TooLargeToStore:
-    """A result that needs more memory than there is, just when it is stored."""
+    """A result that runs out of memory when it is stored."""
 
     def __json__(self) -> Any:
         raise MemoryError("while storing")
@@ -28,7 +28,7 @@ def out_of_memory() -> None:
 
 @shared_task
 def out_of_memory_in_numpy() -> None:
-    """Fail to allocate in numpy, whose error callers do not have."""
+    """Fail to allocate in numpy, whose error class callers do not have."""
     import numpy as np
 
     np.ones((2**40, 2**10))
@@ -36,7 +36,7 @@ def out_of_memory_in_numpy() -> None:
 
 @shared_task
 def result_too_large() -> Any:
-    """Return what cannot be stored."""
+    """Return a value that cannot be stored."""
     return TooLargeToStore()
 
 
@@ -50,12 +50,12 @@ class FailsAfterwards(Task):
 
 @shared_task(base=FailsAfterwards)
 def out_of_memory_afterwards() -> str:
-    """Return a value, and fail to allocate after it is stored."""
+    """Return a value, then fail to allocate after it is stored."""
     return "stored"
 
 
 class EndsTheWorker(Request):
-    """A delivery that ends the worker's main process before its job begins."""
+    """A request that ends the worker's main process before its job begins."""
 
     def __init__(self, *_: object, **options: object) -> None:
         raise MemoryError("in the main process")
@@ -69,12 +69,12 @@ class Poison(Task):
 
 @shared_task(base=Poison)
 def end_the_worker() -> None:
-    """Never begin."""
+    """Do nothing: it never begins."""
 
 
 @shared_task
 def kill_the_process() -> None:
-    """End the pool process that runs this, each time."""
+    """End the pool process each time."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -86,7 +86,7 @@ def recurse(n: int) -> int:
 
 @shared_task
 def error_of_the_client() -> None:
-    """Raise what the client takes for a broken connection, were it not the job's own."""
+    """Raise an error that the client treats as a broken connection unless it is the job's."""
     raise RuntimeError("the job's own")
 
 
@@ -104,7 +104,7 @@ def too_slow_softly() -> None:
 
 @shared_task
 def ask_inside(way: str) -> Any:
-    """Ask for another job from within this one, by a client of its own."""
+    """Call another job from this one, by a new client."""
     name = f"{__name__}.recurse"
     with Client() as client:
         one = client.app.signature(name, (0,)).set(queue="add")
@@ -120,7 +120,7 @@ def ask_inside(way: str) -> Any:
 
 @shared_task(acks_late=False, reject_on_worker_lost=False)
 def kill_once_begun(trace: str) -> None:
-    """End this process, each time that this begins."""
+    """End this process each time."""
     with Path(trace).open("a") as file:
         file.write("began\n")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -20,7 +20,7 @@ if os.environ.get("TEST_POOL"):
 
 
 def hang(state: Any) -> None:
-    """Hold up the event loop."""
+    """Block the event loop."""
     sleep(600)
 
 

@@ -1,4 +1,4 @@
-"""A result store alone: a server, programs that wait, and what workers would store."""
+"""A result store without workers: a server, programs that wait, and results to store."""
 
 import socket
 import subprocess
@@ -17,12 +17,12 @@ from local import server
 from tests.waiting import eventually
 
 SECRET = "secret"
-#: What asking how often takes itself.
+#: Commands of `calls` and of connecting, which it does not count.
 OWN = ("config|resetstat", "info", "hello", "auth", "client|setinfo")
 
 
 class Store:
-    """A Redis server of its own, without workers."""
+    """A Redis server without workers."""
 
     def __init__(self, folder: Path) -> None:
         self.port = server.free_port()
@@ -35,7 +35,7 @@ class Store:
         self.start()
 
     def start(self) -> None:
-        """Start the server; what it held is there again."""
+        """Start the server; its data is persistent."""
         self.process = subprocess.Popen(
             [server.binary(), "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
         )
@@ -64,21 +64,21 @@ class Store:
         return Redis(port=self.port, password=SECRET)
 
     def program(self, port: int | None = None, **settings: Any) -> "Celery[Any]":
-        """Return a Celery program that knows nothing of this project but a setting."""
+        """Return a plain Celery program that uses the result backend."""
         url = self.url(port)
         app: Celery[Any] = Celery(
             broker=self.url(),
             backend=f"celery_streams:RedisBackend+{url}",
             set_as_current=False,
         )
-        # What a scheme stands for is celeryconfig's, where another test loaded it.
+        # If another test has loaded celeryconfig, the schemes are its own.
         app.conf.update(broker_transport="kombu.transport.redis:Transport", **settings)
         return app
 
     def ends(
         self, job: Any, value: Any = None, state: str = "SUCCESS", sender: str | None = None
     ) -> None:
-        """Store what became of a job, as a worker does."""
+        """Store the state of a job, as a worker does."""
         if self._worker is None:
             self._worker = self.program()
         request = Context(reply_to=sender) if sender else None
@@ -86,7 +86,7 @@ class Store:
 
 
 def calls(client: Any) -> Callable[[], dict[str, int]]:
-    """Return what tells how often each command was called since then."""
+    """Return a function that returns the number of calls of each command since now."""
     client.config_resetstat()
 
     def called() -> dict[str, int]:
@@ -98,9 +98,9 @@ def calls(client: Any) -> Callable[[], dict[str, int]]:
 
 
 @contextmanager
-def soon(what: Callable[..., object], *args: Any, seconds: float = 0.2) -> Iterator[None]:
-    """Have something happen in a thread while the block waits for it."""
-    timer = threading.Timer(seconds, what, args)
+def soon(function: Callable[..., object], *args: Any, seconds: float = 0.2) -> Iterator[None]:
+    """Call a function in a thread, `seconds` after the block begins."""
+    timer = threading.Timer(seconds, function, args)
     timer.start()
     try:
         yield
@@ -109,7 +109,7 @@ def soon(what: Callable[..., object], *args: Any, seconds: float = 0.2) -> Itera
 
 
 class Proxy:
-    """A way to the server that can go silent: what is sent is taken, and goes nowhere."""
+    """A proxy of the server that can go silent: it then accepts data without passing it on."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -121,7 +121,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def silence(self, *, new_ones_too: bool = False) -> None:
-        """Let nothing through any more on the connections that are there."""
+        """Stop the present connections, and with `new_ones_too` also new ones."""
         self.lets_new_ones_pass = not new_ones_too
         for passes in self._passes:
             passes.clear()

@@ -1,4 +1,4 @@
-"""The measurement of starts, tried once each: what it shows, and never a time."""
+"""The benchmark of starts, run once each: its output, without any times."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ def test_the_start_of_each_familys_worker_is_measured(tmp_path: Path) -> None:
         assert each["ours"] > 0
         assert each["met"] is (each["ours"] <= 500)
         assert each["name"] in done.stdout
-    assert "of the cores before the first start" in done.stdout  # or that this is not known
+    assert "of the cores before the first start" in done.stdout  # or that it is not known
 
 
 def test_a_file_that_cannot_be_written_is_found_before_anything_starts() -> None:

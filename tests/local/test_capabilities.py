@@ -1,4 +1,4 @@
-"""Every command of docs/capabilities.md that needs no Docker, as a person runs it."""
+"""Every command of docs/capabilities.md that does not need Docker."""
 
 import os
 import subprocess

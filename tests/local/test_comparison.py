@@ -1,4 +1,4 @@
-"""The comparison with peers and its guard, tried with few jobs: what they show, never a time."""
+"""The comparison with peers and its guard, run with few jobs: their output, without any times."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from tests.local.local import Local
 
 
 def python(*argv: str) -> "subprocess.CompletedProcess[str]":
-    """Run one of the measurements."""
+    """Run one of the benchmarks."""
     return subprocess.run(
         [sys.executable, "-m", *argv],
         cwd=ROOT,
@@ -48,15 +48,15 @@ def test_a_cluster_that_runs_is_measured_as_it_is(local: Local) -> None:
     done = local.command("bench.peers", "--running", "--quick")
 
     assert done.returncode == 0, done.stderr
-    for words in ("│ ours ", "adds by chunks", "the workers are not seen from here"):
+    for words in ("│ ours ", "adds by chunks", "the workers are not visible from here"):
         assert words in done.stdout
-    assert "is not known" in done.stdout  # its own workers are others
+    assert "is not known" in done.stdout  # its workers are not ours
 
 
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        (("--only", "sidekiq"), "'sidekiq' is none of ours"),
+        (("--only", "sidekiq"), "'sidekiq' is not one of ours"),
         (("--json", "/nowhere/figures.json"), "cannot write '/nowhere/figures.json'"),
         (("--appendfsync", "sometimes"), "'sometimes' is not one of"),
         (("--quick", "--report"), "--quick measures too little for a --report"),

@@ -1,4 +1,4 @@
-"""What a pool process is connected to before its first job."""
+"""The connections of a pool process before its first job."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +18,7 @@ def sockets(process: str | int) -> set[str]:
     """Return the sockets of a process."""
     found = set()
     for file in Path(f"/proc/{process}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed just now
+        with suppress(FileNotFoundError):  # just closed
             found.add(str(file.readlink()))
     return {name for name in found if name.startswith("socket:")}
 
@@ -34,11 +34,11 @@ def test_pool_processes_know_the_store_and_the_broker_before_a_job(server_only: 
 
         processes = children.read_text().split()
         eventually(
-            "each process has connections of its own, to the store and to the broker",
+            "each process has its own connections to the store and to the broker",
             lambda: all(len(sockets(process) - sockets(worker.pid)) > 1 for process in processes),
         )
 
-        # What they rehearse is not sent.
+        # The warm-up sends nothing.
         assert client.call("add.tasks.longtime_add", 4, 6, 0) == 10
         backend: Any = client.app.backend
         store = backend.client

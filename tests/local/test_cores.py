@@ -1,4 +1,4 @@
-"""A worker's processes and their BLAS threads, counted while they are there."""
+"""The number of a worker's processes and of their BLAS threads."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Dead letters: shown, replayed and dropped, and the one line where that cannot be."""
+"""Dead letters: shown, replayed and dropped, and the errors of one line."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ def results(server: Local, store: Any) -> Iterator[Any]:
 
 
 def add_letter(store: Any, raw: bytes | None = None, queue: str = "add", **headers: Any) -> str:
-    """Lay a message among the dead letters, as the transport does, and return the letter's id."""
+    """Dead-letter a message, as the transport does, and return the letter's id."""
     fields = {
         "message": json.dumps(message(headers)).encode() if raw is None else raw,
         "reason": "delivered 3 times, and the workers died with it",
@@ -211,7 +211,7 @@ def test_a_letter_is_dropped_once(store: Any) -> None:
 # The commands ----------------------------------------------------------------------
 
 
-def test_no_letters_are_none(server: Local, store: Any) -> None:
+def test_an_empty_list_of_dead_letters(server: Local, store: Any) -> None:
     for argv in (["list"], ["list", "add"], ["replay", "--all"], ["drop", "--all", "add"]):
         done = commands(server, *argv)
 
@@ -245,7 +245,7 @@ def test_what_a_message_says_does_not_reach_the_terminal_as_it_is(
         assert not set(done.stdout) & set("\x1b\x9b\u202e")
 
 
-def test_show_tells_all(server: Local, store: Any) -> None:
+def test_show_prints_all(server: Local, store: Any) -> None:
     done = commands(server, "show", add_letter(store))
 
     assert f"job: {JOB}\ndeliveries: 3\nreason: delivered 3 times" in done.stdout
@@ -333,7 +333,7 @@ def test_without_a_command_there_is_help(server: Local) -> None:
     assert done.returncode == 2
 
 
-def test_no_broker_at_all_is_said(tmp_path: Path) -> None:
+def test_a_missing_broker_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "celery_streams").symlink_to(ROOT / "celery_streams")
     done = subprocess.run(
         [sys.executable, "-m", "celery_streams", "dead", "list"],
@@ -360,7 +360,7 @@ def test_a_key_of_another_type_is_one_line(server: Local, store: Any) -> None:
         assert (len(done.stderr.splitlines()), done.returncode) == (1, 1)
 
 
-def test_a_server_that_is_away_is_one_line(server: Local) -> None:
+def test_an_unreachable_server_is_one_line(server: Local) -> None:
     port = free_port()
     done = commands(server, "list", "--broker-url", f"redis://127.0.0.1:{port}/0")
 
@@ -403,9 +403,7 @@ def test_a_plain_celery_program_has_its_letters_too(
 # With workers ----------------------------------------------------------------------
 
 
-def test_a_replayed_job_keeps_its_id_and_gives_its_value_to_who_asks_again(
-    local: Local, client: Client
-) -> None:
+def test_a_replayed_job_keeps_its_id_and_has_a_result(local: Local, client: Client) -> None:
     job = client.app.send_task("factorial.tasks.factorial", (5,), queue="add")
     with pytest.raises(NotRegistered):
         client.get(job)
@@ -419,7 +417,7 @@ def test_a_replayed_job_keeps_its_id_and_gives_its_value_to_who_asks_again(
 
     died = eventually("dead letter", letter)
     assert died is not None
-    # As if the worker had learned its task since.
+    # As if the worker had the task since.
     redis.xadd("factorial:dead", {"message": died.message, "reason": "moved"})
     (moved,) = (each for each in dead_letters.letters(redis, "factorial") if each.job_id == job.id)
     done = local.command("celery_streams", "dead", "replay", moved.id)

@@ -1,4 +1,4 @@
-"""The programs and commands that the documents print, run as they are printed."""
+"""The programs and commands of the documents, run as they are printed."""
 
 import re
 import shlex
@@ -19,13 +19,13 @@ PRINTED = {
 
 
 def blocks(document: str, language: str) -> list[str]:
-    """Return a document's blocks of code in one language."""
+    """Return a document's code blocks in a language."""
     found = re.findall(rf"^```{language}\n(.*?)^```", read(document), re.MULTILINE | re.DOTALL)
     return [str(block) for block in found]
 
 
 def commands(document: str) -> list[tuple[str, str]]:
-    """Return a document's commands, and what it says that each prints."""
+    """Return a document's commands, each with its printed output."""
     (block,) = blocks(document, "console")
     return [
         (command, printed)
@@ -35,8 +35,8 @@ def commands(document: str) -> list[tuple[str, str]]:
 
 
 def shell(local: Local, command: str) -> str:
-    """Run a command as a person does in this folder; return all that it prints."""
-    # Where this environment is elsewhere, as in CI's, it is meant all the same.
+    """Run a command in this folder, and return its output."""
+    # In CI, the environment is in another folder.
     command = command.replace(".venv/bin/python", shlex.quote(sys.executable))
     return subprocess.run(
         ["bash", "-c", command],

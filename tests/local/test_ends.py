@@ -1,4 +1,4 @@
-"""Every end of a job reaches its caller, and what is no job is said in one sentence at once."""
+"""Every end of a job reaches its caller, and an invalid job is an error of one sentence at once."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ def test_empty_groups_have_a_value(client: Client) -> None:
 
 
 @pytest.mark.parametrize("task", [None, 7, ["add.tasks.add"], {"args": []}, b"add.tasks.add"])
-def test_what_is_no_job_is_one_sentence(client: Client, task: Any) -> None:
+def test_an_invalid_job_is_one_sentence(client: Client, task: Any) -> None:
     for way in (client.call, client.submit):
         with pytest.raises(TypeError, match="a job is a task's name or a signature, not"):
             way(task, 4, 6)
@@ -57,7 +57,7 @@ def test_what_is_no_result_is_one_sentence(client: Client, what: Any) -> None:
 
 
 @pytest.mark.parametrize("timeout", ["5", None, [1], True])
-def test_a_timeout_that_is_no_number_is_one_sentence(client: Client, timeout: Any) -> None:
+def test_an_invalid_timeout_is_one_sentence(client: Client, timeout: Any) -> None:
     with pytest.raises(TypeError, match="timeout must be a number of seconds, not"):
         client.call("add.tasks.add", 4, 6, timeout=timeout)
 
@@ -93,7 +93,7 @@ def test_a_client_inside_a_task_gets_its_value(server_only: Local) -> None:
 
 
 @pytest.mark.parametrize("how", ["control", "stock"])
-def test_callers_of_purged_jobs_are_told_at_once(server_only: Local, how: str) -> None:
+def test_callers_of_purged_jobs_get_an_error_at_once(server_only: Local, how: str) -> None:
     with server_only.client() as client:
         add = client.signature("add.tasks.add", 4, 6)
         jobs = [client.submit("add.tasks.add", i, i) for i in range(30)]
@@ -102,9 +102,9 @@ def test_callers_of_purged_jobs_are_told_at_once(server_only: Local, how: str) -
         if how == "control":
             purged = client.app.control.purge()
         else:
-            told = server_only.command("celery", "-A", "add.worker", "purge", "-f")
-            assert told.returncode == 0, told.stderr
-            purged = int(told.stdout.split("Purged ")[1].split()[0])
+            done = server_only.command("celery", "-A", "add.worker", "purge", "-f")
+            assert done.returncode == 0, done.stderr
+            purged = int(done.stdout.split("Purged ")[1].split()[0])
         assert purged == 34
         for job in [*jobs, of_chord]:
             with pytest.raises(TaskRevokedError, match="purged"):
@@ -112,7 +112,7 @@ def test_callers_of_purged_jobs_are_told_at_once(server_only: Local, how: str) -
 
 
 def length(client: Client, stream: str) -> int:
-    """Return how many messages a stream has."""
+    """Return the length of a stream."""
     store: Any = client.app.backend
     with Redis(connection_pool=store.client.connection_pool) as redis:
         return int(redis.xlen(stream))
@@ -154,11 +154,11 @@ def test_a_pool_that_keeps_no_time_limits_says_so(
 
 def test_a_queue_that_does_not_exist_is_wrong_usage(local: Local) -> None:
     for command in (("list", "nosuch"), ("replay", "--all", "nosuch"), ("drop", "--all", "no\x1b")):
-        told = local.command("celery_streams", "dead", *command)
-        assert told.returncode == 2
-        assert "There is no queue no" in told.stderr
-        assert "\x1b" not in told.stderr
-        assert told.stderr.count("\n") == 1
+        done = local.command("celery_streams", "dead", *command)
+        assert done.returncode == 2
+        assert "There is no queue no" in done.stderr
+        assert "\x1b" not in done.stderr
+        assert done.stderr.count("\n") == 1
     assert local.command("celery_streams", "dead", "list", "add").returncode == 0
 
 
@@ -179,7 +179,7 @@ def test_a_value_is_shown_safely_on_a_terminal_and_exactly_on_a_pipe(local: Loca
 
 
 def on_terminal(local: Local, *command: str) -> str:
-    """Return what a command prints on a terminal."""
+    """Return the output of a command on a terminal."""
     master, slave = os.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", *command], env=local.env, cwd=ROOT, stdout=slave, stderr=slave

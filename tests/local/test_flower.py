@@ -1,4 +1,4 @@
-"""The lengths of queues as Flower shows them: with and without workers, in all its ways."""
+"""The lengths of queues on Flower's page, in its API and metrics, with and without workers."""
 
 import json
 import os
@@ -24,7 +24,7 @@ RUN = "import sys, monitor; monitor.run(sys.argv[1:])"
 
 
 class Flower:
-    """Flower as its container runs it, without its volume."""
+    """Flower, as its container runs it, without the volume."""
 
     def __init__(self, local: Local, folder: Path) -> None:
         self.port = free_port()
@@ -65,7 +65,7 @@ class Flower:
             return False
 
     def length(self, queue: str) -> dict[str, int]:
-        """Return what the API says of a queue."""
+        """Return a queue's lengths from the API."""
         answer = json.loads(self.get("/api/queues/length"))["active_queues"]
         found: dict[str, int] = {each.pop("name"): each for each in answer}[queue]
         return found
@@ -84,7 +84,7 @@ class Flower:
         ]
 
     def stop(self) -> None:
-        """End it."""
+        """Stop it."""
         self.process.terminate()
         self.process.wait(20)
 
@@ -131,11 +131,11 @@ def test_lengths_while_jobs_run(server_only: Local, flower: Flower) -> None:
 
         eventually("two jobs run", lambda: flower.length("add")["running"] == 2, 60)
         assert flower.row("add") == ["add", "10", "0", "2", "0"]
-        # Flower knows the worker of one queue by now; it shows the others all the same.
+        # Flower knows the worker of one queue, and shows the others, too.
         assert flower.row("mat_mul") == ["mat_mul", "0", "0", "0", "0"]
 
 
-def test_no_length_is_shown_while_the_server_is_away(server_only: Local, flower: Flower) -> None:
+def test_no_length_is_shown_without_a_server(server_only: Local, flower: Flower) -> None:
     assert flower.metrics()
     server_only.stop()
 

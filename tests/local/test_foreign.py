@@ -1,4 +1,4 @@
-"""Programs that know nothing of this cluster: stock Celery, on nothing but the broker's URL."""
+"""Stock Celery programs that use only the broker's URL."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 
 from callers.client import Client
 
-#: A program of its own, in a folder of its own: nothing of the cluster can be imported.
+#: A program in another folder, which cannot import the cluster's modules.
 STOCK = """
 import sys
 from celery import Celery, chain, chord, group
@@ -25,7 +25,7 @@ print({printed})
 
 
 def stock(client: Client, folder: Path, printed: str, seconds: float = 60) -> str:
-    """Run a stock program and return what it prints."""
+    """Run a stock program and return its output."""
     done = subprocess.run(
         [sys.executable, "-I", "-c", STOCK.replace("{printed}", printed), _url(client)],
         cwd=folder,
@@ -53,8 +53,8 @@ def _url(client: Client) -> str:
         ("chord([add(1, 2), add(3, 4)], tsum())().get(timeout=20)", "10"),
         ("add(4, 6).apply_async(countdown=3).get(timeout=20)", "10"),
         ("add(4, 6).apply_async(priority=9).get(timeout=20)", "10"),
-        ("bool(app.control.ping(timeout=3))", "True"),
-        ("'add' in str(app.control.inspect(timeout=3).active_queues())", "True"),
+        ("bool(app.control.ping(timeout=20, limit=1))", "True"),
+        ("'add' in str(app.control.inspect(timeout=20, limit=3).active_queues())", "True"),
     ],
 )
 def test_a_stock_program_is_served(
@@ -63,7 +63,7 @@ def test_a_stock_program_is_served(
     assert stock(client, tmp_path, printed) == expected
 
 
-def test_a_stock_program_is_told_of_what_fails(client: Client, tmp_path: Path) -> None:
+def test_a_stock_program_receives_an_error(client: Client, tmp_path: Path) -> None:
     printed = "type(add('x', 4).delay().get(timeout=20, propagate=False)).__name__"
 
     assert stock(client, tmp_path, printed) == "TypeError"

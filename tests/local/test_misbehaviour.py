@@ -1,4 +1,4 @@
-"""Whatever a task does to its worker, its caller gets an answer and the next job runs."""
+"""A task may misbehave in any way: its caller gets an answer, and the next job runs."""
 
 import os
 import signal
@@ -19,14 +19,14 @@ MODULE = "tests.local.misbehaving_tasks"
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A client of a worker that misbehaves."""
+    """A client of a worker whose tasks misbehave."""
     local = Local(tmp_path_factory.mktemp("misbehaving"), "--server-only")
     try:
         local.wait_until_ready()
         with local.own_worker("tests.local.misbehaving_worker") as worker, local.client() as client:
             yield client
             assert worker.poll() is None, "the worker itself ended"
-        # One that is just about to end has said so.
+        # A worker that is about to end has logged this.
         assert "Unrecoverable error" not in local.own_log.read_text()
     finally:
         local.stop()
@@ -37,7 +37,7 @@ def call(client: Client, task: str, *args: object) -> object:
     try:
         return result.get(timeout=60)
     finally:
-        # Whatever it did, the worker goes on.
+        # The worker still runs jobs.
         assert client.app.send_task(f"{MODULE}.recurse", (0,), queue="add").get(timeout=30) == 1
 
 
@@ -153,7 +153,7 @@ def test_a_worker_that_waits_or_is_paused_does_not_end_itself(tmp_path: Path) ->
             assert client.app.send_task(f"{MODULE}.recurse", (0,), queue="add").get(timeout=60)
             client.app.control.cancel_consumer("add", reply=True, timeout=10)
             paused_at = heartbeat.stat().st_mtime
-            # Beats go on, for longer than a fetch may take.
+            # It beats for longer than the timeout of a fetch.
             eventually("it beats", lambda: heartbeat.stat().st_mtime > paused_at + FETCH_TIMEOUT)
             assert worker.poll() is None
     finally:

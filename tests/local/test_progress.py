@@ -1,4 +1,4 @@
-"""A measurement that is stopped: where it was, and what it had measured, is in its output."""
+"""An interrupted benchmark: its output has its progress and its samples."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def test_an_entry_is_in_the_file_when_it_was_measured(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with Progress("test", tmp_path) as progress:
-        progress.say("round 1")
+        progress.report("round 1")
         progress.keep("round 1: 7 jobs/s", rate=7)
         (kept,) = tmp_path.iterdir()
         assert json.loads(kept.read_text()) == {"measured": "round 1: 7 jobs/s", "rate": 7}
@@ -101,7 +101,7 @@ def test_without_a_folder_to_write_in_the_lines_are_all(
     assert capfd.readouterr().err.endswith(" one\n")
 
 
-def test_a_stop_before_anything_was_measured_is_said(
+def test_a_stop_before_the_first_measurement_is_reported(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(KeyboardInterrupt), Progress("test", tmp_path):

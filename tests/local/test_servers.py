@@ -1,4 +1,4 @@
-"""Servers that are named and restricted in every way, with real workers and real servers."""
+"""All forms of a server's URL, and users with few rights, with real workers and servers."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ STOCK_TRANSPORT = "kombu.transport.redis:Transport"
 
 
 class Server:
-    """A Redis server that is reached by a socket and by a port."""
+    """A Redis server with a socket and a port."""
 
     def __init__(self, folder: Path) -> None:
         self.port = server.free_port()
@@ -45,14 +45,14 @@ class Server:
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Server]:
-    """A server of the test's own."""
+    """A server for one test."""
     own = Server(tmp_path)
     yield own
     own.stop()
 
 
 class Program:
-    """A worker that is started by Celery's own command, of tests.streams.plain."""
+    """A worker of tests.streams.plain, started by Celery's command."""
 
     def __init__(self, folder: Path, *argv: str, **variables: str) -> None:
         self.log = folder / "worker.log"
@@ -67,11 +67,11 @@ class Program:
             )
 
     def is_ready(self) -> bool:
-        """Return True when it consumes, or has ended."""
+        """Return True if it consumes or has ended."""
         return " ready." in self.output() or self.process.poll() is not None
 
     def output(self) -> str:
-        """Return what it has printed."""
+        """Return its output."""
         return self.log.read_text()
 
     def stop(self) -> None:
@@ -87,7 +87,7 @@ def plain_worker(folder: Path, url: str, **variables: str) -> Program:
 
 
 def in_plain(program: Program, code: str) -> str:
-    """Run a line in a caller of the plain program, and return what it prints."""
+    """Evaluate an expression in a caller of the plain program, and return the printed value."""
     done = subprocess.run(
         [sys.executable, "-c", f"from tests.streams.plain import *; print({code})"],
         env=program.env,
@@ -219,7 +219,7 @@ def test_the_environment_stays_what_it_was() -> None:
 
 
 def restricted(redis: Server, folder: Path, *rules: str) -> Program:
-    """Return a worker whose user has all rights but what the rules take."""
+    """Return a worker whose user has all rights except those that `rules` remove."""
     redis.client.script_flush()
     user = ("ACL", "SETUSER", "worker", "on", ">s3cr3t", "~*", "&*", "+@all", *rules)
     redis.client.execute_command(*user)
@@ -263,10 +263,12 @@ def test_a_right_without_which_no_worker_starts_is_one_line(
         assert worker.process.wait(30) == 1
     finally:
         worker.stop()
-    told = [line for line in worker.output().splitlines() if "ERROR" in line or "CRITICAL" in line]
-    assert len(told) == 1, worker.output()
-    assert "the worker ends: " in told[0]
-    assert f"no permissions to run the '{command}' command" in told[0]
+    logged = [
+        line for line in worker.output().splitlines() if "ERROR" in line or "CRITICAL" in line
+    ]
+    assert len(logged) == 1, worker.output()
+    assert "the worker ends: " in logged[0]
+    assert f"no permissions to run the '{command}' command" in logged[0]
     assert "Traceback" not in worker.output()
 
 
@@ -277,7 +279,7 @@ def test_a_right_without_which_a_worker_waits_is_one_line_a_minute(
     worker = restricted(redis, tmp_path, f"-{command}")
     missing = f"no permissions to run the '{command}' command"
     try:
-        if command == "xack":  # which a worker without a job has no need of
+        if command == "xack":  # which an idle worker does not need
             eventually("the worker is ready", worker.is_ready)
             assert in_plain(worker, "add.delay(4, 6).get(timeout=20)") == "10"
         eventually("it says so", lambda: missing in worker.output())
@@ -286,5 +288,5 @@ def test_a_right_without_which_a_worker_waits_is_one_line_a_minute(
     finally:
         worker.stop()
     assert "Traceback" not in worker.output()
-    if command != "ping":  # of a connection, each try is told
+    if command != "ping":  # each attempt to connect is logged
         assert worker.output().count(missing) == 1

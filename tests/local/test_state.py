@@ -1,10 +1,10 @@
-"""The folder of a local cluster: private, loaded however long that takes, removed whole."""
+"""The folder of a local cluster: it is private, loaded without a time limit, and removed."""
 
 import os
 import stat
 import subprocess
-import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -20,21 +20,21 @@ from tests.repo.repo import ROOT
 
 
 def open_to_others(folder: Path) -> list[str]:
-    """Return what others than its owner may do something with."""
+    """Return the paths that other users may access."""
     found = [folder, *folder.rglob("*")]
     return [str(path) for path in found if stat.S_IMODE(path.lstat().st_mode) & 0o077]
 
 
 @pytest.fixture
 def easy_umask() -> Iterator[None]:
-    """A user whose new files all can read."""
+    """A umask with which other users can read new files."""
     before = os.umask(0o022)
     yield
     os.umask(before)
 
 
 @pytest.mark.usefixtures("easy_umask")
-def test_nobody_else_reads_arguments_and_results_from_before_too(tmp_path: Path) -> None:
+def test_other_users_cannot_read_arguments_and_results_old_ones_included(tmp_path: Path) -> None:
     old = tmp_path / "state" / "redis" / "appendonlydir"
     old.mkdir(parents=True)
     (tmp_path / "state" / "processes").mkdir()
@@ -113,8 +113,8 @@ def test_clean_removes_what_an_older_version_left(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == []
 
 
-# Only folders of the test's own are ever given to what deletes: were its check broken, it would
-# delete them.
+# Only pass the test's own folders to a command that deletes: with a broken check, it would delete
+# them.
 @pytest.mark.parametrize("folder", ["{file}", "{parent}"])
 def test_clean_leaves_what_is_not_its_own(tmp_path: Path, folder: str) -> None:
     (tmp_path / "file").write_text("kept")
@@ -166,7 +166,7 @@ def loaded(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def slow_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A server that takes a while for each key that it loads."""
+    """A server that loads each key slowly."""
     slow = tmp_path / "slow-server"
     slow.write_text(f'#!/bin/sh\nexec "{server.binary()}" "$@" --key-load-delay 100\n')
     slow.chmod(0o755)
@@ -186,27 +186,26 @@ def test_a_server_may_load_for_longer_than_it_may_take_to_start(
         assert client.dbsize() == 60_000
         client.shutdown(nosave=True)
     assert process.wait(20)
-    told = [line for line in capfd.readouterr().out.splitlines() if "loading data: " in line]
+    printed = [line for line in capfd.readouterr().out.splitlines() if "loading data: " in line]
 
-    assert len(told) > 1
-    assert all("% done, " in line and line.endswith(" s to go") for line in told)
+    assert len(printed) > 1
+    assert all("% done, " in line and line.endswith(" s to go") for line in printed)
 
 
 @pytest.mark.usefixtures("slow_server")
 def test_a_stop_does_not_wait_for_what_is_loaded(loaded: Path) -> None:
-    is_stopping = threading.Event()
-    timer = threading.Timer(0.5, is_stopping.set)
-    timer.start()
+    asked = count()
     with pytest.raises(ServerError, match="stopped while the Redis server was loading its data"):
-        server.start(server.free_port(), loaded / "password", loaded / "data", is_stopping.is_set)
-    timer.join()
+        server.start(
+            server.free_port(), loaded / "password", loaded / "data", lambda: next(asked) > 5
+        )
 
 
 @pytest.mark.usefixtures("slow_server")
-def test_a_server_that_loads_no_further_is_given_up(
+def test_a_server_that_stops_loading_is_an_error(
     loaded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "START_TIMEOUT", 0.5)
+    monkeypatch.setattr(server, "START_TIMEOUT", 3.0)
     monkeypatch.setattr("local.server._Loading.has_progressed", stuck)
     with pytest.raises(ServerError, match=r"the Redis server stopped loading its data: 7 % done"):
         server.start(server.free_port(), loaded / "password", loaded / "data")

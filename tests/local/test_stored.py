@@ -1,4 +1,4 @@
-"""What is stored of jobs, whoever stored it: what the cluster's callers make of it."""
+"""Stored results of any origin, as the cluster's callers read them."""
 
 import json
 from typing import Any
@@ -14,14 +14,14 @@ ADD = "add.tasks.add"
 
 
 def store(client: Client, job_id: str, stored: Any) -> None:
-    """Store what no worker would."""
+    """Store a payload that no worker would."""
     backend: Any = client.app.backend
     payload = stored if isinstance(stored, bytes) else json.dumps(stored)
     backend.client.set(f"celery-task-meta-{job_id}", payload, ex=300)
 
 
 def failure(job_id: str, module: Any, name: str, *args: Any) -> dict[str, Any]:
-    """Return what is stored of a failure."""
+    """Return the stored form of a failure."""
     error = {"exc_type": name, "exc_module": module, "exc_message": args}
     return {"status": "FAILURE", "result": error, "traceback": None, "task_id": job_id}
 
@@ -56,7 +56,7 @@ def test_a_failure_never_ends_a_command_well(
 
 
 @pytest.mark.parametrize("stored", [b"5", b"{}", b"[" * 10_000, b"\xff", {"status": "FAILURE"}])
-def test_what_is_no_result_is_one_line(local: Local, client: Client, stored: Any) -> None:
+def test_an_invalid_result_is_one_line(local: Local, client: Client, stored: Any) -> None:
     store(client, "no-result", stored)
     for options in ((), ("--state",)):
         done = local.command("callers.result", "no-result", *options)
@@ -67,7 +67,7 @@ def test_what_is_no_result_is_one_line(local: Local, client: Client, stored: Any
 
 
 @pytest.mark.parametrize("stored", [b"5", b"{}", b"null", b'{"status": "SUCCESS", "result": 7}'])
-def test_what_is_no_result_is_an_error_in_its_place_and_no_others(
+def test_an_invalid_result_is_an_error_in_its_place_alone(
     server_only: Local, monkeypatch: pytest.MonkeyPatch, stored: bytes
 ) -> None:
     ids: list[str] = []
@@ -90,8 +90,8 @@ def test_what_is_no_result_is_an_error_in_its_place_and_no_others(
     assert [type(values[place]) for place in (1, 4)] == [Unreadable, Unreadable]
 
 
-def test_a_job_that_says_oddly_that_it_runs_is_late_all_the_same(client: Client) -> None:
+def test_a_late_job_with_an_invalid_started_state_is_an_error(client: Client) -> None:
     store(client, "odd", {"status": "STARTED", "result": 5, "task_id": "odd"})
 
     with pytest.raises(TimeoutError, match=r"job odd still runs$"):
-        client.get(client.app.AsyncResult("odd"), timeout=0.5)
+        client.get(client.app.AsyncResult("odd"), timeout=2)

@@ -1,4 +1,4 @@
-"""Messages that a worker must not, or can't, do: answered, kept, and nothing of them is run."""
+"""Messages that a worker must not or cannot run: their callers get an error, and they are kept."""
 
 import json
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from tests.waiting import eventually
 
 
 class Malicious:
-    """A value whose unpickling leaves a file behind."""
+    """A value whose unpickling creates a file."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -51,12 +51,12 @@ def sent(redis: Any, envelope: dict[str, Any], **headers: Any) -> str:
 
 
 def letter_of(redis: Any, job_id: str) -> Letter:
-    """Return a job's dead letter, which comes after its answer."""
+    """Return a job's dead letter, which is stored after its result."""
 
     def find() -> Letter | None:
         return next((each for each in dead_letters.letters(redis) if each.job_id == job_id), None)
 
-    return eventually("dead letter", find)  # type: ignore[return-value]  # it is there by then
+    return eventually("dead letter", find)  # type: ignore[return-value]  # it exists then
 
 
 def test_a_pickled_message_is_answered_with_an_error_and_runs_nothing(

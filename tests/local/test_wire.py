@@ -1,6 +1,6 @@
-"""What stands in Redis, byte for byte: workers and callers of two versions understand each other.
+"""The contents of Redis, byte for byte, on which workers and callers of two versions agree.
 
-A change here breaks a rolling update, and jobs that wait: docs/decisions.md says why it was made.
+A change here breaks rolling updates and waiting jobs: docs/decisions.md gives its reason.
 """
 
 import json
@@ -15,9 +15,9 @@ from callers.client import Client
 from tests.local.local import Local
 from tests.waiting import eventually
 
-#: One message, result and dead letter of each kind; `{…}` stands for what is another in each.
+#: One message, result and dead letter of each kind, with `{…}` for the parts that vary.
 GOLDEN = json.loads(Path(__file__).with_name("wire.json").read_text())
-#: What is another in each: a machine and its process, an id, a time.
+#: Patterns of the parts that vary: a machine and its process, an id, a time.
 _VARIES = (
     (r"gen\d+@[^\"\\]+", "gen{PROCESS}@{HOST}"),
     (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "{ID}"),
@@ -28,7 +28,7 @@ _VARIES = (
 
 
 def fixed(text: str) -> str:
-    """Return what stands in Redis without what is another in each."""
+    """Return a text from Redis with placeholders for the parts that vary."""
     for pattern, name in _VARIES:
         text = re.sub(pattern, name, text)
     return text
@@ -36,7 +36,7 @@ def fixed(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What stands in Redis after jobs of each kind."""
+    """The contents of Redis after jobs of each kind."""
     local = Local(tmp_path_factory.mktemp("wire"), "--server-only")
     try:
         local.wait_until_ready()
@@ -47,7 +47,7 @@ def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 def written(local: Local, client: Client) -> dict[str, str]:
-    """Have jobs of each kind submitted and run, and return what was written."""
+    """Submit and run jobs of each kind, and return the texts in Redis."""
     store: Any = client.app.backend
     redis = store.client
     done = local.command("tests.local.wire")

@@ -1,4 +1,4 @@
-"""Submits jobs of each kind and prints their messages; a program that knows no task."""
+"""A program without tasks that submits jobs of each kind and prints their messages."""
 
 import json
 import sys

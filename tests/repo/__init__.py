@@ -1,1 +1,1 @@
-"""Do the files agree with each other."""
+"""Tests that the files agree with each other."""

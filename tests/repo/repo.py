@@ -1,4 +1,4 @@
-"""What the tests of the files read."""
+"""Readers of the project's files."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ def read(name: str) -> str:
 
 
 def files() -> list[Path]:
-    """Return every file of the project, whether git knows it yet or not."""
+    """Return every file of the project, tracked by git or not."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -30,7 +30,7 @@ def files() -> list[Path]:
 
 
 def compose(name: str = "docker-compose.yml") -> dict[str, Any]:
-    """Return the compose file, or an overlay of it, its anchors resolved."""
+    """Return the compose file, or an overlay, with resolved anchors."""
     content: dict[str, Any] = yaml.safe_load(read(name))
     return content
 

@@ -1,4 +1,4 @@
-"""What every service of the compose file must have, and what none may."""
+"""The required and the forbidden properties of the compose file's services."""
 
 import re
 from typing import Any
@@ -14,7 +14,7 @@ SERVICES: dict[str, dict[str, Any]] = compose()["services"]
 OVERLAY: dict[str, dict[str, Any]] = compose("deploy/rabbitmq.yml")["services"]
 SERVERS = {"redis": SERVICES["redis"], "rabbitmq": OVERLAY["rabbitmq"]}
 CALLERS = [name for name in SERVICES if name.startswith("call-")]
-#: Whatever else connects to the broker.
+#: The other services that connect to the broker.
 OTHERS = ["demo-parallel", "beat", "flower"]
 
 
@@ -120,7 +120,7 @@ def test_every_client_of_redis_is_one_of_rabbitmq_under_its_overlay(name: str) -
     assert service["environment"]["RABBITMQ_PASSWORD_FILE"] == "/run/secrets/rabbitmq_password"
     assert service["secrets"] == ["rabbitmq_password"]
     assert service["depends_on"] == {"rabbitmq": {"condition": "service_healthy"}}
-    # Nothing else: what differs between the brokers is who carries the jobs.
+    # Nothing else differs between the brokers.
     assert set(service) == {"environment", "secrets", "depends_on"}
 
 

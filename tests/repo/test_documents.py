@@ -1,4 +1,4 @@
-"""What the documents and the Makefile say is so."""
+"""The documents and the Makefile agree with the code."""
 
 import re
 

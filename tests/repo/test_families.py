@@ -1,4 +1,4 @@
-"""A family is its tasks and its requirements: everything else is `add/` with the name changed."""
+"""A family is its tasks and requirements: everything else is `add/` with the name changed."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""Every variable stands in .env.example, with when to change it and the default that holds."""
+"""Every variable is in .env.example, with its default and when to change it."""
 
 import re
 
@@ -8,11 +8,11 @@ from celeryconfig import family_concurrency
 from tests.families import FAMILIES
 from tests.repo.repo import ROOT, files, read
 
-#: Read by the code under a name that is put together from a family's.
+#: Variables whose names contain a family's.
 PER_FAMILY = {
     f"{family.upper()}_{what}" for family in FAMILIES for what in ("REPLICAS", "CONCURRENCY")
 }
-#: Set by the project's own files for its own processes: nothing for a user to change.
+#: Set by the project for its own processes: a user does not change them.
 INTERNAL = {
     "WORKER_HEARTBEAT_FILE",
     "BEAT_HEARTBEAT_FILE",
@@ -49,7 +49,7 @@ def test_a_variable_is_explained(variable: str) -> None:
     lines = read(".env.example").splitlines()
     above = lines[lines.index(f"#{variable}={EXAMPLE[variable]}") - 1]
 
-    # Either its own explanation, or the line before it in a group that has one.
+    # A comment, or the line before it in a group with one.
     assert above.startswith("#")
 
 

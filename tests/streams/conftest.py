@@ -11,7 +11,7 @@ from kombu import Connection
 
 from tests.local.local import Local
 
-#: Seconds of a lease, in tests that wait for its end.
+#: Lease of a message, in seconds: tests wait for its end.
 LEASE = 2
 
 Connect = Callable[..., Connection]
@@ -50,7 +50,7 @@ def store(server_url: str) -> Iterator[Any]:
 
 @pytest.fixture
 def connect(url: str, store: Any) -> Iterator[Connect]:
-    """Give connections by the transport, with options of it; all closed in the end."""
+    """Return a function that opens connections by the transport; close them in the end."""
     with ExitStack() as stack:
 
         def connect(**options: Any) -> Connection:

@@ -1,4 +1,4 @@
-"""A plain Celery program whose tasks raise errors that are hard to carry."""
+"""A plain Celery program whose tasks raise errors that are hard to store."""
 
 from threading import Lock
 from typing import Any
@@ -9,7 +9,7 @@ __all__ = ["app"]
 
 
 class KeywordOnly(Exception):
-    """Cannot be made of its arguments."""
+    """Cannot be rebuilt from its arguments."""
 
     def __init__(self, *, code: int) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class KeywordOnly(Exception):
 
 
 class Derived(ValueError):
-    """Cannot be made of its arguments, as its parent can."""
+    """Cannot be rebuilt from its arguments, unlike its parent."""
 
     def __init__(self, *, code: int) -> None:
         super().__init__("lost")
@@ -72,12 +72,12 @@ def fail(kind: str) -> None:
 
 @app.task(inline=True)
 def fail_inline(kind: str) -> None:
-    """Raise an error where the job is fetched."""
+    """Raise an error inline."""
     raise error(kind)
 
 
 @app.task
-def told(request: Any, exc: Exception, traceback: Any) -> None:
-    """Note what an error callback is told."""
+def on_error(request: Any, exc: Exception, traceback: Any) -> None:
+    """Note the error that a callback receives."""
     backend: Any = app.backend
-    backend.client.set(f"told {request.id}", f"{type(exc).__name__}: {exc!r}")
+    backend.client.set(f"error of {request.id}", f"{type(exc).__name__}: {exc!r}")

@@ -1,4 +1,4 @@
-"""A plain Celery program that has nothing of the cluster but these settings."""
+"""A plain Celery program with the library's settings."""
 
 import multiprocessing
 import os
@@ -24,7 +24,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     worker_consumer="celery_streams:Consumer",
     task_acks_late=True,
-    # A queue of kombu's lists beside the stream.
+    # A queue on kombu's lists beside that on a stream.
     task_queues=[
         Queue("celery", Exchange("celery"), "celery"),
         Queue("listed", Exchange("listed"), "listed", durable=False),
@@ -51,17 +51,17 @@ def total(numbers: list[int]) -> int:
 
 @app.task
 def runs_of(name: str, seconds: float) -> int:
-    """Return how often this has begun under a name, after so many seconds."""
+    """Return how often a job has begun under `name`, after `seconds`."""
     backend: Any = app.backend
-    # Told again where the reply was lost with its connection, and counted once all the same.
-    count = backend.ensure(backend.client.eval, (COUNT, 2, name, f"told {name}", uuid4().hex))
+    # Sent again if the reply was lost with its connection, and counted once all the same.
+    count = backend.ensure(backend.client.eval, (COUNT, 2, name, f"counted {name}", uuid4().hex))
     time.sleep(seconds)
     return int(count)
 
 
 @app.task
 def raises(name: str) -> None:
-    """Raise an exception that few tasks do."""
+    """Raise an unusual exception."""
     errors: dict[str, BaseException] = {
         "exit": SystemExit(3),
         "interrupt": KeyboardInterrupt(),

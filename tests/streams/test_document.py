@@ -1,4 +1,4 @@
-"""docs/streams.md, followed word for word: with what it installs, and with nothing else."""
+"""docs/streams.md, followed word for word, with only the packages that it installs."""
 
 import os
 import re
@@ -25,13 +25,13 @@ Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
 
 
 def environment() -> dict[str, str]:
-    """Return an environment in which nothing of this repository is on a path."""
+    """Return an environment without this repository on any path."""
     names = {"PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME"}
     return {name: value for name, value in os.environ.items() if name not in names}
 
 
 def shell(folder: Path, commands: str, seconds: float = 60) -> "subprocess.CompletedProcess[str]":
-    """Run a block of commands as a person does, in a folder."""
+    """Run a block of commands in a folder."""
     return subprocess.run(
         ["bash", "-e", "-c", commands],
         cwd=folder,
@@ -45,7 +45,7 @@ def shell(folder: Path, commands: str, seconds: float = 60) -> "subprocess.Compl
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory, server_url: str) -> Path:
-    """The folder of a program that was made as the page says, beside a checkout."""
+    """The folder of the page's program, beside a checkout."""
     above = tmp_path_factory.mktemp("page")
     folder = above / "program"
     folder.mkdir()
@@ -54,7 +54,7 @@ def program(tmp_path_factory: pytest.TempPathFactory, server_url: str) -> Path:
     shutil.copytree(ROOT / "docs", checkout / "docs")
     for name in ("pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, checkout)
-    # The oldest Python that is promised may not be what `python3` is here.
+    # Use the Python of the tests: `python3` may be another version.
     done = shell(folder, INSTALL.replace("python3 -m venv", f"{sys.executable} -m venv"), 300)
     assert done.returncode == 0, done.stderr
     text = "\n\n".join(PROGRAM)
@@ -65,7 +65,7 @@ def program(tmp_path_factory: pytest.TempPathFactory, server_url: str) -> Path:
 
 @pytest.fixture
 def worker(program: Path, store: Any) -> Iterator[Path]:
-    """The page's worker; what it logs."""
+    """The log of the page's worker."""
     log = program / "worker.log"
     with log.open("w") as output:
         process = subprocess.Popen(

@@ -10,7 +10,7 @@ from celery import chord, group
 from tests.streams.test_pools import worker
 from tests.waiting import eventually
 
-#: Errors by their kind: what they are called, and what they say.
+#: The name and the text of each kind of error.
 ERRORS = {
     "KeywordOnly": ("KeywordOnly", "code 7"),
     "Derived": ("Derived", "derived 7"),
@@ -69,19 +69,19 @@ def test_an_error_whose_class_the_caller_has_is_caught_by_it(program: Any, kind:
 
 @pytest.mark.parametrize("task", ["fail", "fail_inline"])
 @pytest.mark.parametrize("kind", ["KeywordOnly", "Derived", "Local", "ExceptionGroup"])
-def test_an_error_reaches_who_waits_for_a_chord_a_group_or_a_callback(
+def test_an_error_reaches_the_caller_of_a_chord_or_a_group_and_a_callback(
     program: Any, task: str, kind: str
 ) -> None:
     name, text = ERRORS[kind]
     fail = getattr(program, task)
 
-    chords = raised(chord([fail.s(kind), fail.s(kind)], program.told.si())())
-    # The chord's error quotes its member's, or is that, where the member's is known by then.
+    chords = raised(chord([fail.s(kind), fail.s(kind)], program.on_error.si())())
+    # The chord's error quotes its member's, or is that if the member's is already known.
     assert name in repr(chords)
     assert text in str(chords)
     assert type(raised(group(fail.s(kind), fail.s(kind))())).__name__ == name
-    job = fail.apply_async((kind,), link_error=program.told.s())
+    job = fail.apply_async((kind,), link_error=program.on_error.s())
     raised(job)
     client = program.app.backend.client
-    told = eventually("the callback is told", lambda: client.get(f"told {job.id}"))
-    assert told.decode().startswith(f"{name}: ")
+    noted = eventually("the callback is called", lambda: client.get(f"error of {job.id}"))
+    assert noted.decode().startswith(f"{name}: ")

@@ -1,4 +1,4 @@
-"""Celery's own worker on the transport, with each of its pools that needs no other package."""
+"""Celery's own worker on the transport, with each pool that needs no other package."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def _plain(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def worker(
     program: ModuleType, log: Path, pool: str, *arguments: str, options: Sequence[str] = ALONE
 ) -> "Iterator[subprocess.Popen[bytes]]":
-    """Run a worker, ended as SIGTERM does."""
+    """Run a worker, and stop it by SIGTERM."""
     command = ("-m", "celery", "-A", program.__name__, "worker", "-c", "2", "-P", pool)
     with (
         log.open("ab") as output,
@@ -132,7 +132,7 @@ def test_what_waits_in_a_worker_longer_than_a_lease_runs_once(
     plain: Any, store: Any, tmp_path: Path, pool: str
 ) -> None:
     with worker(plain, tmp_path / "log", pool):
-        # A plain worker takes four jobs ahead for each that it runs.
+        # A plain worker prefetches four jobs for each process.
         jobs = [plain.runs_of.delay(f"runs {i}", 1.5) for i in range(4)]
         eventually("one runs", lambda: [*store.scan_iter("runs *")])
         with worker(plain, tmp_path / "other", pool):
@@ -154,14 +154,14 @@ def test_lost_connections_make_nothing_run_twice(
 
 
 def answer(plain: Any, command: str, **arguments: Any) -> Any:
-    """Return what the only worker answers to a command."""
-    # By a connection of its own: another test may have had those of the pool closed.
+    """Return the only worker's reply to a command."""
+    # By a new connection: another test may have closed those of the pool.
     with plain.app.connection_for_write() as connection:
         (reply,) = plain.app.control.broadcast(
             command, arguments=arguments, reply=True, timeout=10, limit=1, connection=connection
         )
-    (told,) = reply.values()
-    return told
+    (answer,) = reply.values()
+    return answer
 
 
 @pytest.mark.parametrize("pool", ["solo", "threads"])
@@ -172,8 +172,8 @@ def test_a_limit_that_a_pool_does_not_keep_is_refused_or_warned_of(
     with worker(plain, log, pool):
         assert plain.add.delay(4, 6).get(timeout=30) == 10
         for limits, kind in (({"hard": 5}, "hard"), ({"soft": 5}, "soft")):
-            told = answer(plain, "time_limit", task_name=plain.add.name, **limits)
-            assert told == {
+            reply = answer(plain, "time_limit", task_name=plain.add.name, **limits)
+            assert reply == {
                 "error": f"this worker's pool ignores {kind} time limits; prefork does not"
             }
         assert "time limits" not in log.read_text()
@@ -187,8 +187,8 @@ def test_a_limit_that_a_pool_does_not_keep_is_refused_or_warned_of(
 def test_a_pool_that_keeps_limits_is_given_them(plain: Any, store: Any, tmp_path: Path) -> None:
     with worker(plain, tmp_path / "log", "prefork"):
         assert plain.add.delay(4, 6).get(timeout=30) == 10
-        told = answer(plain, "time_limit", task_name=plain.runs_of.name, hard=1)
-        assert told == {"ok": "time limits set successfully"}
+        reply = answer(plain, "time_limit", task_name=plain.runs_of.name, hard=1)
+        assert reply == {"ok": "time limits set successfully"}
         with pytest.raises(TimeLimitExceeded):
             plain.runs_of.delay("runs", 30).get(timeout=30)
 
@@ -201,11 +201,13 @@ def test_a_command_that_fails_is_answered_in_one_line(
     with worker(plain, log, pool):
         assert plain.add.delay(4, 6).get(timeout=30) == 10
         job = plain.runs_of.delay("runs", 3)
-        if pool != "solo":  # which answers when it has ended
+        if pool != "solo":  # it answers after the job
             eventually("it runs", lambda: store.get("runs") == "1")
         for command in ("pool_grow", "pool_shrink", "autoscale", "pool_restart"):
-            told = answer(plain, command)
-            assert ("ok" in told) == (pool == "prefork" and command in {"pool_grow", "pool_shrink"})
+            reply = answer(plain, command)
+            assert ("ok" in reply) == (
+                pool == "prefork" and command in {"pool_grow", "pool_shrink"}
+            )
         assert job.get(timeout=30) == 1
         assert plain.add.delay(4, 6).get(timeout=30) == 10
     assert "Traceback" not in log.read_text()
@@ -215,8 +217,8 @@ def test_events_that_no_worker_sends_end_none(plain: Any, store: Any, tmp_path: 
     log = tmp_path / "log"
     with worker(plain, log, "prefork", options=()):
         assert plain.add.delay(4, 6).get(timeout=30) == 10
-        told = answer(plain, "election", id="one", topic=[])
-        assert told == {"error": "id and topic must be strings of 1 to 1024 characters"}
+        reply = answer(plain, "election", id="one", topic=[])
+        assert reply == {"error": "id and topic must be strings of 1 to 1024 characters"}
         fields = {"id": "x", "clock": 1, "hostname": "h", "pid": 1, "topic": [], "action": {}}
         events: list[tuple[str, Any]] = [
             ("worker.elect", {**fields, "cver": 1}),
@@ -246,7 +248,7 @@ def test_what_a_task_raises_ends_neither_its_worker_nor_a_place_in_the_pool(
     plain: Any, store: Any, tmp_path: Path, pool: str, name: str
 ) -> None:
     with worker(plain, tmp_path / "log", pool) as process:
-        jobs = [plain.raises.delay(name) for _ in range(4)]  # more than there are places
+        jobs = [plain.raises.delay(name) for _ in range(4)]  # more than there are processes
         for job in jobs:
             with pytest.raises((WorkerLostError, OutOfMemory, MemoryError, DeadLetter)):
                 job.get(timeout=60)
@@ -266,7 +268,7 @@ def test_what_a_queue_of_lists_holds_ends_no_worker(plain: Any, store: Any, tmp_
 
 
 def test_an_inline_task_is_one_beside_mingle_too(plain: Any, store: Any, tmp_path: Path) -> None:
-    """Mingle declares a queue whose messages live for a time."""
+    """Mingle declares a queue with a message TTL."""
     with worker(plain, tmp_path / "log", "prefork", options=("--without-gossip",)):
         assert plain.process_name.delay().get(timeout=30) == "MainProcess"
 
@@ -340,7 +342,7 @@ def test_a_message_of_remote_control_that_cannot_be_read_ends_no_worker(
 
 
 def test_ids_that_are_uuids_are_answered(plain: Any, store: Any, tmp_path: Path) -> None:
-    """Stock programs may send them; JSON marks them, and no name of Redis' is one."""
+    """Stock programs may send them; JSON marks them, and no name in Redis is a UUID."""
     stock = Celery("stock", broker=plain.URL, backend=plain.URL, set_as_current=False)
     options: list[dict[str, Any]] = [{"task_id": uuid4()}, {"reply_to": uuid4()}]
     with worker(plain, tmp_path / "log", "prefork"):
@@ -364,8 +366,8 @@ def test_a_limit_that_is_next_to_nothing_ends_no_worker(
 ) -> None:
     with worker(plain, tmp_path / "log", "prefork") as process:
         assert plain.process_name.delay().get(timeout=30) == "MainProcess"
-        told = answer(plain, "time_limit", task_name=plain.process_name.name, hard=5, soft=1e-9)
-        assert told == {"ok": "time limits set successfully"}
+        reply = answer(plain, "time_limit", task_name=plain.process_name.name, hard=5, soft=1e-9)
+        assert reply == {"ok": "time limits set successfully"}
         for _ in range(20):
             with suppress(SoftTimeLimitExceeded):
                 assert plain.process_name.delay().get(timeout=30) == "MainProcess"

@@ -1,4 +1,4 @@
-"""A prefix for all keys, `global_keyprefix`, stands once before each of them, whatever is done."""
+"""The prefix of all keys, `global_keyprefix`, is put exactly once before each of them."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ STREAM = f"{PREFIX}{keys.stream(QUEUE, 0)}"
 
 @pytest.fixture(autouse=True)
 def one_prefix(store: Any) -> Any:
-    """Check in the end that every key has the prefix, and has it once."""
+    """Check in the end that every key has the prefix exactly once."""
     yield
     found = store.keys("*")
     assert found
@@ -84,7 +84,7 @@ def test_a_list_in_a_batch_is_delivered(connect: Connect) -> None:
     assert sorted(worker.wait_for(2)) == [1, 2]
 
 
-def test_what_is_given_back_rejected_or_purged(connect: Connect, store: Any) -> None:
+def test_released_rejected_and_purged_messages(connect: Connect, store: Any) -> None:
     connection = connect(global_keyprefix=PREFIX)
     worker = Worker(connection)
     publish_in_a_batch(connection, 1, 2, 3)

@@ -1,4 +1,4 @@
-"""A server that refuses for a while: no result is lost, and no job fails for it."""
+"""A server that refuses commands for a while: no result is lost, and no job fails."""
 
 import sys
 import threading
@@ -106,7 +106,7 @@ def test_what_ends_while_the_server_refuses_reaches_its_caller_once(
     def job(value: Any, *error: str) -> Any:
         return signature(twins, kind, "gated", str(folder), value, *error)
 
-    # An inline job holds up its worker: what is to run beside it is the pool's.
+    # An inline job blocks its worker: the jobs beside it are the pool's.
     echo = "stock"
     with start("-c", "6") as (twins, _):
         jobs = [job(1).apply_async()]
@@ -128,7 +128,7 @@ def test_what_ends_while_the_server_refuses_reaches_its_caller_once(
                 lambda: log.read_text().count("refuses, trying again") > before,
             )
         values = [each.get(timeout=60, propagate=False) for each in jobs]
-        # Sooner than a lost reply is noticed, after 46 s.
+        # A lost reply would be noticed after 46 s.
         assert signature(twins, kind, "echo", 9).apply_async().get(timeout=30) == 9
 
     if kind == "stock":
@@ -141,9 +141,9 @@ def test_what_ends_while_the_server_refuses_reaches_its_caller_once(
     assert not store.keys("*:dead")
 
 
-# A busy server leaves a fetch that waits where it is, and refuses none.
+# A busy server keeps a waiting fetch, and refuses none.
 @pytest.mark.parametrize("refusal", [each for each in REFUSALS if each is not busy])
-def test_an_inline_worker_goes_on_after_a_refusal(
+def test_an_inline_worker_continues_after_a_refusal(
     start: Callable[..., Any], store: Any, tmp_path: Path, refusal: Refusal
 ) -> None:
     with start() as (twins, _):
@@ -174,11 +174,11 @@ def test_an_inline_worker_goes_on_after_a_refusal(
         (ValueError("BUSY"), False, False),
     ],
 )
-def test_a_refusal_is_told_from_an_error(error: Exception, *, passes: bool, is_state: bool) -> None:
+def test_a_refusal_differs_from_an_error(error: Exception, *, passes: bool, is_state: bool) -> None:
     assert (is_temporary(error), is_state_of_server(error)) == (passes, is_state)
 
 
-def test_a_caller_is_told_at_once_even_if_it_has_loaded_celerys_worker() -> None:
+def test_a_caller_gets_a_refusal_at_once_even_with_celerys_worker_loaded() -> None:
     from celery.worker import state
 
     from celery_streams.retries import retry_while_refused

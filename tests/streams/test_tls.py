@@ -19,7 +19,7 @@ from tests.streams.test_transport import Worker, publish
 
 
 class Proxy(threading.Thread):
-    """Speaks TLS to whoever connects, and plainly to the server, which has none built in."""
+    """A proxy that adds TLS to the server, which has none built in."""
 
     def __init__(self, port: int, server_port: int, certificate: Path) -> None:
         super().__init__(daemon=True)
@@ -102,6 +102,6 @@ def test_results_travel_over_tls(url: str) -> None:
     backend: Any = app.backend
     backend.store_result("an id", 10, "SUCCESS")
 
-    assert app.AsyncResult("an id").get(timeout=5) == 10
+    assert app.AsyncResult("an id").get(timeout=30) == 10
     backend.result_consumer.stop()
     backend.client.connection_pool.disconnect()

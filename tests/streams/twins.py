@@ -1,6 +1,6 @@
-"""A Celery program whose tasks exist twice: run where they are fetched, and by Celery's own way.
+"""A Celery program whose tasks exist twice: inline, and in Celery's pool.
 
-Whatever one of a pair does, the other has to do, too: `notes` tells what hooks and signals saw.
+Both of a pair must behave alike, as the notes of hooks and signals show.
 """
 
 import os
@@ -13,6 +13,8 @@ from uuid import uuid4
 from celery import Celery, Task, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
+from celery_streams.transport import dispatch
+from celery_streams.worker import inline
 from tests.waiting import eventually
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -34,11 +36,11 @@ app.conf.update(
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,
 )
-app.conf.update(eval(os.environ.get("TWINS_CONF", "{}")))  # noqa: S307 - of the test beside it
+app.conf.update(eval(os.environ.get("TWINS_CONF", "{}")))  # noqa: S307 - set by our tests
 
 
 def note(job_id: str, what: str) -> None:
-    """Keep what was seen of a job, in order."""
+    """Append a note on a job."""
     app.backend.client.rpush(f"notes-{job_id}", what)  # type: ignore[attr-defined]
 
 
@@ -69,7 +71,7 @@ class Noting(Task[Any, Any]):
 
 
 def twins(**options: Any) -> Callable[[Function], Function]:
-    """Make two tasks of a function, `inline.<name>` and `stock.<name>`."""
+    """Register a function as two tasks, `inline.<name>` and `stock.<name>`."""
 
     def made(function: Function) -> Function:
         name = function.__name__
@@ -80,6 +82,10 @@ def twins(**options: Any) -> Callable[[Function], Function]:
 
     return made
 
+
+if os.environ.get("TWINS_UNHURRIED"):
+    # A busy machine cuts no fetch short and no batch of acks.
+    inline.FETCH_SECONDS = inline.MAX_FETCH_SECONDS = dispatch.ACK_FLUSH_INTERVAL = 60.0
 
 if os.environ.get("TWINS_SIGNALS"):
 
@@ -109,19 +115,19 @@ if os.environ.get("TWINS_RECEIVED"):
 
 @twins()
 def echo(value: Any = None) -> Any:
-    """Return what was given."""
+    """Return `value`."""
     return value
 
 
 @twins(bind=True)
 def process(self: Any) -> int:
-    """Return the process that the job runs in."""
+    """Return the pid of the process."""
     return os.getpid()
 
 
 @twins(bind=True)
 def request(self: Any, *args: Any, **kwargs: Any) -> Any:
-    """Return what a task can know of its job."""
+    """Return all that a task knows of its job."""
     known = dict(vars(self.request))
     known["delivery_info"] = dict(known["delivery_info"])
     known["properties"] = {**known["properties"], "delivery_tag": None}
@@ -130,7 +136,7 @@ def request(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 @twins()
 def gated(folder: str, value: Any, error: str | None = None) -> Any:
-    """Leave a file that says that this runs; end when the folder has a file `open`."""
+    """Create a file to show that this runs; return when the folder has a file `open`."""
     (Path(folder) / f"{value}-{uuid4().hex}").touch()
     eventually("the gate is open", (Path(folder) / "open").exists, 60)
     if error:
@@ -146,7 +152,7 @@ def fail(text: str) -> None:
 
 @twins(bind=True, max_retries=2, default_retry_delay=0)
 def retry(self: Any) -> int:
-    """Return how often it was tried again: twice."""
+    """Return the number of retries: two."""
     if self.request.retries < 2:
         raise self.retry(exc=ValueError("again"))
     return int(self.request.retries)
@@ -160,7 +166,7 @@ def ignore() -> None:
 
 @twins()
 def reject() -> None:
-    """Give the message up."""
+    """Reject the message."""
     raise Reject("no good", requeue=False)
 
 
@@ -172,7 +178,7 @@ def leave() -> None:
 
 @twins(ignore_result=True)
 def silent() -> int:
-    """Return what nobody stores."""
+    """Return a value that is not stored."""
     return 1
 
 
@@ -188,25 +194,25 @@ def slow() -> str:
 
 @twins(time_limit=1)
 def hang() -> None:
-    """Take no notice of any limit."""
+    """Ignore all time limits."""
     while True:
         time.sleep(1)
 
 
 @twins(bind=True)
 def child(self: Any) -> Any:
-    """Send a job, which becomes this one's child."""
+    """Send a job as a child of this one."""
     kind = self.name.partition(".")[0]
     return app.tasks[f"{kind}.echo"].delay(1).id
 
 
 @twins(rate_limit="1000/s")
 def limited() -> int:
-    """Return the process that the job runs in."""
+    """Return the pid of the process."""
     return os.getpid()
 
 
 @twins(acks_late=False)
 def early() -> int:
-    """Return the process that the job runs in."""
+    """Return the pid of the process."""
     return os.getpid()

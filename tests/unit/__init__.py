@@ -1,1 +1,1 @@
-"""Tests that need nothing but Python."""
+"""Tests that need only Python."""

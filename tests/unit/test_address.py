@@ -1,4 +1,4 @@
-"""Every way to name a server is read alike for queues and results, or refused in one line."""
+"""All forms of a server's URL are read alike for queues and results, or refused in one line."""
 
 import os
 import subprocess
@@ -51,7 +51,7 @@ BAD = [
 
 
 def parameters(connection: Connection) -> dict[str, Any]:
-    """Return how a connection reaches its server, without asking the server."""
+    """Return the connection's parameters, without connecting."""
     transport: Any = connection.transport
     channel = transport.Channel.__new__(transport.Channel)
     channel.connection = transport
@@ -60,8 +60,8 @@ def parameters(connection: Connection) -> dict[str, Any]:
 
 
 def store(url: str) -> dict[str, Any]:
-    """Return how the result store reaches its server."""
-    if "://" not in url:  # which Celery takes for the name of a class
+    """Return the parameters of the result store's connections."""
+    if "://" not in url:  # Celery takes it for the name of a class
         address.read(url)
     app = Celery(set_as_current=False, backend=f"celery_streams:RedisBackend+{url}")
     backend: Any = app.backend
@@ -86,7 +86,7 @@ def test_broker_and_results_are_found_at_the_same_place(url: str, kind: str) -> 
 
 @pytest.mark.parametrize("kind", ["Transport", "ListTransport"])
 @pytest.mark.parametrize("url", SOCKETS)
-def test_a_socket_is_no_database(url: str, kind: str) -> None:
+def test_a_socket_is_not_a_database(url: str, kind: str) -> None:
     plain = url.removeprefix("redis+")
     with Connection(plain, transport=f"celery_streams:{kind}") as connection:
         for found in (parameters(connection), parameters(connection.clone()), store(url)):

@@ -1,4 +1,4 @@
-"""An array as text: as numpy shows it where it is small, and to be read back where it is large."""
+"""An array as text: a small one as numpy prints it, a large one in full."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a measurement says of a machine that was busy, and of figures that cannot be."""
+"""The notes of a benchmark on a busy machine, and on impossible figures."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def load(share: float, monkeypatch: pytest.MonkeyPatch) -> str:
     return note
 
 
-def test_a_busy_machine_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_machine_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(0.02, monkeypatch) == (
         "other programs took 2% of the cores while the yardsticks ran"
     )
@@ -26,7 +26,7 @@ def test_a_busy_machine_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_too_short_a_look_says_nothing_of_the_machine() -> None:
-    assert Load().notes() == ["what other programs took of the machine is not known"]
+    assert Load().notes() == ["the load of other programs is not known"]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_less_time_than_the_work_alone_cannot_be(ours: float, allowance: float, 
     assert len(impossible([work], [figure])) == notes
 
 
-def test_the_share_is_none_where_nobody_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_share_is_none_if_it_was_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     seen = Load()
 

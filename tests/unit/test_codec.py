@@ -1,4 +1,4 @@
-"""What cannot be written as plain JSON arrives as it was sent."""
+"""Values that plain JSON does not have arrive as they were sent."""
 
 import base64
 import json
@@ -208,7 +208,7 @@ def test_an_array_is_checked_by_its_form_before_numpy_sees_it(
         [LONG, 1],
     ],
 )
-def test_what_is_no_complex_number_is_unreadable(parts: Any) -> None:
+def test_an_invalid_complex_number_is_unreadable(parts: Any) -> None:
     with pytest.raises(Unreadable, match="invalid 'complex' value"):
         loads(json.dumps({"__type__": "complex", "__value__": parts}))
 
@@ -227,7 +227,7 @@ def test_what_is_no_complex_number_is_unreadable(parts: Any) -> None:
         b'{"__type__": "ndarray", "__value__": {}}',
     ],
 )
-def test_json_inside_a_value_is_unreadable_if_it_is_none(inner: bytes) -> None:
+def test_a_value_of_invalid_json_is_unreadable(inner: bytes) -> None:
     fields = {"data": base64.b64encode(inner).decode()}
 
     with pytest.raises(Unreadable):
@@ -272,7 +272,7 @@ def test_a_value_that_no_machine_holds_is_refused_before_it_is_fetched() -> None
 
 
 class Elsewhere(dict[str, bytes]):
-    """Where large values are put: what Redis is to the cluster."""
+    """A store of large values, as Redis is in the cluster."""
 
     def put(self, data: memoryview) -> dict[str, Any]:
         """Keep the bytes and return a reference to them."""
@@ -307,7 +307,7 @@ def test_a_large_value_goes_elsewhere_and_comes_back(value: Any) -> None:
 
     assert len(sent) < 1000
     assert {reference["key"] for reference in references(carried)} <= elsewhere.keys()
-    assert dumps(pack(carried)) == sent  # whoever passes it on does not fetch it
+    assert dumps(pack(carried)) == sent  # a process that forwards it does not fetch it
     received = unpack(carried, elsewhere.fill)
     if isinstance(value, np.ndarray):
         assert (received.dtype, received.shape) == (value.dtype, value.shape)

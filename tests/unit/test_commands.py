@@ -1,4 +1,4 @@
-"""What a command finds wrong before it asks anybody: no broker runs here."""
+"""Errors that a command finds before it connects: no broker runs here."""
 
 import importlib
 import os
@@ -19,7 +19,7 @@ from tests.repo.repo import ROOT
 
 
 class Wrong(NamedTuple):
-    """What a command printed that ended with an error."""
+    """The output of a command that ended with an error."""
 
     status: Any
     printed: str
@@ -33,9 +33,9 @@ Run = Callable[..., Wrong]
 def run(
     files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Run]:
-    """What runs a command in the folder of files, where nobody can be asked.
+    """A function that runs a command in the folder of files, without a broker.
 
-    In this process, as Python's start takes half a second. No command leaves a file there.
+    It runs in this process, which is faster. No command leaves a file there.
     """
 
     def run_(family: str, *argv: str) -> Wrong:
@@ -46,7 +46,7 @@ def run(
         return Wrong(end.value.code, *capsys.readouterr())
 
     monkeypatch.chdir(files)
-    monkeypatch.setattr(command, "_drop_output", lambda: None)  # it is pytest's
+    monkeypatch.setattr(command, "_drop_output", lambda: None)  # pytest needs it
     for module in ("callers.command", "callers.mat_mul"):
         monkeypatch.setattr(f"{module}.Client", None)
     before = sorted(files.iterdir())
@@ -56,7 +56,7 @@ def run(
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of files that are no operands, and of some that are."""
+    """A folder of valid and invalid operands."""
     folder = tmp_path_factory.mktemp("files")
     np.save(folder / "a.npy", np.ones((2, 3)))
     np.save(folder / "stack.npy", np.ones((5, 2, 3)))
@@ -77,7 +77,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text.csv").write_text("1,2\n3,4\n")
     (folder / "folder.npy").mkdir()
     os.mkfifo(folder / "fifo.npy")
-    # Of 80 GB, of which the disk holds a few bytes: nobody reads it.
+    # A sparse file of 80 GB, which no command reads.
     huge = (folder / "huge.npy").open("wb")
     with huge:
         header = {"descr": "<f8", "fortran_order": False, "shape": (10**10, 1)}
@@ -117,7 +117,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("number.npy", "a of shape (2, 3) and b of shape () have no product"),
     ],
 )
-def test_a_file_that_is_no_operand_is_told_in_one_line(run: Run, b: str, words: str) -> None:
+def test_a_file_that_is_not_an_operand_is_one_line(run: Run, b: str, words: str) -> None:
     done = run("mat_mul", "--a", "a.npy", "--b", b, "--out", "c.npy")
 
     assert (done.printed, done.status) == ("", 2)
@@ -149,7 +149,7 @@ def test_a_file_that_is_no_operand_is_told_in_one_line(run: Run, b: str, words: 
         (("mat_mul", "--a", "number.npy", "--b", "a.npy", "--tiled"), 2, "have no product"),
     ],
 )
-def test_a_wrong_command_is_told_before_anything_is_sent(
+def test_a_wrong_command_is_refused_before_anything_is_sent(
     run: Run, argv: tuple[str, ...], status: int, words: str
 ) -> None:
     done = run(*argv)
@@ -161,7 +161,7 @@ def test_a_wrong_command_is_told_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("argv", [("factorial", "5"), ("mat_mul", "5", "5", "--tiled")])
-def test_a_command_that_reaches_nobody_leaves_what_was_there(
+def test_a_command_without_a_broker_leaves_the_old_file(
     tmp_path: Path, argv: tuple[str, ...]
 ) -> None:
     old = tmp_path / "old"
@@ -226,8 +226,8 @@ def _on_a_terminal(program: str) -> str:
         os.close(end)
         shown = b""
         with suppress(OSError):  # Linux says EIO when the other end is closed
-            while some := os.read(terminal, 4096):
-                shown += some
+            while data := os.read(terminal, 4096):
+                shown += data
     os.close(terminal)
     return shown.decode()
 

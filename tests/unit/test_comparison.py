@@ -1,4 +1,4 @@
-"""The comparison with peers: which figures its samples give, and the page and plots of it."""
+"""The comparison with peers: the figures of its samples, its page and its plots."""
 
 import json
 import re
@@ -28,7 +28,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def sample(system: str, rate: float, **other: Any) -> Sample:
-    """Return what a system gave that does `rate` jobs a second, whatever the way."""
+    """Return the sample of a system that does `rate` jobs a second by each way."""
     ms = 1000 / rate
     fields = {
         "submit": rate,
@@ -173,7 +173,7 @@ def test_a_page_from_a_busy_machine_says_so(others: float | None, words: str) ->
 def test_a_page_says_which_peer_is_left_out_and_why() -> None:
     text = page([run(SAMPLES, rq="rq's client: a sum is wrong or missing")], None)
 
-    assert text.count("rq failed, and is left out: rq's client: a sum is wrong or missing.") == 1
+    assert text.count("rq failed and is left out: rq's client: a sum is wrong or missing.") == 1
 
 
 def test_a_figure_s_name_says_what_it_holds_for() -> None:
@@ -237,7 +237,7 @@ def test_a_queue_grows_by_tens() -> None:
 
 def test_systems_are_chosen_by_name() -> None:
     assert [system.name for system in named("dramatiq, ours")] == ["ours", "dramatiq"]
-    with pytest.raises(ClusterError, match="'sidekiq' is none of ours, celery-prefork"):
+    with pytest.raises(ClusterError, match="'sidekiq' is not one of ours, celery-prefork"):
         named("ours,sidekiq")
 
 

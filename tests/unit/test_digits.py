@@ -1,4 +1,4 @@
-"""A long integer in brief is what all of its digits say."""
+"""The brief form of a long integer agrees with its digits."""
 
 import gmpy2
 import pytest

@@ -1,4 +1,4 @@
-"""Make reads `.env` as Compose does, or refuses it with its line (tests.cluster compares them)."""
+"""Make reads `.env` as Compose does, or refuses a line (tests.cluster compares them)."""
 
 import os
 import shutil
@@ -59,7 +59,7 @@ def test_the_environment_wins_as_in_compose(folder: Path) -> None:
     assert make(folder, b"A=1", A="").stdout == "\n"
 
 
-def test_what_is_no_text_is_one_line(folder: Path) -> None:
+def test_text_that_is_not_utf_8_is_one_line(folder: Path) -> None:
     done = make(folder, b"A=\xff\n")
 
     assert done.returncode == 2
@@ -67,7 +67,7 @@ def test_what_is_no_text_is_one_line(folder: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_python_that_is_none_is_one_line_more(folder: Path) -> None:
+def test_a_python_that_does_not_exist_is_one_line_more(folder: Path) -> None:
     done = make(folder, b"A=1", PYTHON="no-python")
 
     assert done.returncode == 2

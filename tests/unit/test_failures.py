@@ -1,4 +1,4 @@
-"""Errors as they are stored, and what they are rebuilt as."""
+"""Errors as they are stored and rebuilt."""
 
 import json
 import pickle
@@ -16,7 +16,7 @@ from celery_streams.results.failures import describe, rebuild
 
 
 class KeywordOnly(ValueError):
-    """Cannot be made of its arguments."""
+    """Cannot be rebuilt from its arguments."""
 
     def __init__(self, *, code: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class KeywordOnly(ValueError):
 
 
 class Rewording(Exception):
-    """Says something else when it is made of its arguments."""
+    """Has another text when it is rebuilt from its arguments."""
 
     def __init__(self, code: Any) -> None:
         super().__init__(f"failed with {code}")
@@ -51,7 +51,7 @@ class Final(Exception):
     """Has no subclass, and no instance without a key."""
 
     def __new__(cls, *, key: str) -> Self:
-        """Make one, of a key alone."""
+        """Create one from a key."""
         return super().__new__(cls, key)
 
     def __init__(self, *, key: str) -> None:
@@ -62,7 +62,7 @@ class Final(Exception):
 
 
 class Outer:
-    """Where another class is."""
+    """A class that contains another."""
 
     class Inner(Exception):
         """A nested class."""
@@ -108,7 +108,7 @@ def test_an_error_keeps_its_name_and_its_text(error: Exception, text: str) -> No
 
     assert type(found).__name__ == name
     assert text in str(found)
-    again = travelled(found)  # by a task that passes it on
+    again = travelled(found)  # by a task that reraises it
     assert (type(again).__name__, str(again)) == (name, str(found))
 
 
@@ -166,7 +166,7 @@ def test_only_exceptions_of_loaded_modules_are_rebuilt(module: str | None, name:
 
 @pytest.mark.parametrize("stored", [5, [], "text", ["exc_type"], {}, {"exc_message": "x"}])
 @pytest.mark.parametrize("more", [{}, {"exc_type": 5}, {"exc_type": ""}, {"exc_type": "a\0b"}])
-def test_what_is_no_error_is_unreadable(stored: Any, more: dict[str, Any]) -> None:
+def test_an_invalid_error_is_unreadable(stored: Any, more: dict[str, Any]) -> None:
     if isinstance(stored, dict):
         stored = {**stored, **more}
     with pytest.raises(Unreadable, match="a failure is stored without"):
@@ -182,7 +182,7 @@ def test_what_is_no_error_is_unreadable(stored: Any, more: dict[str, Any]) -> No
         {"exc_type": ["SystemExit"]},
     ],
 )
-def test_a_name_that_is_no_name_is_unreadable(more: dict[str, Any]) -> None:
+def test_an_invalid_name_is_unreadable(more: dict[str, Any]) -> None:
     with pytest.raises(Unreadable, match="without the name of its error"):
         rebuild({"exc_type": "Odd", "exc_module": "builtins", **more})
 

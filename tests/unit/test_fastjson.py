@@ -1,4 +1,4 @@
-"""JSON of plain values: the same meaning as kombu's, or none at all."""
+"""JSON of plain values: the same as kombu's, or None."""
 
 import datetime as dt
 import enum
@@ -17,13 +17,13 @@ from tests.seed import chance
 
 
 class Number(enum.IntEnum):
-    """Numbers that are no plain ones."""
+    """Numbers of another class."""
 
     ONE = 1
 
 
 class Pair(NamedTuple):
-    """A tuple that is no plain one."""
+    """A tuple of another class."""
 
     x: int
     y: int

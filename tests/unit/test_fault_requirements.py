@@ -1,4 +1,4 @@
-"""What the fault suite lacks is said in one line, before its first test."""
+"""Missing requirements of the fault suite are one line, before its first test."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ def test_the_library_is_found_on_any_architecture(
     assert requirements.faketime() == library
 
 
-def test_it_is_said_before_the_first_test(tmp_path: Path) -> None:
+def test_it_is_reported_before_the_first_test(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "tests/faults", "--stack"],
         cwd=ROOT,

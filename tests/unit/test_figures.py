@@ -1,4 +1,4 @@
-"""A figure: its ratio, whether it meets its bound, and how it is shown and written."""
+"""A figure: its ratio and bound, its table and its file."""
 
 import json
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_the_table_shows_values_spreads_and_what_is_missed() -> None:
 
 def test_the_file_has_an_object_a_figure(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    file.write_text("what was there before")
+    file.write_text("the old content")
     write([figure(4.0), figure(1.0)], file)
     written = json.loads(file.read_text())
 
@@ -98,13 +98,13 @@ def test_the_file_has_an_object_a_figure(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_whole_stays_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    file.write_text("what was there before")
+    file.write_text("the old content")
     unwritable: Any = object()
 
     with pytest.raises(TypeError):
         write([figure(1.0)._replace(unit=unwritable)], file)
 
-    assert file.read_text() == "what was there before"
+    assert file.read_text() == "the old content"
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -119,14 +119,14 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "nowhere/figures.json", "x" * 300])
 def test_an_unwritable_path_is_found_beforehand(tmp_path: Path, name: str) -> None:
-    with pytest.raises(OSError, match=r"Errno|is no file"):
+    with pytest.raises(OSError, match=r"Errno|is not a file"):
         check_writable(tmp_path / name)
 
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_device_is_not_replaced() -> None:
-    with pytest.raises(OSError, match="'/dev/null' is no file"):
+    with pytest.raises(OSError, match="'/dev/null' is not a file"):
         check_writable(Path("/dev/null"))
 
 

@@ -9,7 +9,7 @@ from tests.seed import chance
 
 #: Numpy's numeric types, of both byte orders.
 DTYPES = ["?", "i1", "u1", "i4", ">i8", "u8", "e", "f", "d", ">f8", "g", "F", "D", "G"]
-#: Operands that have a product, and whether numpy takes them for vectors, matrices or stacks.
+#: Shapes of operands that have a product: vectors, matrices and stacks.
 SHAPES: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((3,), (3,)),
     ((2, 3), (3,)),
@@ -32,10 +32,10 @@ def test_a_product_is_numpys(a_shape: tuple[int, ...], b_shape: tuple[int, ...])
         b = rng.integers(0, 9, b_shape).astype(b_dtype)
         expected = np.asarray(np.matmul(a, b))
         product = np.asarray(multiply(a, b))
-        foretold = matrices.product_of(a, b)
+        predicted = matrices.product_of(a, b)
 
-        assert product.dtype == expected.dtype == foretold.dtype
-        assert product.shape == expected.shape == foretold.shape
+        assert product.dtype == expected.dtype == predicted.dtype
+        assert product.shape == expected.shape == predicted.shape
         np.testing.assert_array_equal(product, expected)
 
 
@@ -66,7 +66,7 @@ def test_a_tile_is_the_part_of_the_whole(m: int, n: int) -> None:
         np.testing.assert_allclose(part, whole[top:bottom, left:right], rtol=1e-12)
 
 
-def test_a_tile_of_a_product_that_nobody_could_hold() -> None:
+def test_a_tile_of_a_product_beyond_any_memory() -> None:
     m = 10**12
     part = tile(m, 2, 7, [m - 1, m], [m - 3, m])
     bits = np.random.PCG64(7)

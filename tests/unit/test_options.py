@@ -1,4 +1,4 @@
-"""When and how urgently: what is refused, and what the broker gets."""
+"""Options of time and priority: those that are refused, and the broker's values."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

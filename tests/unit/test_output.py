@@ -1,4 +1,4 @@
-"""An output file is written whole or not at all, and nothing but a file is ever replaced."""
+"""An output file is written completely or not at all, and only regular files are replaced."""
 
 import os
 import socket
@@ -123,7 +123,7 @@ def test_a_name_as_long_as_a_system_takes(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder_for_all() -> Iterator[Path]:
-    """A folder that any user may look into, and only its owner write to, if that is not root."""
+    """A folder that only its owner may write to, for a user other than root."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -152,7 +152,7 @@ def test_a_device_is_written_as_it_is() -> None:
     assert Path("/dev/null").is_char_device()
 
 
-def test_a_device_that_is_full_is_told(tmp_path: Path) -> None:
+def test_a_full_device_is_reported(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to("/dev/full")
     with (
@@ -283,7 +283,7 @@ def test_the_space_of_a_matrix_is_taken_before_it_is_filled(tmp_path: Path) -> N
     ],
 )
 def test_a_disk_that_is_full_leaves_nothing(tmp_path: Path, write: str, error: str) -> None:
-    # As where a disk is full: a file of more than 4096 bytes cannot be written.
+    # Like a full disk: a file of more than 4096 bytes cannot be written.
     program = (
         "import resource, signal, numpy as np\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

@@ -1,4 +1,4 @@
-"""The password is the file's, and no URL holds it."""
+"""The password is read from the file, and is in no URL."""
 
 import os
 import shutil
@@ -68,7 +68,7 @@ def test_the_user_of_a_url_is_kept(file: Path, url: str, user: str | None, kind:
     expected = (user, "s3cr3t") if user else ("s3cr3t",)
     assert broker.get_credentials() == results.get_credentials() == expected
     assert "s3cr3t" not in connection.as_uri()
-    if not url.startswith("redis+"):  # Flower asks for the lengths of queues by this URL
+    if not url.startswith("redis+"):  # Flower reads the lengths of queues by this URL
         shown = urlsplit(connection.as_uri(include_password=True))
         assert (unquote(shown.username or "") or None, shown.password) == (user, "s3cr3t")
 
@@ -119,7 +119,7 @@ def test_a_file_that_holds_something_else_is_named(file: Path, content: bytes) -
         password.PasswordFile().get_credentials()
 
 
-def test_a_folder_is_no_password(file: Path) -> None:
+def test_a_folder_is_not_a_password(file: Path) -> None:
     file.unlink()
     file.mkdir()
 

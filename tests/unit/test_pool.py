@@ -1,4 +1,4 @@
-"""What the pool of processes knows of the jobs it was given."""
+"""The state of jobs in the pool of processes."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from kombu.asynchronous import Hub
 from celery_streams.worker.pool import Pool
 from tests.waiting import eventually
 
-#: Bytes that a pipe takes only while its other end is read.
+#: More bytes than a pipe buffers.
 LARGE = 4 * 1024 * 1024
 
 
@@ -43,7 +43,7 @@ def test_a_job_that_a_process_was_just_given_is_known_to_run(
     accepted: list[int] = []
     job = pool.apply_async(len, (b"x" * size,), accept_callback=lambda pid, _: accepted.append(pid))
     eventually("it is written", lambda: job._write_to or hub.run_once())
-    assert not accepted, "the process was heard: this shows nothing"
+    assert not accepted, "the process confirmed it already"
     left = pool.apply_async(os.getpid)
 
     if is_stop:
@@ -51,7 +51,9 @@ def test_a_job_that_a_process_was_just_given_is_known_to_run(
     pool.flush()
 
     assert accepted == [pool._pool[0].pid]
-    assert {*pool._cache.values()} == {job}, "what no process was given is left to others"
+    assert {*pool._cache.values()} == {job}, (
+        "a job that no process was given is left to other workers"
+    )
     assert not left.ready()
     if is_stop:
         pool.join()

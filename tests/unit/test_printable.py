@@ -1,4 +1,4 @@
-"""What comes from outside is shown safely, on terminals and in logs."""
+"""Untrusted text is printed safely, on terminals and in logs."""
 
 import io
 import logging
@@ -37,7 +37,7 @@ class Odd(Exception):
 
 
 def logged(*args: Any, **options: Any) -> str:
-    """Return what a safe log says."""
+    """Return the text of a safe log."""
     stream = io.StringIO()
     logger = logging.getLogger("test of safe lines")
     logger.propagate = False

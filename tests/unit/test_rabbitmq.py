@@ -1,4 +1,4 @@
-"""RabbitMQ's password is the file's, and its queues lose nothing."""
+"""RabbitMQ's password is read from the file, and its queues lose no message."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def connection_to(url: str) -> rabbitmq.Connection:
 
 
 def used(url: str) -> str:
-    """Return the user and the password that a connection to a URL would use, by its pool, too."""
+    """Return the user and the password of a connection to a URL, and of its clone."""
     connection = connection_to(url)
     texts = {c.as_uri(include_password=True) for c in (connection, connection.clone())}
     (text,) = texts
@@ -82,7 +82,7 @@ def test_an_empty_file_is_named(named_file: Path) -> None:
     ("url", "is_amqp"),
     [("amqp://h", True), ("amqps://h", True), ("redis://h", False), ("amqp.x://h", False)],
 )
-def test_a_url_tells_the_broker(url: str, *, is_amqp: bool) -> None:
+def test_a_url_names_the_broker(url: str, *, is_amqp: bool) -> None:
     assert rabbitmq.is_url(url) is is_amqp
 
 

@@ -1,4 +1,4 @@
-"""Cores and memory, as the files of control groups tell them."""
+"""Cores and memory, read from the files of control groups."""
 
 import os
 from pathlib import Path

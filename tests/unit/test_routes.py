@@ -1,4 +1,4 @@
-"""A job that no worker would run is refused before it is sent: no broker is needed to see it."""
+"""A job that no worker would run is refused before it is sent, without a broker."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +14,7 @@ from cluster.routes import unknown_task
 
 @pytest.fixture
 def client() -> Iterator[Client]:
-    """A client of a broker that is not there."""
+    """A client without a broker."""
     with Client("redis://127.0.0.1:1/0", "redis://127.0.0.1:1/0") as client:
         yield client
 
@@ -31,7 +31,7 @@ def test_a_task_named_without_its_family_is_refused_with_its_full_name(client: C
 
 def test_an_unrouted_task_is_refused_with_the_names_there_are(client: Client) -> None:
     with pytest.raises(UnknownTask, match=r"known tasks: add.tasks.add, .*mat_mul.tasks.mat_mul"):
-        client.app.send_task("send_mail", ("somebody",))
+        client.app.send_task("send_mail", ("a name",))
 
 
 def test_a_misspelt_queue_is_refused(client: Client) -> None:
@@ -62,7 +62,7 @@ def test_a_misspelt_queue_is_refused(client: Client) -> None:
 def test_a_misspelt_task_anywhere_in_a_canvas_is_refused_before_anything_is_sent(
     client: Client, canvas: Callable[[Any, Any], Any]
 ) -> None:
-    # Were the first job sent, the error would be that of a broker that is not there.
+    # If the first job were sent, the error would be that of a missing broker.
     def add() -> Any:
         return client.signature("add.tasks.add", 1, 1)
 
@@ -136,9 +136,9 @@ def test_a_map_goes_where_its_task_does(client: Client, name: str) -> None:
         (7, None),
     ],
 )
-def test_an_unknown_name_is_short_and_a_near_one_is_told(name: Any, near: str | None) -> None:
-    told = str(unknown_task(name, ["add.tasks.add", "factorial.tasks.factorial"]))
+def test_the_error_of_an_unknown_name_suggests_a_similar_one(name: Any, near: str | None) -> None:
+    text = str(unknown_task(name, ["add.tasks.add", "factorial.tasks.factorial"]))
 
-    assert len(told) < 250
-    assert ("did you mean" in told) == (near is not None)
-    assert near is None or f"did you mean {near!r}?" in told
+    assert len(text) < 250
+    assert ("did you mean" in text) == (near is not None)
+    assert near is None or f"did you mean {near!r}?" in text

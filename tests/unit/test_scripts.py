@@ -1,4 +1,4 @@
-"""What Redis is sent and what it keeps: names and digests that workers of two versions share."""
+"""Names of keys and digests of scripts, which workers of two versions share."""
 
 import re
 from pathlib import Path
@@ -9,12 +9,12 @@ from celery_streams import scripts
 from celery_streams.scripts import Script
 from celery_streams.transport import keys
 
-#: Each script's digest: a script that is moved or reworded in Python stays the same in Redis.
+#: Each script's digest, which does not depend on Python code.
 DIGESTS = Path(__file__).with_name("scripts.sha1")
 
 
 def test_no_script_has_changed_unnoticed() -> None:
-    """A change is meant if the file is changed with it: a rolling update runs both."""
+    """Change the file to confirm a change: a rolling update runs both versions."""
     known = {name: each.digest for name, each in vars(scripts).items() if isinstance(each, Script)}
     kept = dict(line.split() for line in DIGESTS.read_text().splitlines())
 

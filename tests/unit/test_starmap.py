@@ -1,4 +1,4 @@
-"""`map` and `starmap` give what Celery's own give, and their tasks see what they see there."""
+"""`map` and `starmap` have the values of Celery's own, and their tasks see the same request."""
 
 from typing import Any
 
@@ -50,12 +50,12 @@ def ours() -> Any:
 
 @pytest.fixture(scope="module")
 def celerys() -> Any:
-    """One with Celery's own `map` and `starmap`."""
+    """An app with Celery's own `map` and `starmap`."""
     return with_tasks(Celery("celerys", task_cls="cluster.task:Task"))
 
 
 def outcome(app: Any, kind: str, task: str, items: Any) -> Any:
-    """Return what a job of `map` or `starmap` gives, and what is left of its request."""
+    """Return the value of a job of `map` or `starmap`, and what is left of its request."""
     try:
         value = app.tasks[f"celery.{kind}"].run(app.signature(task), items)
     except Exception as error:  # noqa: BLE001 - it is compared

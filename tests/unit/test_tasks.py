@@ -1,4 +1,4 @@
-"""A task is a plain function first: it can be called without a broker."""
+"""A task is a plain function, which can be called without a broker."""
 
 import importlib
 from typing import Any
@@ -54,9 +54,7 @@ def test_a_limit_is_the_environments(
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", "٣"])
-def test_a_limit_that_is_no_number_names_its_variable(
-    monkeypatch: pytest.MonkeyPatch, text: str
-) -> None:
+def test_an_invalid_limit_names_its_variable(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("FACTORIAL_MAX_N", text)
 
     with pytest.raises(ValueError, match="FACTORIAL_MAX_N must be a whole number from 1 to"):

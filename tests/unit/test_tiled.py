@@ -1,4 +1,4 @@
-"""A product's tiles cover it, each once, and each is small enough for a worker."""
+"""Tiles cover a product exactly once, and each is small enough for a worker."""
 
 import numpy as np
 import pytest
@@ -15,8 +15,8 @@ def test_tiles_cover_a_product_and_each_fits(monkeypatch: pytest.MonkeyPatch) ->
         rows, inner, columns = (random.choice((0, 1, 2, random.randrange(90))) for _ in range(3))
         dtypes = random.choices(["?", "i2", "f4", "f8", "c16", ">f8"], k=2)
         a, b = np.ones((rows, inner), dtypes[0]), np.ones((inner, columns), dtypes[1])
-        most = random.choice((20_000, 200_000))
-        monkeypatch.setenv("MAT_MUL_MAX_BYTES", str(most))
+        max_bytes = random.choice((20_000, 200_000))
+        monkeypatch.setenv("MAT_MUL_MAX_BYTES", str(max_bytes))
         product = matrices.product_of(a, b)
         grid = tiled.grid_of(a, b, product)
         covered = np.zeros((rows, columns), int)
@@ -28,7 +28,7 @@ def test_tiles_cover_a_product_and_each_fits(monkeypatch: pytest.MonkeyPatch) ->
             of_tile = matrices.product_of(a[part], b[:, across])
 
             assert covered[part, across].size == np.prod(of_tile.shape) > 0
-            assert matrices.needed(a[part], b[:, across], of_tile) <= most / 4
+            assert matrices.needed(a[part], b[:, across], of_tile) <= max_bytes / 4
 
         assert (covered == 1).all()
         assert len(tiles) == grid.size
@@ -44,7 +44,7 @@ def test_tiles_are_as_large_as_they_may_be(monkeypatch: pytest.MonkeyPatch) -> N
     assert (grid.height, grid.width, grid.size) == (100, 100, 100)
 
 
-def test_the_tiles_of_a_product_that_nobody_could_hold_are_counted_at_once() -> None:
+def test_the_tiles_of_a_product_beyond_any_memory_are_counted_at_once() -> None:
     grid = tiled.grid_of_random(10**9, 1000)
 
     assert grid.size > 10**10
@@ -66,7 +66,7 @@ def test_not_even_one_element_fits(monkeypatch: pytest.MonkeyPatch) -> None:
         (np.ones((2, 3)), np.ones((2, 3)), r"\(2, 3\) and b of shape \(2, 3\) have no product"),
     ],
 )
-def test_operands_that_are_no_matrices_are_refused(
+def test_operands_that_are_not_matrices_are_refused(
     a: matrices.Matrix, b: matrices.Matrix, words: str
 ) -> None:
     with Client() as client, pytest.raises(ValueError, match=words):

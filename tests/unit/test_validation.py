@@ -1,4 +1,4 @@
-"""What a message must be before a worker may see it."""
+"""The checks of a message before a worker sees it."""
 
 import json
 from contextlib import suppress
@@ -24,7 +24,7 @@ SIGNATURE = {"task": "add.tasks.add", "args": [], "kwargs": {}, "options": {}}
 
 
 def without(name: str, part: str) -> dict[str, Any]:
-    """Return the envelope of a task, and leave out something of its headers or properties."""
+    """Return the envelope of a task without one of its headers or properties."""
     envelope = message()
     del envelope[part][name]
     return envelope
@@ -97,7 +97,7 @@ def test_values_that_kombu_marks_are_what_they_stand_for() -> None:
         (b"{}", "properties are not a mapping but null"),
     ],
 )
-def test_what_is_no_envelope_is_refused(given: bytes, words: str) -> None:
+def test_an_invalid_envelope_is_refused(given: bytes, words: str) -> None:
     with pytest.raises(Malformed, match=words):
         check(given)
 
@@ -173,7 +173,7 @@ def test_headers_that_celery_cannot_take_are_refused(name: str, value: Any) -> N
     with pytest.raises(Malformed, match=name) as raised:
         check(raw(message({name: value})))
 
-    # The correlation id is the job's, too.
+    # The correlation id is also the job's.
     assert (raised.value.job_id, raised.value.reply_to) == (JOB, "caller")
     assert len(raised.value.reason.splitlines()) == 1
     assert len(raised.value.reason) < 200
@@ -195,7 +195,7 @@ def test_headers_that_pickle_could_not_take_are_refused() -> None:
     with pytest.raises(Malformed, match="nested too deeply") as raised:
         check(raw(message({"unheard": deep})))
     assert raised.value.job_id == JOB
-    check(raw(message({"unheard": [[]] * MAX_DEPTH})))  # many, but not one in the other
+    check(raw(message({"unheard": [[]] * MAX_DEPTH})))  # many, but not nested
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_the_sender_of_a_message_in_pieces_is_known_if_it_can_be(
 
 
 @pytest.mark.parametrize("payload", NO_CALLS)
-def test_a_body_that_is_no_call_is_refused(payload: Any) -> None:
+def test_an_invalid_call_is_refused(payload: Any) -> None:
     with pytest.raises(Malformed, match=r"not \[args, kwargs, embed\]"):
         check_call(payload, message()["headers"])
 

@@ -35,7 +35,7 @@ def test_the_concurrency_is_the_familys(family: str) -> None:
         ("LOG_LEVEL", "loud"),
     ],
 )
-def test_a_setting_that_is_wrong_is_said_in_one_line(variable: str, text: str) -> None:
+def test_a_wrong_setting_is_one_line(variable: str, text: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "add.worker"],
         env={**os.environ, variable: text},
@@ -51,7 +51,7 @@ def test_a_setting_that_is_wrong_is_said_in_one_line(variable: str, text: str) -
     assert len(done.stderr.splitlines()) == 1
 
 
-#: Runs a worker that tells how it was started, and ends with a status of its own.
+#: Runs a worker that prints how it was started, and exits with a status that it chooses.
 RUN = """
 import gc, sys
 from add.worker import app

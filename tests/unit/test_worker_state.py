@@ -1,4 +1,4 @@
-"""Whether a worker was told to stop, as Celery notes it: None or False where not, or a status."""
+"""Celery's marks of a worker that stops: an exit status, or None or False otherwise."""
 
 from typing import Any
 

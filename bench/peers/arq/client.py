@@ -10,9 +10,9 @@ from bench.peers.arq.tasks import redis_settings
 from bench.peers.concurrent import gathered
 from bench.peers.protocol import TIMEOUT, Client, Pair, serve
 
-#: Seconds between two looks at a result; arq's own 0.5 would be all that is measured.
+#: Poll interval of a result, in seconds; arq's default of 0.5 would dominate the times.
 POLL = 0.001
-#: The same while many are awaited, which would take the machine from the workers.
+#: The same for many results, so that polling leaves the CPU to the workers.
 POLL_MANY = 0.02
 
 
@@ -47,7 +47,7 @@ class Arq(Client):
         return self.collect(handle)
 
     def who(self, count: int) -> Iterable[Any]:
-        """Return the processes that did the jobs."""
+        """Return the ids of the processes that ran the jobs."""
         handles = self.loop.run_until_complete(
             gathered(lambda _: self.redis.enqueue_job("who"), range(count))
         )

@@ -10,7 +10,7 @@ from bench.peers.protocol import TIMEOUT, Client, Pair, serve
 
 
 class StockCelery(Client):
-    """Celery as it comes."""
+    """Stock Celery."""
 
     def submit(self, pairs: Iterable[Pair]) -> Sequence[Any]:
         """Submit each by `delay`."""
@@ -30,7 +30,7 @@ class StockCelery(Client):
         return values
 
     def who(self, count: int) -> Iterable[Any]:
-        """Return the processes that did the jobs."""
+        """Return the ids of the processes that ran the jobs."""
         return self.collect([who.delay() for _ in range(count)])
 
 

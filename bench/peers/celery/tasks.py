@@ -9,9 +9,9 @@ from bench.peers.protocol import MOMENT, URL
 
 app = Celery("stock", broker=os.environ[URL], backend=os.environ[URL])
 app.conf.update(
-    # As safe as it gets: acknowledged when it is done, not when it is taken.
+    # Acknowledge a job after it has run, not before.
     task_acks_late=True,
-    # The guide: many short tasks want more of them fetched ahead than 4.
+    # The guide suggests a larger multiplier than 4 for many short tasks.
     worker_prefetch_multiplier=64,
     broker_connection_retry_on_startup=True,
 )
@@ -25,6 +25,6 @@ def add(x: int, y: int) -> int:
 
 @app.task
 def who() -> int:
-    """Return who does this, after a moment."""
+    """Return the id of this process, after a short sleep."""
     time.sleep(MOMENT)
     return os.getpid()

@@ -31,7 +31,7 @@ class Dramatiq(Client):
         return list(handle.get_results(block=True, timeout=MILLISECONDS))
 
     def who(self, count: int) -> Iterable[Any]:
-        """Return the processes that did the jobs."""
+        """Return the ids of the processes that ran the jobs."""
         return self.collect([who.send() for _ in range(count)])
 
 

@@ -1,1 +1,1 @@
-"""A peer of the comparison, in an environment of its own: its tasks and its client."""
+"""A peer of the comparison, in its own environment: its tasks and its client."""

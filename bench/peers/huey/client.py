@@ -28,7 +28,7 @@ class Huey(Client):
         return values
 
     def who(self, count: int) -> Iterable[Any]:
-        """Return the processes that did the jobs."""
+        """Return the ids of the processes that ran the jobs."""
         return self.collect([who() for _ in range(count)])
 
 

@@ -1,4 +1,4 @@
-"""huey's tasks: blocking fetches, and a notice for whoever waits for a result."""
+"""huey's tasks: blocking fetches, and a notification for each result."""
 
 import os
 import time
@@ -18,6 +18,6 @@ def add(x: int, y: int) -> int:
 
 @huey.task()
 def who() -> int:
-    """Return who does this, after a moment."""
+    """Return the id of this process, after a short sleep."""
     time.sleep(MOMENT)
     return os.getpid()

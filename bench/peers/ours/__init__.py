@@ -1,1 +1,1 @@
-"""This cluster as one of the systems that are compared: its client."""
+"""This cluster as a system of the comparison: its client."""

@@ -28,7 +28,7 @@ class Ours(Client):
         return [self.cluster.get(handle, timeout=TIMEOUT) for handle in handles]
 
     def submit_bulk(self, pairs: Sequence[Pair]) -> Any:
-        """Submit a group, which is one batch; `map` does not tell when all are submitted."""
+        """Submit a group, which is one batch; `map` does not report when all are submitted."""
         return self.cluster.submit(group(self.cluster.signature(ADD, x, y) for x, y in pairs))
 
     def collect_bulk(self, handle: Any) -> Sequence[Any]:
@@ -45,12 +45,12 @@ class Ours(Client):
         return self.cluster.call(ADD, x, y, timeout=TIMEOUT)
 
     def who(self, count: int) -> Iterable[Any]:
-        """Return the workers that answer; the jobs before take a moment, so each gets some."""
+        """Return the workers that answer a ping, after enough slow jobs for each to get some."""
         self.cluster.map("add.tasks.longtime_add", [(1, 1, MOMENT)] * count, timeout=TIMEOUT)
         return self.cluster.app.control.inspect(timeout=1.0).ping() or ()
 
     def chunks(self, count: int, size: int) -> Sequence[Any]:
-        """Compute sums by Celery's `chunks`, many to a job."""
+        """Compute sums by Celery's `chunks`."""
         pairs = [(i, i) for i in range(count)]
         work = chunks(self.cluster.signature(ADD), pairs, size)
         return list(chain.from_iterable(self.cluster.call(work, timeout=10 * TIMEOUT)))

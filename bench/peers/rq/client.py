@@ -34,7 +34,7 @@ class Rq(Client):
         return self.collect(handle)
 
     def who(self, count: int) -> Iterable[Any]:
-        """Return the processes that did the jobs."""
+        """Return the ids of the processes that ran the jobs."""
         return self.collect([self.queue.enqueue(who) for _ in range(count)])
 
 

@@ -12,6 +12,6 @@ def add(x: int, y: int) -> int:
 
 
 def who() -> int:
-    """Return who does this, after a moment."""
+    """Return the id of this process, after a short sleep."""
     time.sleep(MOMENT)
     return os.getpid()

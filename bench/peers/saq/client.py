@@ -8,11 +8,11 @@ from bench.peers.concurrent import gathered
 from bench.peers.protocol import TIMEOUT, Client, Pair, serve
 from bench.peers.saq.tasks import queue
 
-#: Seconds between two looks at a result; saq's own 0.5 would be all that is measured.
+#: Poll interval of a result, in seconds; saq's default of 0.5 would dominate the times.
 POLL = 0.001
-#: The same while many are awaited: `map` reads all that are left each time.
+#: The same for many results: `map` reads all that are left each time.
 POLL_MANY = 0.05
-#: Jobs that are read at a time.
+#: Jobs per read.
 READ = 500
 
 
@@ -36,7 +36,7 @@ class Saq(Client):
         return self.loop.run_until_complete(_values([handle.key for handle in handles]))
 
     def submit_bulk(self, pairs: Sequence[Pair]) -> Any:
-        """Submit some at a time; `map` does not tell when all are submitted."""
+        """Submit several at a time; `map` does not report when all are submitted."""
         return self.loop.run_until_complete(
             gathered(lambda pair: queue.enqueue("add", x=pair[0], y=pair[1]), pairs)
         )
@@ -58,7 +58,7 @@ class Saq(Client):
         return self.loop.run_until_complete(work)
 
     def who(self, count: int) -> Iterable[Any]:
-        """Return the processes that did the jobs."""
+        """Return the ids of the processes that ran the jobs."""
         work = queue.map("who", [{} for _ in range(count)], timeout=TIMEOUT, poll_interval=POLL)
         return self.loop.run_until_complete(work)
 

@@ -17,7 +17,7 @@ async def add(_: Any, *, x: int, y: int) -> int:
 
 
 async def who(_: Any) -> int:
-    """Return who does this, after a moment in which it does nothing else."""
+    """Return the id of this process, after a short sleep."""
     time.sleep(MOMENT)  # noqa: ASYNC251 - so that another worker gets the next one
     return os.getpid()
 

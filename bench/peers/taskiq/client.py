@@ -9,9 +9,9 @@ from bench.peers.concurrent import gathered
 from bench.peers.protocol import TIMEOUT, Client, Pair, serve
 from bench.peers.taskiq.tasks import add, broker, who
 
-#: Seconds between two looks at a result; taskiq's own 0.2 would be all that is measured.
+#: Poll interval of a result, in seconds; taskiq's default of 0.2 would dominate the times.
 POLL = 0.001
-#: The same while many are awaited, which would take the machine from the workers.
+#: The same for many results, so that polling leaves the CPU to the workers.
 POLL_MANY = 0.02
 
 
@@ -48,7 +48,7 @@ class Taskiq(Client):
         return self.collect(handle)
 
     def who(self, count: int) -> Iterable[Any]:
-        """Return the processes that did the jobs."""
+        """Return the ids of the processes that ran the jobs."""
         handles = self.loop.run_until_complete(gathered(lambda _: who.kiq(), range(count)))
         return self.collect(handles)
 

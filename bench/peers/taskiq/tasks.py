@@ -22,6 +22,6 @@ async def add(x: int, y: int) -> int:
 
 @broker.task
 async def who() -> int:
-    """Return who does this, after a moment in which it does nothing else."""
+    """Return the id of this process, after a short sleep."""
     time.sleep(MOMENT)  # noqa: ASYNC251 - so that another worker gets the next one
     return os.getpid()

@@ -1,1 +1,1 @@
-"""The plain part, which needs no Docker: `make test` runs it."""
+"""The part without Docker, which `make test` runs."""

@@ -1,4 +1,4 @@
-"""A server and workers without Docker, to be treated as badly as an operating system can."""
+"""A server and workers without Docker, for faults by signals."""
 
 import random
 import signal
@@ -22,26 +22,26 @@ from tests.local.local import Local
 from tests.waiting import eventually
 
 LOGS = ROOT / ".test-logs"
-#: Seconds: short, so that the tests are, too.
+#: Lease of the workers, in seconds: short, for quick tests.
 LEASE = 4
-#: Workers of the family add, and the jobs that each runs at once.
+#: Number of add workers, and their concurrency.
 WORKERS = 2
-AT_ONCE = 4
-#: Seconds of the longest wait in a load here: the plain part has to take less than two minutes.
-LONGEST = 0.1
-#: The most jobs of a load here.
-MOST = 3000
+CONCURRENCY = 4
+#: Limit for the duration of a job here, in seconds: this part takes less than two minutes.
+MAX_SECONDS = 0.1
+#: Limit for the jobs of a load here.
+MAX_JOBS = 3000
 
 
 class MakeLoad(Protocol):
-    """What makes a load on the local cluster."""
+    """A function that creates a load on the local cluster."""
 
     def __call__(self, *, jobs: Callable[[random.Random], Iterator[Job]] = ...) -> Load:
         """Return a load, whose callers start with its block."""
 
 
 class Workers:
-    """Workers that note their runs; whoever was killed is started again before the next test."""
+    """Workers that record their runs; a killed one is restarted before the next test."""
 
     def __init__(self, local: Local, folder: Path) -> None:
         self._local = local
@@ -68,25 +68,25 @@ class Workers:
         """Return the workers of a family that run."""
         return [
             worker
-            for worker, its_family in self._families.items()
-            if its_family == family and worker.poll() is None
+            for worker, name in self._families.items()
+            if name == family and worker.poll() is None
         ]
 
     def heal(self) -> None:
-        """Start a worker in the place of each that has ended."""
+        """Start a worker for each that has ended."""
         for worker, family in [*self._families.items()]:
             if worker.poll() is not None:
                 del self._families[worker]
                 self.start(family)
 
     def keep_logs(self) -> None:
-        """Copy what they have logged to where it stays."""
+        """Copy their logs to a permanent folder."""
         LOGS.mkdir(exist_ok=True)
         for log in self._folder.glob("*.log"):
             (LOGS / f"faults-{log.name}").write_bytes(log.read_bytes())
 
     def stop(self) -> None:
-        """Stop them all; one that does not end in time is killed."""
+        """Stop all workers; kill one that does not end in time."""
         for worker in self._families:
             worker.send_signal(signal.SIGTERM)
         for worker in self._families:
@@ -99,14 +99,14 @@ class Workers:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where runs and logs are."""
+    """The folder of runs and logs."""
     return tmp_path_factory.mktemp("faults")
 
 
 @pytest.fixture(scope="module")
 def local(folder: Path) -> Iterator[Local]:
-    """A server, started again by its supervisor when it was killed."""
-    local = Local(folder, "--server-only", JOB_LEASE=str(LEASE), ADD_CONCURRENCY=str(AT_ONCE))
+    """A server that its supervisor restarts when it is killed."""
+    local = Local(folder, "--server-only", JOB_LEASE=str(LEASE), ADD_CONCURRENCY=str(CONCURRENCY))
     try:
         local.wait_until_ready()
         yield local
@@ -130,7 +130,7 @@ def all_workers(local: Local, folder: Path) -> Iterator[Workers]:
 
 @pytest.fixture
 def workers(all_workers: Workers) -> Workers:
-    """The workers, whole again whatever the test before did."""
+    """The workers, restarted if an earlier test killed some."""
     all_workers.heal()
     return all_workers
 
@@ -143,7 +143,7 @@ def runs(folder: Path) -> Runs:
 
 @pytest.fixture
 def server(local: Local) -> Iterator["redis.Redis"]:
-    """The server, for what no caller does."""
+    """A plain client of the server."""
     password = local.password.read_text()
     with redis.Redis(port=local.port, password=password, socket_timeout=5) as server:
         yield server
@@ -154,7 +154,7 @@ def client(local: Local) -> Iterator[Client]:
     """A caller beside the load."""
     with local.client() as client:
         yield client
-    # Each test is a program of its own: none inherits connections that broke in another.
+    # No test inherits broken connections of another.
     pools.reset()
 
 
@@ -162,7 +162,7 @@ def client(local: Local) -> Iterator[Client]:
 def load(
     client: Client, local: Local, workers: Workers, runs: Runs, chance: random.Random
 ) -> MakeLoad:
-    """What makes a load: 2,000 jobs in flight, for as long as its block takes."""
-    jobs = partial(mixed, longest=LONGEST)
-    made: MakeLoad = partial(Load, local.client, runs, chance, jobs=jobs, most=MOST)
+    """A function that creates a load: 2,000 jobs in flight during its block."""
+    jobs = partial(mixed, max_seconds=MAX_SECONDS)
+    made: MakeLoad = partial(Load, local.client, runs, chance, jobs=jobs, max_jobs=MAX_JOBS)
     return made

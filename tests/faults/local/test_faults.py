@@ -1,4 +1,4 @@
-"""Whatever is killed, stopped or sent: every job that was accepted is accounted for."""
+"""Every accepted job is accounted for, whatever is killed, stopped or sent."""
 
 import os
 import random
@@ -15,7 +15,7 @@ import redis
 from callers.client import Client
 from tests.faults import malformed
 from tests.faults.clock import now
-from tests.faults.local.conftest import AT_ONCE, LEASE, WORKERS, MakeLoad, Workers
+from tests.faults.local.conftest import CONCURRENCY, LEASE, WORKERS, MakeLoad, Workers
 from tests.faults.runs import Runs
 from tests.local.local import Local
 from tests.waiting import eventually
@@ -27,7 +27,7 @@ MALFORMED = 200
 def test_kill_of_a_worker(load: MakeLoad, workers: Workers, chance: random.Random) -> None:
     with load() as jobs:
         for _ in range(KILLS):
-            sleep(chance.uniform(0, 0.5))  # a moment that no event has chosen
+            sleep(chance.uniform(0, 0.5))  # a random moment
             worker = chance.choice(workers.of("add"))
             worker.kill()
             worker.wait(10)
@@ -47,7 +47,7 @@ def test_kill_of_a_pool_process(load: MakeLoad, client: Client, runs: Runs) -> N
 
     account.check()
     assert len(runs.of(result.id)) > 1
-    assert client.app.AsyncResult(result.id).get(timeout=5) == value
+    assert client.app.AsyncResult(result.id).get(timeout=30) == value
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["with its pool", "alone"])
@@ -57,7 +57,7 @@ def test_a_worker_stopped_for_longer_than_the_lease(
     with load() as jobs:
         results = [
             client.app.send_task("tests.faults.tasks.differ", (1,), queue="add")
-            for _ in range(WORKERS * AT_ONCE)
+            for _ in range(WORKERS * CONCURRENCY)
         ]
         own = {result.id for result in results}
         run = eventually(
@@ -76,13 +76,13 @@ def test_a_worker_stopped_for_longer_than_the_lease(
         account = jobs.account()
 
     account.check()
-    again = [client.app.AsyncResult(result.id).get(timeout=5) for result in results]
+    again = [client.app.AsyncResult(result.id).get(timeout=30) for result in results]
     assert again == values
 
 
 @contextmanager
 def stopped(worker: int, *, whole: bool) -> Iterator[None]:
-    """Stop a worker by SIGSTOP, its pool with it or not, and let it go on."""
+    """Stop a worker by SIGSTOP, with or without its pool, and continue it in the end."""
     children = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
     processes = [worker, *(map(int, children) if whole else ())]
     for process in processes:
@@ -99,7 +99,7 @@ def test_kill_of_redis(
 ) -> None:
     before = workers.of("add")
     with load() as jobs:
-        sleep(chance.uniform(0, 1))  # a moment that no event has chosen
+        sleep(chance.uniform(0, 1))  # a random moment
         (running,) = local.running("server")
         running.signal(signal.SIGKILL)
         account = jobs.account()

@@ -1,4 +1,4 @@
-"""The compose stack of the fault suite: three add workers and one of factorial, runs noted."""
+"""The compose stack of the fault suite: three add workers and one of factorial."""
 
 import os
 import random
@@ -26,16 +26,16 @@ from tests.waiting import eventually
 
 __all__ = ["engine"]
 
-#: Seconds: short, so that the suite is, too.
+#: Lease of the workers, in seconds: short, for a quick suite.
 LEASE = 5
-#: Workers of the family add, and the jobs that each runs at once.
+#: Number of add workers, and their concurrency.
 WORKERS = 3
-AT_ONCE = 4
+CONCURRENCY = 4
 FOLDER = "tests/faults/stack"
 
 
 class MakeLoad(Protocol):
-    """What makes a load on the stack."""
+    """A function that creates a load on the stack."""
 
     def __call__(
         self,
@@ -43,16 +43,16 @@ class MakeLoad(Protocol):
         connect: Callable[[], Client] = ...,
         jobs: Callable[[random.Random], Iterator[Job]] = ...,
         in_flight: int = ...,
-        most: int = ...,
+        max_jobs: int = ...,
     ) -> Load:
         """Return a load, whose callers start with its block."""
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where runs are noted."""
+    """The folder of the runs."""
     folder = tmp_path_factory.mktemp("runs")
-    # The path to it is its owner's: the engine mounts the folder alone.
+    # Its parents stay private: the engine mounts only this folder.
     folder.chmod(0o777)
     return folder
 
@@ -64,13 +64,13 @@ def started(
     folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stack]:
-    """The stack, built and started once, where all is there that some test needs."""
+    """The stack, built and started once, if all requirements are there."""
     subprocess.run([ROOT / "deploy" / "make_secrets"], check=True)
     port = free_port()
     settings = tmp_path_factory.mktemp("compose") / "settings"
     settings.write_text(
         f"REDIS_PORT={port}\nJOB_LEASE={LEASE}\nIMAGE_PREFIX=task-cluster-faults\n"
-        f"ADD_REPLICAS={WORKERS}\nADD_CONCURRENCY={AT_ONCE}\nRUNS_FOLDER={folder}\n"
+        f"ADD_REPLICAS={WORKERS}\nADD_CONCURRENCY={CONCURRENCY}\nRUNS_FOLDER={folder}\n"
         f"REDIS_TRANSPORT={os.environ.get('REDIS_TRANSPORT', 'streams')}\n"
     )
     stack = Stack(
@@ -87,9 +87,9 @@ def started(
 
 
 def up(stack: Stack) -> None:
-    """Start whatever of the stack does not run, and wait until all is healthy."""
+    """Start the services that do not run, and wait until all are healthy."""
     services = ("redis", "add", "factorial")
-    # Not by `--wait`: it gives up where a worker is still unhealthy from the test before.
+    # Not `--wait`: it fails if a worker is still unhealthy from an earlier test.
     stack.compose("up", "--detach", "--no-build", *services)
     for service in services:
         stack.wait_until_healthy(service)
@@ -103,8 +103,8 @@ def runs(folder: Path) -> Runs:
 
 @pytest.fixture
 def stack(started: Stack, server: "redis.Redis", report: Report, is_stock: bool) -> Iterator[Stack]:
-    """The running stack, whole again whatever the test before did."""
-    if is_stock:  # a message that ends each worker would end those of the next test, too
+    """The running stack, repaired if an earlier test broke it."""
+    if is_stock:  # a message that kills each worker would kill those of the next test
         started.compose("stop", "--timeout", "1", "add", "factorial")
         eventually("Redis answers", lambda: answers(server), 60)
         server.flushall()
@@ -113,19 +113,19 @@ def stack(started: Stack, server: "redis.Redis", report: Report, is_stock: bool)
     server.config_set("maxmemory", "2gb")
     report.describe(str(server.info("server")["redis_version"]))
     yield started
-    # Each test is a program of its own: none inherits connections that broke in another.
+    # No test inherits broken connections of another.
     pools.reset()
 
 
 @pytest.fixture
 def server(started: Stack) -> Iterator["redis.Redis"]:
-    """The stack's Redis, for what no caller does."""
+    """A plain client of the stack's Redis."""
     with redis.Redis.from_url(started.result_url, socket_timeout=5) as server:
         yield server
 
 
 def answers(server: "redis.Redis") -> bool:
-    """Tell whether Redis answers, its data loaded."""
+    """Return True if Redis answers and has loaded its data."""
     try:
         return bool(server.ping())
     except redis.RedisError:
@@ -141,7 +141,7 @@ def client(stack: Stack) -> Iterator[Client]:
 
 @pytest.fixture
 def load(stack: Stack, runs: Runs, chance: random.Random) -> MakeLoad:
-    """What makes a load on the stack: 2,000 jobs in flight, for as long as its block takes."""
+    """A function that creates a load on the stack: 2,000 jobs in flight during its block."""
     made: MakeLoad = partial(Load, runs=runs, chance=chance, connect=stack.client)
     return made
 

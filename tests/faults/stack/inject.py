@@ -1,4 +1,4 @@
-"""The faults themselves: signals to processes in containers, and packets that are dropped."""
+"""The faults: signals to processes in containers, and dropped packets."""
 
 import subprocess
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ _MAIN = "$(cat /proc/1/task/1/children)"
 
 
 def kill(container: str) -> float:
-    """End a container's main process as kill -9 does, and return when that was.
+    """Kill a container's main process by SIGKILL, and return the time.
 
-    `docker kill` would be an operator's: its restart policy starts no container after it.
+    After `docker kill`, the restart policy would not start the container again.
     """
-    # The container's end is this command's: its status tells nothing.
+    # The command ends with the container: its status means nothing.
     subprocess.run(
         ["docker", "exec", container, "sh", "-c", f"kill -9 {_MAIN}"],
         capture_output=True,
@@ -27,14 +27,14 @@ def kill(container: str) -> float:
 
 
 def kill_process(container: str, process: int) -> None:
-    """End one process of a container as kill -9 does; it may have ended in between."""
+    """Kill a process of a container by SIGKILL; it may have ended already."""
     with suppress(AssertionError):
         docker("exec", container, "sh", "-c", f"kill -9 {process}")
 
 
 @contextmanager
 def stopped(container: str) -> Iterator[None]:
-    """Stop all processes of a container but its init by SIGSTOP, and let them go on."""
+    """Stop all processes of a container except its init during the block."""
     docker("exec", container, "sh", "-c", "kill -STOP -1")
     try:
         yield

@@ -1,4 +1,4 @@
-"""A network that drops packets without a word."""
+"""A network that drops packets silently."""
 
 from time import sleep
 
@@ -17,10 +17,10 @@ from tests.faults.stack.conftest import LEASE, MakeLoad
 from tests.faults.stack.test_redis import recovery
 from tests.waiting import eventually
 
-#: Seconds without a packet: the fault itself, and longer than the lease.
+#: Duration of the cut, in seconds: longer than the lease.
 CUT = 4 * LEASE
-#: Seconds that a caller waits for a value during the cut.
-PATIENCE = 5
+#: Timeout of a caller during the cut, in seconds.
+CALL_TIMEOUT = 5
 
 
 def test_cut_between_a_worker_and_redis(
@@ -40,7 +40,7 @@ def test_cut_between_a_worker_and_redis(
 
 
 def began_on(runs: Runs, container: str, moment: float) -> float:
-    """Return when a container's first run after a moment began, 0 if none did."""
+    """Return the start of a container's first run after a moment, or 0."""
     began = (run.began for run in runs.all() if run.host == container[:12] and run.began > moment)
     return min(began, default=0)
 
@@ -50,7 +50,7 @@ def test_cut_between_callers_and_redis(
 ) -> None:
     (database,) = stack.containers("redis")
 
-    # Without the engine's proxy of the published port, which would go on answering.
+    # Not by the engine's proxy of the published port, which would still answer.
     def direct() -> Client:
         url = stack.result_url.replace(
             f"127.0.0.1:{stack.port}", f"{inject.address(stack, database)}:6379"
@@ -62,8 +62,8 @@ def test_cut_between_callers_and_redis(
         with inject.cut(stack, database, inject.gateway(stack, database)):
             began = now()
             with pytest.raises((JobTimeout, Unreachable)):
-                client.call("add.tasks.add", 4, 6, timeout=PATIENCE)
-            assert now() - began < PATIENCE + GRACE
+                client.call("add.tasks.add", 4, 6, timeout=CALL_TIMEOUT)
+            assert now() - began < CALL_TIMEOUT + GRACE
             sleep(max(0, began + CUT - now()))
         took = recovery(server, runs)
         assert client.get(job, 60) == 10

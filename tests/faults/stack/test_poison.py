@@ -1,4 +1,4 @@
-"""Jobs that kill whoever runs them, and messages that are none."""
+"""Jobs that kill their workers, and malformed messages."""
 
 import random
 
@@ -15,8 +15,8 @@ from tests.faults.stack.conftest import MakeLoad
 from tests.waiting import eventually
 
 MALFORMED = 1000
-#: The most runs of a job before it is given up: those of a lost process are tries of Celery's.
-MOST_RUNS = 4
+#: Limit for the runs of a job before it is dead-lettered; Celery retries one of a lost process.
+MAX_RUNS = 4
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ MOST_RUNS = 4
         ("allocate", "allocating past the memory limit"),
     ],
 )
-def test_a_job_that_kills_whoever_runs_it(
+def test_a_job_that_kills_its_worker(
     client: Client,
     server: "redis.Redis",
     load: MakeLoad,
@@ -38,14 +38,14 @@ def test_a_job_that_kills_whoever_runs_it(
 ) -> None:
     with load() as jobs:
         result = client.app.send_task(f"tests.faults.tasks.{task}", queue="add")
-        with pytest.raises(Exception) as error:  # noqa: PT011 - another for each way to end
+        with pytest.raises(Exception) as error:  # noqa: PT011 - it differs for each task
             client.get(result, 90)
         account = jobs.account()
     report.add(f"a job that kills its worker each time: {what}", account)
 
     account.check()
     assert not isinstance(error.value, TimeoutError), error.value
-    assert 1 < len(runs.of(result.id)) <= MOST_RUNS
+    assert 1 < len(runs.of(result.id)) <= MAX_RUNS
     letters = eventually(
         "the dead letter",
         lambda: [letter for letter in dead_letters(server, "add") if letter.job_id == result.id],
@@ -79,7 +79,7 @@ def test_malformed_messages_among_good_ones(
 
 
 def started(stack: Stack, container: str) -> object:
-    """Return when a container was last started."""
+    """Return the time of a container's last start."""
     return stack.inspect(container)["State"]["StartedAt"]
 
 

@@ -42,7 +42,7 @@ def test_kill_of_redis(
     took = []
     with load() as jobs:
         for _ in range(KILLS):
-            sleep(chance.uniform(0, 2))  # a moment that no event has chosen
+            sleep(chance.uniform(0, 2))  # a random moment
             inject.kill(container)
             took.append(recovery(server, runs))
         account = jobs.account()
@@ -83,25 +83,25 @@ def test_client_kill_of_every_connection(
 
 
 def restarts(stack: Stack) -> list[tuple[str, int]]:
-    """Return how often each worker was started again."""
+    """Return the number of restarts of each worker."""
     containers = sorted(stack.containers("add") + stack.containers("factorial"))
     return [(container, stack.inspect(container)["RestartCount"]) for container in containers]
 
 
 def recovery(server: "redis.Redis", runs: Runs) -> float:
-    """Return how long after Redis answers again the next job begins."""
+    """Return the seconds from Redis' first answer to the start of the next job."""
     eventually("Redis answers", lambda: answers(server), 60)
     back = now()
     return eventually("a job begins", lambda: began_after(runs, back), 60) - back
 
 
 def began_after(runs: Runs, moment: float) -> float:
-    """Return when the first run after a moment began, 0 if none did."""
+    """Return the start of the first run after a moment, or 0."""
     return min((run.began for run in runs.all() if run.began > moment), default=0)
 
 
 def refused(jobs: Load) -> list[str]:
-    """Return what callers were told of the jobs that were not accepted."""
+    """Return the errors of the jobs that were refused."""
     return [job.instead for job in jobs.jobs if job.outcome is Outcome.REFUSED]
 
 
@@ -112,15 +112,15 @@ def test_redis_at_maxmemory(
         server.config_set("maxmemory", "1mb")
         with pytest.raises(Exception, match="memory"):
             client.submit("add.tasks.add", 4, 6)
-        told = eventually("callers are refused", lambda: enough(refused(jobs)), 60)
+        errors = eventually("callers are refused", lambda: enough(refused(jobs)), 60)
         server.config_set("maxmemory", "2gb")
         took = recovery(server, runs)
         account = jobs.account()
     report.add("Redis at `maxmemory`", account, took)
 
     account.check()
-    assert all("memory" in error for error in told), told[:3]
-    assert not account.counts[Outcome.FAILED], account.some()
+    assert all("memory" in error for error in errors), errors[:3]
+    assert not account.counts[Outcome.FAILED], account.examples()
 
 
 def enough(errors: list[str]) -> list[str]:
@@ -133,39 +133,39 @@ def test_disk_of_redis_full(
 ) -> None:
     with small_disk(stack, server) as fill, load() as jobs:
         fill("dd if=/dev/zero of=/data/ballast bs=64k || true")
-        # Not of the load's callers: all of their jobs are in flight, and none ends any more.
-        accepted, told = until_refused(client)
+        # Not by the load's callers: all of their jobs are in flight, and none ends.
+        accepted, errors = until_refused(client)
         fill("rm /data/ballast")
-        # As who made room does: the engine pauses for longer after each start that failed.
+        # The engine waits for longer after each failed start, so an operator restarts Redis.
         docker("restart", stack.compose("ps", "--all", "--quiet", "redis"))
         took = recovery(server, runs)
-        # Whoever tried in vain for long pauses for longer before the next try.
+        # Clients wait for longer after each failed attempt.
         account = jobs.account(120)
         values = [client.get(job) for job in accepted]
     report.add("disk of Redis full", account, took)
 
     account.check()
     assert values == [10] * len(values)
-    assert all(re.search("broker|disk", error) for error in told), told
-    assert not account.counts[Outcome.FAILED], account.some()
+    assert all(re.search("broker|disk", error) for error in errors), errors
+    assert not account.counts[Outcome.FAILED], account.examples()
 
 
 def until_refused(client: Client) -> tuple[list[Any], list[str]]:
-    """Submit jobs until enough of them are refused; return the others, and what was told."""
+    """Submit jobs until enough of them are refused; return the accepted ones and the errors."""
     accepted: list[Any] = []
-    told: list[str] = []
-    while len(told) < REFUSED:
+    errors: list[str] = []
+    while len(errors) < REFUSED:
         try:
             accepted.append(client.submit("add.tasks.add", 4, 6))
         except ClusterError as error:
-            told.append(str(error))
-        assert len(accepted) < MAX_ACCEPTED, "the disk is full, and jobs are accepted"
-    return accepted, told
+            errors.append(str(error))
+        assert len(accepted) < MAX_ACCEPTED, "the disk is full, but jobs are accepted"
+    return accepted, errors
 
 
 @contextmanager
 def small_disk(stack: Stack, server: "redis.Redis") -> Iterator[Callable[[str], None]]:
-    """Start Redis anew on a disk that is small, and give what runs a command there."""
+    """Restart Redis on a small disk, and yield a function that runs a command there."""
     overlay = f"--file={FOLDER}/small_disk.yml"
     start = ("up", "--detach", "--wait", "--no-deps", "--no-build")
 

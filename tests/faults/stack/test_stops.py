@@ -1,4 +1,4 @@
-"""What an operator does under load: stop, start, scale, restart one after the other."""
+"""Operations under load: stop, start, scale, rolling restart."""
 
 from tests.cluster.stack import Stack, docker
 from tests.faults.clock import now

@@ -1,4 +1,4 @@
-"""Jobs that take long, jobs that are due later, and clocks that are wrong."""
+"""Long jobs, delayed jobs, and wrong clocks."""
 
 import random
 from collections import Counter
@@ -15,17 +15,17 @@ from tests.faults.jobs import Job, delayed, mixed
 from tests.faults.load import IN_FLIGHT
 from tests.faults.report import Report
 from tests.faults.runs import Runs
-from tests.faults.stack.conftest import AT_ONCE, FOLDER, LEASE, MakeLoad
+from tests.faults.stack.conftest import CONCURRENCY, FOLDER, LEASE, MakeLoad
 
-#: Seconds of a job that takes longer than five leases.
+#: Duration of a job that takes longer than five leases, in seconds.
 LONG = 5 * LEASE + 2
-#: Seconds until a job is due: past ten leases, and through the restart of all workers.
+#: Countdown that exceeds ten leases and the restart of all workers, in seconds.
 LATER = 10 * LEASE + 1
-#: Seconds over which 2,000 jobs are due: workers can keep up.
+#: Period in which 2,000 jobs become due, in seconds: workers can keep up.
 SPREAD = 30
-#: Seconds that a job may begin after it was due.
-LATENESS = 1.0
-#: Seconds ahead of a job that is due while a clock is wrong.
+#: Limit for the delay of a job that is due, in seconds: one that was reclaimed would begin later.
+MAX_DELAY = LEASE
+#: Countdown of a job that is due while a clock is wrong, in seconds.
 SOON = 10
 
 
@@ -33,24 +33,24 @@ def test_jobs_longer_than_five_leases(
     stack: Stack, client: Client, load: MakeLoad, runs: Runs, report: Report
 ) -> None:
     stack.scale("add", 2)
-    results = [client.submit("add.tasks.longtime_add", i, i, LONG) for i in range(AT_ONCE)]
-    with load(most=IN_FLIGHT) as jobs:
+    results = [client.submit("add.tasks.longtime_add", i, i, LONG) for i in range(CONCURRENCY)]
+    with load(max_jobs=IN_FLIGHT) as jobs:
         values = [client.get(result, LONG + 60) for result in results]
         account = jobs.account()
     report.add("jobs longer than five leases, on two workers", account)
 
     account.check()
     account.check_no_failure()
-    assert values == [2 * i for i in range(AT_ONCE)]
-    assert [len(runs.of(result.id)) for result in results] == [1] * AT_ONCE
+    assert values == [2 * i for i in range(CONCURRENCY)]
+    assert [len(runs.of(result.id)) for result in results] == [1] * CONCURRENCY
     account.check_one_run_each()
 
 
 def test_etas_past_ten_leases_through_a_restart(
     stack: Stack, load: MakeLoad, runs: Runs, report: Report
 ) -> None:
-    later = partial(delayed, least=LATER, most=LATER + SPREAD)
-    with load(jobs=later, most=IN_FLIGHT) as jobs:
+    later = partial(delayed, min_seconds=LATER, max_seconds=LATER + SPREAD)
+    with load(jobs=later, max_jobs=IN_FLIGHT) as jobs:
         for container in stack.containers("add"):
             docker("restart", container, seconds=300)
         stack.wait_until_healthy("add")
@@ -64,11 +64,11 @@ def test_etas_past_ten_leases_through_a_restart(
     account.check_one_run_each()
     early, late = lateness(jobs.jobs, runs)
     assert early >= -RESOLUTION, f"a job began {-early:.2f} s early"
-    assert late < LATENESS, f"a job began {late:.2f} s late"
+    assert late < MAX_DELAY, f"a job began {late:.2f} s late"
 
 
 def lateness(jobs: list[Submitted], runs: Runs) -> tuple[float, float]:
-    """Return how long after they were due the earliest and the latest of jobs began."""
+    """Return the least and the greatest delay after which jobs began."""
     due = {job.job_id: job.due for job in jobs}
     after = [run.began - due[run.job_id] for run in runs.all() if run.job_id in due]
     return min(after), max(after)
@@ -98,7 +98,7 @@ def test_clocks_an_hour_off(
         hosts = {name: stack.compose(overlay, "ps", "-q", name)[:12] for name in others}
         times = {name: clock(stack, host) for name, host in hosts.items()}
         assert times["add-ahead"] - times["add-behind"] > 7000, "the clocks are right"
-        with load(jobs=sometimes_delayed, most=IN_FLIGHT) as jobs:
+        with load(jobs=sometimes_delayed, max_jobs=IN_FLIGHT) as jobs:
             account = jobs.account()
     finally:
         stack.compose(overlay, "rm", "--stop", "--force", *others)
@@ -113,5 +113,5 @@ def test_clocks_an_hour_off(
 
 
 def clock(stack: Stack, container: str) -> float:
-    """Return what a container takes for the time."""
+    """Return the time by a container's clock."""
     return float(docker("exec", container, "python", "-c", "import time; print(time.time())"))

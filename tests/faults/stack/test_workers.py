@@ -1,4 +1,4 @@
-"""Workers that are killed or stopped while they run jobs."""
+"""Workers that are killed or stopped during jobs."""
 
 import random
 from functools import partial
@@ -11,15 +11,15 @@ from tests.faults.clock import now
 from tests.faults.report import Report
 from tests.faults.runs import Run, Runs
 from tests.faults.stack import inject
-from tests.faults.stack.conftest import AT_ONCE, LEASE, WORKERS, MakeLoad
+from tests.faults.stack.conftest import CONCURRENCY, LEASE, WORKERS, MakeLoad
 from tests.waiting import eventually
 
 KILLS = 20
 #: Pool processes that are killed in the middle of a job.
 PROCESSES = 5
-#: Jobs that are enough for all kills.
-MOST = 60_000
-#: Seconds that the killed worker's jobs may take beyond the lease.
+#: Limit for the jobs of a load that lasts through all kills.
+MAX_JOBS = 60_000
+#: Limit for the time of a killed worker's jobs beyond the lease, in seconds.
 MARGIN = 5
 
 
@@ -33,15 +33,15 @@ def test_kill_of_a_worker_container(
 ) -> None:
     hit: list[Run] = []
     took = []
-    with load(most=MOST) as jobs:
+    with load(max_jobs=MAX_JOBS) as jobs:
         for _ in range(KILLS):
-            sleep(chance.uniform(0, 1))  # a moment that no event has chosen
+            sleep(chance.uniform(0, 1))  # a random moment
             busy = eventually("a worker is busy", lambda: busy_containers(stack, runs), 60)
             container = chance.choice(busy)
             killed = inject.kill(container)
             own = [run for run in runs.under_way(container[:12]) if run.began < killed]
             hit += own
-            # One kill after the other: a job that is hit again waits for one more lease.
+            # One kill at a time: a job that is hit again waits for another lease.
             while not all_done(client, own) and now() < killed + LEASE + MARGIN:
                 sleep(0.05)
             took.append(now() - killed)
@@ -60,7 +60,7 @@ def busy_containers(stack: Stack, runs: Runs) -> list[str]:
 
 
 def all_done(client: Client, hit: list[Run]) -> bool:
-    """Tell whether each job that was hit has a result: one may have been stored just before."""
+    """Return True if each job that was hit has a result, which may be from before."""
     return all(client.app.AsyncResult(run.job_id).ready() for run in hit)
 
 
@@ -93,7 +93,7 @@ def test_a_worker_stopped_for_longer_than_the_lease(
     stack: Stack, client: Client, load: MakeLoad, runs: Runs, report: Report
 ) -> None:
     with load() as jobs:
-        results = [different(client, 1) for _ in range(WORKERS * AT_ONCE)]
+        results = [different(client, 1) for _ in range(WORKERS * CONCURRENCY)]
         own = {result.id for result in results}
 
         def holder() -> str:
@@ -120,10 +120,10 @@ def test_a_worker_stopped_for_longer_than_the_lease(
 
 
 def different(client: Client, seconds: float) -> Any:
-    """Submit a job whose value is another in each run."""
+    """Submit a job whose value differs in each run."""
     return client.app.send_task("tests.faults.tasks.differ", (seconds,), queue="add")
 
 
 def stored(client: Client, result: Any) -> Any:
-    """Return the value that is stored now, not the one that was read before."""
-    return client.app.AsyncResult(result.id).get(timeout=5)
+    """Return the stored value, not one that was read before."""
+    return client.app.AsyncResult(result.id).get(timeout=30)
