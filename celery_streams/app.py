@@ -41,7 +41,7 @@ def settings(broker: str, results: str | None = None) -> dict[str, Any]:
 class Celery(celery.Celery[Any]):
     """Celery's class with these settings as its defaults; `backend` is `broker` unless given."""
 
-    #: The class of the result store, before its URL.
+    #: The class of the result store, which is put before its URL; a subclass may set none.
     result_store = STORE
 
     def __init__(
@@ -52,7 +52,7 @@ class Celery(celery.Celery[Any]):
         **options: Any,
     ) -> None:
         store = backend or broker
-        if store and store.partition("://")[0] in SCHEMES:
+        if self.result_store and store and store.partition("://")[0] in SCHEMES:
             store = f"{self.result_store}+{store}"
         super().__init__(main, broker=broker, backend=store, **options)
         self.on_after_configure.connect(_add_defaults, weak=False)
