@@ -59,7 +59,8 @@ class BatchRun:
         self._transfers, self._why_late_of = transfers, why_late
         self._cleans_up = cleans_up
         self._rows = iter(rows)
-        self._has_more = True
+        #: Rows that are not taken yet, as far as that is known.
+        self._left = len(rows) if isinstance(rows, list | tuple | range) else math.inf
         self._window, self._size = window, 1
         self._timeout, self._deadline = timeout, deadline
         #: Submitted jobs in order, each with its deadline.
@@ -79,7 +80,7 @@ class BatchRun:
         seconds = min(self._timeout, CLEANUP_TIMEOUT)
         with self._results.batch(seconds) as self._waiter:
             try:
-                while self._order or self._has_more:
+                while self._order or self._left:
                     self._step()
                     while self._order and self._order[0][0] in self._ended:
                         yield self._next()
@@ -94,9 +95,10 @@ class BatchRun:
     def _step(self) -> None:
         """Submit some jobs, or wait if enough are submitted; then collect those that ended."""
         room = self._window - len(self._order)
-        if self._has_more and room >= min(self._size, max(1, self._window // 4)):
+        if self._left and room >= min(self._size, max(1, self._window // 4)):
             self._submit(min(self._size, room))
-            self._results.poll()
+            if self._left:
+                self._results.poll()
         else:
             self._wait()
         while self._waiter.ended:
@@ -108,7 +110,7 @@ class BatchRun:
     def _submit(self, count: int) -> None:
         began = monotonic()
         rows = [*islice(self._rows, count)]
-        self._has_more = len(rows) == count
+        self._left = self._left - count if len(rows) == count else 0
         for row in rows:
             if not isinstance(row, list | tuple):
                 raise TypeError(f"a job's arguments are a tuple, such as (4, 6), not {brief(row)}")
