@@ -14,13 +14,13 @@ from cluster.routes import reject_unknown_tasks, route_celery_tasks
 
 # Servers and routes -----------------------------------------------------------
 
-_port = settings.integer("REDIS_PORT", 6379, most=65535)
+_port = settings.integer("REDIS_PORT", 6379, maximum=65535)
 # Both the compose stack and local mode publish Redis here.
 _redis = f"redis://{os.environ.get('REDIS_BIND') or '127.0.0.1'}:{_port}/0"
 # The broker of `make docker_compose_start BROKER=…`.
 _broker = _redis
 if os.environ.get("BROKER") == "rabbitmq":
-    _rabbitmq_port = settings.integer("RABBITMQ_PORT", 5672, most=65535)
+    _rabbitmq_port = settings.integer("RABBITMQ_PORT", 5672, maximum=65535)
     _broker = f"amqp://cluster@127.0.0.1:{_rabbitmq_port}/cluster"
 for _variable in servers.BYPASSING_VARIABLES:
     if os.environ.get(_variable):
@@ -69,7 +69,7 @@ worker_consumer = "celery_streams:Consumer"
 
 # Limit of a countdown or an ETA, in seconds: until then the job takes up memory in Redis and looks
 # like a lost one. Read by cluster.app, not by Celery.
-longest_countdown = settings.integer("MAX_COUNTDOWN", 86_400, most=settings.MAX_SECONDS)
+longest_countdown = settings.integer("MAX_COUNTDOWN", 86_400, maximum=settings.MAX_SECONDS)
 
 # Periodic jobs submitted by `callers.beat`; times are UTC. `expires`, in seconds, drops a job that
 # no worker has fetched in time.
@@ -92,13 +92,13 @@ beat_schedule = {
 
 # Time limits of a job, in seconds. At the soft limit the task gets an exception and can clean up;
 # at the hard one its process is killed and replaced.
-task_time_limit = settings.integer("TASK_TIME_LIMIT", 120, most=settings.MAX_SECONDS)
+task_time_limit = settings.integer("TASK_TIME_LIMIT", 120, maximum=settings.MAX_SECONDS)
 task_soft_time_limit = max(1, task_time_limit - 10)
 # Celery's own pool ignores a hard limit below the soft one.
 worker_pool = "celery_streams:TaskPool"
 # Lease of a message, in seconds, after which a dead worker's job is reclaimed. It may be shorter
 # than a job: workers renew it while they run the job (celery_streams.transport.lease).
-_lease = settings.integer("JOB_LEASE", 15, most=settings.MAX_SECONDS)
+_lease = settings.integer("JOB_LEASE", 15, maximum=settings.MAX_SECONDS)
 
 # Concurrency -------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ task_store_errors_even_if_ignored = True
 
 # Expiry of results, in seconds. Until then large values take up the memory of Redis, unless
 # callers `forget` them, as `Client.call` does.
-result_expires = settings.integer("RESULT_EXPIRES", 86_400, most=settings.MAX_SECONDS)
+result_expires = settings.integer("RESULT_EXPIRES", 86_400, maximum=settings.MAX_SECONDS)
 # Retry for minutes if Redis is unreachable when a result is stored. By default Celery would
 # report the finished job as failed.
 result_backend_always_retry = True
@@ -166,7 +166,7 @@ broker_transport_options = {
     "queue_max_length": settings.integer("QUEUE_MAX_LENGTH", 1_000_000),
     # A parsed message takes ten times its size in a worker's memory or more, so a larger one is
     # refused at its caller. Large values are stored outside messages (cluster.blobs).
-    "max_message_bytes": settings.integer("MAX_MESSAGE_BYTES", 16 * 1024 * 1024, least=65_536),
+    "max_message_bytes": settings.integer("MAX_MESSAGE_BYTES", 16 * 1024 * 1024, minimum=65_536),
     # High, normal and low (cluster.options), the most urgent first. Programs with kombu's default
     # settings may send the fourth.
     "priority_steps": [0, 3, 6, 9],

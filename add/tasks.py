@@ -60,7 +60,7 @@ def unsteady_add(self: Any, x: Number, y: Number, failures: int = 2) -> Any:
     ConnectionError if `failures` exceeds the number of retries, TypeError if an argument is
     not a number.
     """
-    arguments.whole_number("failures", failures, least=0)
+    arguments.whole_number("failures", failures, minimum=0)
     total = add(x, y)
     if self.request.retries < failures:
         raise ConnectionError(f"simulated failure of try {self.request.retries + 1}")

@@ -72,7 +72,9 @@ def mat_mul(
     than MAT_MUL_MAX_BYTES, and what `client.call` raises.
     """
     grid = grid_of_random(m, n)
-    seed = secrets.randbits(128) if seed is None else arguments.whole_number("seed", seed, least=0)
+    seed = (
+        secrets.randbits(128) if seed is None else arguments.whole_number("seed", seed, minimum=0)
+    )
 
     def job(rows: slice, columns: slice) -> Any:
         ends = [rows.start, rows.stop], [columns.start, columns.stop]
@@ -107,8 +109,8 @@ def multiply(
 
 def grid_of_random(m: int, n: int) -> Grid:
     """Return the grid of the product of random A (m x n) and B (n x m)."""
-    arguments.whole_number("m", m, least=1)
-    arguments.whole_number("n", n, least=1)
+    arguments.whole_number("m", m, minimum=1)
+    arguments.whole_number("n", n, minimum=1)
     return _grid(m, m, 8 * n, 8 * n, 8)
 
 

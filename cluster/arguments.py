@@ -8,15 +8,15 @@ MAX_REPR_LENGTH = 60
 MAX_INT_BITS = 196
 
 
-def whole_number(name: str, value: Any, least: int) -> int:
-    """Return `value` if it is an int of at least `least`.
+def whole_number(name: str, value: Any, minimum: int) -> int:
+    """Return `value` if it is an int of at least `minimum`.
 
-    Raise TypeError for any other type, bool included, and ValueError below `least`.
+    Raise TypeError for any other type, bool included, and ValueError below `minimum`.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, not {brief(value)}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {brief(value)}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, not {brief(value)}")
     return value
 
 

@@ -32,7 +32,7 @@ STALL_THRESHOLD = 5.0
 
 def hang_timeout() -> int:
     """Return WORKER_HANG_TIMEOUT in seconds; raise ValueError if it is invalid."""
-    return settings.integer("WORKER_HANG_TIMEOUT", 60, most=settings.MAX_SECONDS, least=4)
+    return settings.integer("WORKER_HANG_TIMEOUT", 60, maximum=settings.MAX_SECONDS, minimum=4)
 
 
 class Heartbeat(bootsteps.StartStopStep):

@@ -129,7 +129,7 @@ def _check_seconds(name: str, value: Any) -> None:
 
 
 def _check_retries(value: Any) -> None:
-    retries = arguments.whole_number("retries", 0 if value is None else value, least=0)
+    retries = arguments.whole_number("retries", 0 if value is None else value, minimum=0)
     if retries > validation.MAX_RETRIES:
         raise ValueError(
             f"retries must be at most {validation.MAX_RETRIES}, not {arguments.brief(retries)}"

@@ -16,16 +16,16 @@ MAX_PROCESSES = 1000
 MAX_DIGITS = 20
 
 
-def integer(variable: str, default: int, most: int = MAX_NUMBER, least: int = 1) -> int:
-    """Return the environment variable as a whole number from `least` to `most`.
+def integer(variable: str, default: int, maximum: int = MAX_NUMBER, minimum: int = 1) -> int:
+    """Return the environment variable as a whole number from `minimum` to `maximum`.
 
     Raise ValueError if it is set to anything else.
     """
     text = os.environ.get(variable) or str(default)
     is_number = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
-    if not is_number or not least <= int(text) <= most:
+    if not is_number or not minimum <= int(text) <= maximum:
         raise ValueError(
-            f"{variable} must be a whole number from {least} to {most}, not {brief(text)}"
+            f"{variable} must be a whole number from {minimum} to {maximum}, not {brief(text)}"
         )
     return int(text)
 

@@ -110,4 +110,6 @@ def concurrency(app: Celery[Any]) -> int:
 
 def _configured_concurrency(app: Celery[Any]) -> int:
     default = app.conf.family_concurrency.get(app.main, 1)
-    return settings.integer(f"{app.main.upper()}_CONCURRENCY", default, most=settings.MAX_PROCESSES)
+    return settings.integer(
+        f"{app.main.upper()}_CONCURRENCY", default, maximum=settings.MAX_PROCESSES
+    )

@@ -17,7 +17,7 @@ def factorial(n: int) -> int:
     https://gmplib.org/manual/Factorial-Algorithm). Raise TypeError if n is not an int,
     ValueError if it is out of range.
     """
-    arguments.whole_number("n", n, least=0)
+    arguments.whole_number("n", n, minimum=0)
     limit = settings.integer("FACTORIAL_MAX_N", MAX_N)
     if n > limit:
         raise ValueError(f"n must be at most {limit} (FACTORIAL_MAX_N), not {arguments.brief(n)}")

@@ -202,7 +202,7 @@ class Cluster:
 def replicas() -> dict[str, int]:
     """Return the number of workers of each family: <FAMILY>_REPLICAS, 1 if unset."""
     return {
-        family: settings.integer(f"{family.upper()}_REPLICAS", 1, most=MAX_REPLICAS)
+        family: settings.integer(f"{family.upper()}_REPLICAS", 1, maximum=MAX_REPLICAS)
         for family in FAMILIES
     }
 

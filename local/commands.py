@@ -67,7 +67,7 @@ def start(server_only: bool) -> None:
         raise click.ClickException(
             f"the cluster is already running (process {others[0]}): `make local_stop` stops it"
         )
-    port = settings.integer("REDIS_PORT", 6379, most=65535)
+    port = settings.integer("REDIS_PORT", 6379, maximum=65535)
     urls = (os.environ.get(name, "") for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"))
     cluster = Cluster(state, port, server.password_file(), *urls)
     if server_only and not cluster.needs_server:

@@ -22,10 +22,10 @@ def mat_mul(m: int, n: int, seed: int | None = None) -> Matrix:
     call has other operands. Raise TypeError if an argument is not an int, ValueError for a size
     below 1, a negative seed, or more than MAT_MUL_MAX_BYTES in total.
     """
-    arguments.whole_number("m", m, least=1)
-    arguments.whole_number("n", n, least=1)
+    arguments.whole_number("m", m, minimum=1)
+    arguments.whole_number("n", n, minimum=1)
     if seed is not None:
-        arguments.whole_number("seed", seed, least=0)
+        arguments.whole_number("seed", seed, minimum=0)
     _check_bytes("m and n", matrices.needed_for_random(m, n))
     rng = np.random.default_rng(seed)
     a = rng.random((m, n))
@@ -40,9 +40,9 @@ def tile(m: int, n: int, seed: int, rows: list[int], columns: list[int]) -> Matr
     Only the parts of A and B that it needs are generated. Raise TypeError and ValueError as
     `mat_mul` does, and ValueError for a range that is empty or exceeds m.
     """
-    arguments.whole_number("m", m, least=1)
-    arguments.whole_number("n", n, least=1)
-    arguments.whole_number("seed", seed, least=0)
+    arguments.whole_number("m", m, minimum=1)
+    arguments.whole_number("n", n, minimum=1)
+    arguments.whole_number("seed", seed, minimum=0)
     first, last = _range("rows", rows, m)
     left, right = _range("columns", columns, m)
     height, width = last - first, right - left
@@ -96,8 +96,8 @@ def _check_bytes(name: str, needed: int) -> None:
 def _range(name: str, value: Any, end: int) -> tuple[int, int]:
     if not isinstance(value, list | tuple) or len(value) != 2:  # noqa: PLR2004 - start and stop
         raise TypeError(f"{name} must be [start, stop], not {arguments.brief(value)}")
-    start = arguments.whole_number(f"the start of {name}", value[0], least=0)
-    stop = arguments.whole_number(f"the stop of {name}", value[1], least=start + 1)
+    start = arguments.whole_number(f"the start of {name}", value[0], minimum=0)
+    stop = arguments.whole_number(f"the stop of {name}", value[1], minimum=start + 1)
     if stop > end:
         raise ValueError(
             f"{name} must stop at {end} (m) at the latest, not {arguments.brief(stop)}"
