@@ -178,7 +178,7 @@ class BatchRun:
         self._ended[job_id] = {"status": FAILURE, "result": error}
 
     def _next(self) -> Any:
-        job_id, deadline = self._order.popleft()
+        job_id, _ = self._order.popleft()
         meta = self._ended.pop(job_id)
         if "task_id" in meta and self._cleans_up:
             self._yielded.append(job_id)
@@ -189,15 +189,18 @@ class BatchRun:
             if meta["status"] == SUCCESS or isinstance(value, BaseException):
                 return value if not isinstance(value, Packed) else without_numpy(value)
             return ClusterError(f"the job ended as {meta['status']}: {value!r}")
-        return self._transferred(job_id, meta, deadline)
+        return self._transferred(job_id, meta)
 
-    def _transferred(self, job_id: str, meta: Meta, deadline: float) -> Any:
-        """Return a large value, and remove it from Redis."""
+    def _transferred(self, job_id: str, meta: Meta) -> Any:
+        """Return a large value, and remove it from Redis, unless there was no time to move it."""
+        deadline = min(self._deadline, monotonic() + self._timeout)
         try:
             with self._transfers(self._task, deadline, self._timeout):
                 value = meta["result"]
         except broker.AWAY as error:
             raise broker.unreachable(self._app, error) from None
+        except JobTimeout as error:
+            return error
         except ClusterError as error:
             value = error
         with suppress(OSError, *broker.AWAY):

@@ -24,8 +24,8 @@ from cluster.errors import JobTimeout
 TIMEOUT = 60.0
 #: Seconds in which the broker has to answer.
 CONNECT_TIMEOUT = 5.0
-#: Seconds of one wait, after which a job that comes before is checked: it may have failed.
-NOTICE_TIMEOUT = 2.0
+#: Seconds of one wait, after which the jobs before are checked: one may have failed.
+RECHECK_INTERVAL = 2.0
 #: Seconds that one operation may take on a silent connection. Longer than kombu's blocking
 #: fetch, which takes one second.
 OPERATION_TIMEOUT = 2.0
@@ -128,7 +128,9 @@ class Client:
         """
         deadline = monotonic() + check_timeout(timeout)
         if isinstance(task, str):
-            run = self._run(task, [args], kwargs, timeout=timeout, cleans_up=False)
+            run = self._run(
+                task, [args], kwargs, timeout=timeout, deadline=deadline, cleans_up=False
+            )
             [value] = run.values()
             if isinstance(value, BaseException):
                 raise value
@@ -320,10 +322,10 @@ class Client:
 
 
 def _has_ended(result: "AsyncResult[Any]", seconds: float) -> bool:
-    """Wait up to `seconds`, or NOTICE_TIMEOUT; return True if the job has ended."""
+    """Wait up to `seconds`, or RECHECK_INTERVAL; return True if the job has ended."""
     try:
         # A job's own error must not look like one of the wait.
-        result.get(timeout=max(0, min(NOTICE_TIMEOUT, seconds)), propagate=False)
+        result.get(timeout=max(0, min(RECHECK_INTERVAL, seconds)), propagate=False)
     except CeleryTimeout as late:
         if late.__cause__:  # the result store is unreachable
             raise late.__cause__ from None

@@ -32,7 +32,7 @@ def why_late(result: "AsyncResult[Any]", name: str, timeout: float) -> str:
         answers = app.control.inspect(timeout=ANSWER_TIMEOUT).active_queues() or {}
     except (OSError, *broker.AWAY) as error:
         return f"{late}: the broker went away ({error})"
-    workers = [name for name, queues in answers.items() if queue in _names(queues)]
+    workers = [worker for worker, queues in answers.items() if queue in _names(queues)]
     if not workers:
         return f"{late}: no worker consumes the queue {queue!r}, where job {job.id} stays"
     return f"{late}: job {job.id} waits in the queue {queue!r} of {len(workers)} worker(s)"
@@ -80,7 +80,7 @@ def _first_unfinished(result: "AsyncResult[Any]") -> "AsyncResult[Any]":
     """Return the job that all others wait for: a chain's result is its last job's."""
     parent: Any = result.parent
     while parent is not None and not parent.ready():
-        result = next(job for job in jobs_of(parent) if not job.ready())
+        result = next((job for job in jobs_of(parent) if not job.ready()), result)
         parent = result.parent
     return result
 

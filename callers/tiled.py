@@ -14,7 +14,7 @@ import numpy as np
 
 from callers.client import (
     CONNECT_TIMEOUT,
-    NOTICE_TIMEOUT,
+    RECHECK_INTERVAL,
     TIMEOUT,
     Client,
     check_timeout,
@@ -216,7 +216,7 @@ class _Assembly:
 
     def _put(self, job: Any) -> None:
         # The job has ended; even at the deadline, allow some time to fetch its result.
-        value = self.client.get(job, max(self.deadline - monotonic(), NOTICE_TIMEOUT))
+        value = self.client.get(job, max(self.deadline - monotonic(), RECHECK_INTERVAL))
         self.out[self.in_flight[job]] = value
         del self.in_flight[job]
         job.forget()
@@ -249,7 +249,7 @@ class _Assembly:
         if left > 0:
             backend: Any = self.client.app.backend
             with suppress(TimeoutError):
-                backend.result_consumer.drain_events(timeout=min(left, NOTICE_TIMEOUT))
+                backend.result_consumer.drain_events(timeout=min(left, RECHECK_INTERVAL))
         return None
 
     def _timeout_reason(self) -> str:

@@ -42,7 +42,7 @@ def _prepare(app: App) -> None:
         backend.client.ping()
         with app.producer_or_acquire() as producer:
             producer.maybe_declare(app.amqp.queues[app.main])
-        app.submission.rehearse(app.main)
+        app.submission.warm_up(app.main)
 
 
 def run(app: Celery[Any]) -> None:

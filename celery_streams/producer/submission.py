@@ -5,6 +5,7 @@ group, and nothing that observes the sending. All others are sent by Celery, and
 job of each task, from which the template is made.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ from celery_streams.scripts import PUBLISH
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.queues import refusal
 from celery_streams.transport.validation import MAX_NAME
+
+logger = logging.getLogger(__name__)
 
 #: Messages that one command publishes.
 PUBLISH_BATCH = 500
@@ -92,7 +95,7 @@ class Submission:
         if self._sender and self._process == os.getpid():
             self._sender.close()
 
-    # The fork --------------------------------------------------------------------------
+    # Templates or Celery ---------------------------------------------------------------
 
     def send_task(
         self,
@@ -121,18 +124,18 @@ class Submission:
     def try_send(self, name: str, args: Any, kwargs: Any, options: Mapping[str, Any]) -> bool:
         """Send a job by its template; return False if Celery has to send it. Raises QueueFull."""
         template = self._template(name, options, kwargs)
-        job = self._job(args, kwargs, options) if template else None
-        if template is None or job is None or self._sender is None:
+        message = self._message(template, args, kwargs, options) if template else None
+        if template is None or message is None or self._sender is None:
             return False
         store = self._app.backend
         if not options.get("ignore_result"):
             store.on_task_call(None, options["task_id"])
         group = self._group
         if group is not None:
-            group.setdefault(template, []).append(template.message(job))
+            group.setdefault(template, []).append(message)
             return True
         try:
-            self._sender.publish(template.key, template.max_length, [template.message(job)])
+            self._sender.publish(template.key, template.max_length, [message])
         except QueueFull:
             store.result_consumer.cancel_for(options["task_id"])
             raise
@@ -158,11 +161,12 @@ class Submission:
             return [*jobs]
         messages, others = [], []
         for job_id, args in jobs.items():
-            job = self._job(args, kwargs, {"task_id": job_id, "reply_to": reply_to})
-            if job is None:
+            options = {"task_id": job_id, "reply_to": reply_to}
+            message = self._message(template, args, kwargs, options)
+            if message is None:
                 others.append(job_id)
             else:
-                messages.append(template.message(job))
+                messages.append(message)
         self._publish(template, messages, policy)
         return others
 
@@ -259,6 +263,14 @@ class Submission:
 
     # Messages --------------------------------------------------------------------------
 
+    def _message(
+        self, template: Template, args: Any, kwargs: Any, options: Mapping[str, Any]
+    ) -> bytes | None:
+        """Return a job's message; None if it is not plain, or too large."""
+        job = self._job(args, kwargs, options)
+        message = template.message(job) if job else None
+        return message if message and len(message) <= template.max_bytes else None
+
     def _job(self, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Job | None:
         """Return the fields of a job's message; None if it is not plain."""
         if not isinstance(args, list | tuple | NoneType) or not isinstance(kwargs, dict | NoneType):
@@ -310,13 +322,14 @@ class Submission:
         for start in range(0, len(messages), PUBLISH_BATCH):
             batch = messages[start : start + PUBLISH_BATCH]
             try:
-                if self._sender is None:
-                    raise ConnectionError
-                self._sender.publish(template.key, template.max_length, batch)
+                if self._sender:
+                    self._sender.publish(template.key, template.max_length, batch)
+                    continue
             except QueueFull:
                 raise
-            except (OSError, RedisError):
-                self._publish_with_retries(template, batch, policy)
+            except (OSError, RedisError) as error:
+                logger.debug("publishing by Celery's retry policy: %s", error)
+            self._publish_with_retries(template, batch, policy)
 
     def _publish_with_retries(
         self, template: Template, messages: Sequence[bytes], policy: Mapping[str, Any]
@@ -334,8 +347,8 @@ class Submission:
                 except ResponseError as error:
                     raise refusal(error) from None
 
-    def rehearse(self, queue: str) -> None:
-        """Take Celery's way up to its last step: a forked process pays for first uses early."""
+    def warm_up(self, queue: str) -> None:
+        """Take Celery's way up to its last step: a forked process pays for each first use."""
         with self._app.producer_or_acquire() as producer:
             if isinstance(producer.channel, Channel) and self._may_send({}):
                 recorder = Recorder(producer.channel, auto_declare=False)

@@ -43,7 +43,9 @@ class Job(NamedTuple):
 class Template:
     """A task's message with placeholders for the per-job fields, and its target stream."""
 
-    def __init__(self, text: str, rest_of_body: str, key: str, max_length: int) -> None:
+    def __init__(
+        self, text: str, rest_of_body: str, max_bytes: int, key: str, max_length: int
+    ) -> None:
         fields = (*Job._fields, "body", "tag")
         text, *rest = re.split(f'"{_placeholder("(.+?)")}"', text)
         names, texts = rest[::2], [text, *rest[1::2]]
@@ -51,6 +53,8 @@ class Template:
         self._text = "%b".join(each.replace("%", "%%") for each in texts).encode()
         self._in_order = itemgetter(*map(fields.index, names))
         self._rest_of_body = rest_of_body.encode()
+        #: The limit on a message's bytes.
+        self.max_bytes = max_bytes
         #: The stream, and its maximum length in messages.
         self.key, self.max_length = key, max_length
 
@@ -83,7 +87,8 @@ class Template:
             return None
         envelope["body"] = _placeholder("body")
         envelope["properties"]["delivery_tag"] = _placeholder("tag")
-        return cls(dumps(envelope), body.removeprefix(_BODY_START), *target)
+        rest_of_body = body.removeprefix(_BODY_START)
+        return cls(dumps(envelope), rest_of_body, channel.max_message_bytes, *target)
 
     def message(self, job: Job) -> bytes:
         """Return the message of `job`."""

@@ -1,6 +1,6 @@
 """Waiting for results: woken by notices, and never dependent on one.
 
-A worker announces a result on the channel of the process that sent the job, which subscribes once.
+A worker announces a result on the channel of the thread that sent the job, which subscribes once.
 Each waiting thread also reads its jobs' keys: once a second and at its deadline, and more often
 for jobs that are announced elsewhere. A notice holds one result or several.
 """
@@ -28,7 +28,7 @@ from celery_streams.retries import is_state_of_server
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two reads of a job's key whose result is announced here.
+#: Seconds between reads of the key of a job that is announced here.
 INTERVAL = 1.0
 #: Size limit of the buffer of results that arrive before anyone asks for them.
 RESULT_BUFFER_BYTES = 16 * 1024 * 1024
@@ -64,8 +64,9 @@ class ResultConsumer(BaseResultConsumer):
         """Begin without connections: at first, and in a forked process."""
         self._process = os.getpid()
         self._oid = self.app.thread_oid
-        #: Ids of jobs that are announced here; of those whose keys have to be read all the same.
+        #: Ids of jobs that will be announced here.
         self._sent: set[str] = set()
+        #: Ids of jobs whose keys have to be read: they may have been announced before.
         self._unread: set[str] = set()
         self._waiters: set[ResultWaiter] = set()
         #: Results that were announced before anyone asked for them.

@@ -1,4 +1,4 @@
-"""The subscription by which a process learns of the results of the jobs that it sends."""
+"""The subscription that announces the results of the jobs that a thread's backend sends."""
 
 import threading
 from typing import Any

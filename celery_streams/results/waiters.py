@@ -8,8 +8,8 @@ from typing import Any
 
 from celery.states import READY_STATES
 
-#: Seconds between two reads of a job's key whose result is not announced here: it doubles from the
-#: first to the second. Also between two tries to subscribe.
+#: Seconds between reads of the key of a job that is not announced here; doubled from the first to
+#: the second after each. The second is also the interval of tries to subscribe.
 MIN_POLL, MAX_POLL = 0.005, 0.25
 
 
@@ -27,7 +27,7 @@ class ResultWaiter:
         self.open: dict[str, list[Any]] = {}
         #: Ids of jobs that ended.
         self.ended: deque[str] = deque()
-        #: States of jobs in which they have not ended, and the last one.
+        #: Intermediate states of jobs, and then the final one.
         self.news: deque[Any] = deque()
         self._wants_news = wants_news
         self._last_news: dict[str, Any] = {}

@@ -142,11 +142,14 @@ class Channel(PublishingChannel):
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **options: Any) -> Any:
         """Consume from a queue; raises ServerTooOld."""
         if queue not in self._fanout_queues and not self.is_list(queue):
-            self.maintenance.reclaim_after(self.connection.check_server(self.plain_client))
+            self._prepare_to_hold()
             self.deliveries.streams.update(self.queues.streams(queue))
             if no_ack:
                 self.dispatch.no_ack.add(queue)
         return super().basic_consume(queue, no_ack, *args, **options)
+
+    def _prepare_to_hold(self) -> None:
+        self.maintenance.delay_reclaim(self.connection.check_server(self.plain_client))
 
     def _basic_cancel(self, consumer_tag: str) -> None:
         super()._basic_cancel(consumer_tag)  # type: ignore[misc]
@@ -161,7 +164,7 @@ class Channel(PublishingChannel):
 
     @property
     def _takes_one(self) -> bool:
-        """Whether a program calls for each message, and no event loop or worker does."""
+        """Whether the program drains one message per call, without event loop or worker."""
         return self.dispatch.inline is None and self.connection.loop_thread is None
 
     def _fetches_soon(self) -> bool:
@@ -246,7 +249,7 @@ class Channel(PublishingChannel):
         return True
 
     def end_fetch(self) -> None:
-        """End a fetch from streams and keep what it fetched, if a program takes one a call."""
+        """End a fetch from streams and keep what it fetched, if the program drains one per call."""
         if self.fetch.connection and self.fetch.is_from_streams and self._takes_one:
             self.dispatch.keep(self.fetch.end(self.plain_client))
 
@@ -279,6 +282,8 @@ class Channel(PublishingChannel):
         """Return one message; raises Empty."""
         if self.is_list(queue):
             return super()._get(queue)
+        if not self.deliveries.streams:
+            self._prepare_to_hold()
         self.deliveries.streams.update(self.queues.streams(queue))
         self.deliveries.flush()
         try:

@@ -1,4 +1,4 @@
-"""The messages that one consumer holds, and everything that ends their being held."""
+"""The messages that one consumer holds, and every way in which it lets go of them."""
 
 import logging
 import os
@@ -41,7 +41,7 @@ class Deliveries:
 
     Acks are collected, and flushed by the next fetch: `flushes_soon` returns True if that is about
     to come. `new_client` returns a client of its own, which outlives the channel. Any thread may
-    ack; only the thread that fetches does the rest.
+    ack. The thread that fetches does the rest, and that of the lease once the channel is closed.
     """
 
     #: Those of closed channels that have acks to flush or jobs that still run.
@@ -66,8 +66,8 @@ class Deliveries:
         self._flushes_soon = flushes_soon
         self._lease_seconds = lease
         self.max_deliveries = max_deliveries
-        #: Called with each message before it is dead-lettered. What it returns is called
-        #: afterwards, when the message can end no other worker.
+        #: Called with each message before it is dead-lettered; the function that it returns is
+        #: called when the message is out of the queue.
         self.on_dead_letter: Callable[[DeadMessage], Callable[[], object] | None] | None = None
         #: The streams that it may hold messages of.
         self.streams: set[str] = set()
@@ -105,7 +105,7 @@ class Deliveries:
         return self._held[tag]
 
     def expect(self, tags: Iterable[str]) -> None:
-        """Renew the leases of messages that are about to be delivered, instead of the last ones."""
+        """Set which fetched, undelivered messages are renewed, instead of the previous ones."""
         self._expected = frozenset(tags)
         if self._expected:
             self._start_lease()
@@ -122,7 +122,7 @@ class Deliveries:
             self._lease.start()
 
     def _renewable(self) -> set[str] | None:
-        """Return the tags whose leases are renewed; None when there will not be any more."""
+        """Return the tags whose leases are to be renewed; None to stop."""
         if not self._is_closed:
             return {*self._held, *self._acked_tags(), *self._expected}
         with self._closing:

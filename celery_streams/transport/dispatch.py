@@ -41,7 +41,7 @@ class InlineRunner(Protocol):
 
 
 class Dispatch:
-    """Delivers entries by `deliver(message, queue)`; a channel's part of the event loop.
+    """Delivers entries by `deliver(message, queue)`.
 
     `consumers` maps the queues that are consumed from; `can_consume` returns True below the
     prefetch limit; `message_lifetimes` are the milliseconds that messages of a queue may wait.
@@ -73,7 +73,7 @@ class Dispatch:
         self.inline: InlineRunner | None = None
         #: Queues whose messages are acked when they are delivered.
         self.no_ack: set[str] = set()
-        #: Fetched messages that the next calls deliver, in a program that takes one a call.
+        #: Fetched messages for the next calls of a program that drains one message per call.
         self._kept: deque[Entry] = deque()
 
     # A whole fetch ---------------------------------------------------------------------
@@ -111,7 +111,7 @@ class Dispatch:
         self._deliveries.expect(())
         return left_over
 
-    # One message a call ------------------------------------------------------------------
+    # One message per call ------------------------------------------------------------------
 
     @property
     def has_kept(self) -> bool:
@@ -169,7 +169,8 @@ class Dispatch:
         try:
             message = check(entry.message, self._max_message_bytes)
         except Malformed as error:
-            self._deliveries.fail(entry.tag, DeadMessage(queue, error.job_id, str(error), {}))
+            dead = DeadMessage(queue, error.job_id, str(error), error.envelope)
+            self._deliveries.fail(entry.tag, dead)
             return None
         due = eta.due(message)
         if due and self._clock.seconds_until(due) > MAX_EARLY:

@@ -90,10 +90,10 @@ class Maintenance:
 
     # Reclaim ---------------------------------------------------------------------------
 
-    def reclaim_after(self, uptime: float) -> None:
-        """Begin to reclaim when live consumers had time to renew their leases.
+    def delay_reclaim(self, uptime: float) -> None:
+        """Wait with reclaiming until live consumers had time to renew their leases.
 
-        After a restart of the server, `uptime` seconds ago, they first have to reconnect.
+        If the server started only `uptime` seconds ago, they first have to reconnect.
         """
         delay = max(self._lease / 3, self._lease - uptime)
         self._reclaims_from = min(self._reclaims_from, monotonic() + delay)
@@ -109,7 +109,7 @@ class Maintenance:
             try:
                 envelope = check(entry.message, self._max_message_bytes)
             except Malformed as error:
-                envelope = {"headers": {"id": error.job_id}}
+                envelope = error.envelope
             self._deliveries.fail_exhausted(entry.tag, envelope, "its worker died")
 
     # Revoked ---------------------------------------------------------------------------

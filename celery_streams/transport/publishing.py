@@ -22,7 +22,7 @@ from celery_streams.transport.refusals import Refusals
 from celery_streams.transport.validation import MAX_BYTES, check_parsed, too_large
 
 #: A message that is due within this many seconds is published to its stream: its consumer delays
-#: it, and promotes it on time, which the next maintenance of others might not.
+#: it, and promotes it on time; another consumer's next round could be late.
 MIN_DELAY = 2.0
 #: AMQP's number for a message that need not survive the server.
 TRANSIENT = 1
@@ -198,7 +198,7 @@ class PublishingChannel(ListChannel):
         count = 0
         for messages in self.queues.purge(queue):
             count += len(messages)
-            purge.answer(messages, self.app)
+            purge.notify_callers(messages, self.app)
         return count
 
     def queue_delete(self, queue: str, *args: Any, **options: Any) -> None:

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _celery: Any = _state
 
 
-def answer(messages: Iterable[bytes], app: Any = None) -> None:
+def notify_callers(messages: Iterable[bytes], app: Any = None) -> None:
     """Store the jobs of purged messages as revoked, in the result backend of `app`."""
     backend = (app or _celery.get_current_app()).backend
     if not isinstance(backend, RedisBackend):

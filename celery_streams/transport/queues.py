@@ -180,7 +180,10 @@ class Queues:
             raise refusal(error) from None
 
     def publish_once(self, queue: str, step: int, message: str, unique: UniqueKey) -> str:
-        """Publish a message unless an earlier try did; return that try's note. Raises QueueFull."""
+        """Publish a message unless an earlier try did; return the note of that try, or this.
+
+        Raises QueueFull.
+        """
         names = [self._prefix + keys.stream(queue, step), self._prefix + keys.beat(unique.entry)]
         argv = (self._max_length, message, unique.token, unique.note, UNIQUE_SECONDS)
         try:

@@ -31,12 +31,12 @@ class Refusals:
         self._queues = queues
         self._consumed = consumed
         self._reconnect = reconnect
-        #: Until then, by the monotonic clock, the consumer sends no commands.
+        #: Until then, by the monotonic clock, the consumer neither fetches nor maintains.
         self.pause_until = 0.0
         self._log_again_at: dict[str, float] = {}
 
     def attempt(self, function: Callable[..., object], *args: Any) -> None:
-        """Call `function`; if the server refuses, leave it to a later maintenance."""
+        """Call `function`; if the server refuses, leave it to a later round of maintenance."""
         try:
             function(*args)
         except ResponseError as error:

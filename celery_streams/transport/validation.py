@@ -60,8 +60,13 @@ class Malformed(Unreadable):
         #: One sentence.
         self.reason = reason
         self.job_id = job_id
-        #: The channel on which the caller's process listens for results.
+        #: The id of the sender, to which the result is announced.
         self.reply_to = reply_to
+
+    @property
+    def envelope(self) -> dict[str, Any]:
+        """An envelope that names the job and its sender, in the message's place."""
+        return {"headers": {"id": self.job_id}, "properties": {"reply_to": self.reply_to}}
 
 
 def check(raw: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from kombu.asynchronous import Hub
 from kombu.common import eventloop, itermessages
 from kombu.mixins import ConsumerMixin
 
+import celery_streams
+from celery_streams.errors import MessageTooLarge
+from celery_streams.producer.template import Template
 from celery_streams.transport import keys, queues
 from tests.streams.conftest import Connect
 from tests.streams.test_transport import QUEUE, STOCK, held, left, publish, queue
@@ -387,3 +390,29 @@ def test_an_invalid_expiration_is_ignored(connect: Connect, store: Any, value: s
     found = channel.basic_get(QUEUE, no_ack=True)
     assert found is None or found.payload == 1
     assert (found is None) == bool(store.xlen(keys.dead(QUEUE)))  # malformed, or delivered
+
+
+def test_a_program_that_asks_for_messages_gets_those_of_a_dead_one(
+    connect: Connect, store: Any
+) -> None:
+    publish(connect(), 1)
+    dead: Any = connect(lease=1).default_channel
+    assert dead.basic_get(QUEUE).payload == 1
+    dead.deliveries._is_closed = True  # its lease is not renewed, and it gives nothing back
+    asking: Any = connect(lease=1).default_channel
+
+    message: Any = eventually("the lease expires", lambda: asking.basic_get(QUEUE))
+    assert message.payload == 1
+
+
+def test_a_job_that_is_too_large_is_refused_by_template_and_by_celery(url: str, store: Any) -> None:
+    app: Any = celery_streams.Celery("mine", broker=url, set_as_current=False)
+    app.conf.broker_transport_options = {"max_message_bytes": 5000}
+    jobs = [app.send_task("mine.task", ("x",), queue=None) for _ in range(2)]
+    assert [type(each) for each in app.submission._templates.values()] == [Template]
+
+    for _ in range(2):
+        with pytest.raises(MessageTooLarge, match="more than 5000"):
+            app.send_task("mine.task", ("x" * 5000,))
+    assert store.xlen("celery:stream:0") == len(jobs)
+    app.close()

@@ -132,11 +132,14 @@ def test_a_message_before_its_time_is_delayed_and_comes_when_it_is_due(program: 
 
 
 def test_a_malformed_message_is_dead_lettered(program: Program) -> None:
-    program.dispatch.deliver_all(program.fetch(b'{"headers": {"id": "%s"}' % JOB.encode()))
+    program.dispatch.deliver_all(
+        program.fetch(b'{"headers": {"id": "%s"}, "reply_to": "me"' % JOB.encode())
+    )
 
     [dead] = program.dead
     assert dead.job_id == JOB
     assert dead.reason.startswith("the message is not JSON")
+    assert dead.envelope["properties"]["reply_to"] == "me"
     assert program.queues.dead
 
 

@@ -46,7 +46,7 @@ def test_leases_are_reclaimed_only_after_live_consumers_could_renew_theirs(
 ) -> None:
     now = [monotonic()]
     monkeypatch.setattr(maintenance, "monotonic", lambda: now[0])
-    consuming.maintenance.reclaim_after(uptime=400)  # of a lease of 1,000 s
+    consuming.maintenance.delay_reclaim(uptime=400)  # of a lease of 1,000 s
     consuming.maintenance.reclaim("add")
     now[0] += 599
     consuming.maintenance.reclaim("add")
