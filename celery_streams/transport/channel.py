@@ -142,14 +142,15 @@ class Channel(PublishingChannel):
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **options: Any) -> Any:
         """Consume from a queue; raises ServerTooOld."""
         if queue not in self._fanout_queues and not self.is_list(queue):
-            self._prepare_to_hold()
-            self.deliveries.streams.update(self.queues.streams(queue))
+            self._prepare_to_hold(queue)
             if no_ack:
                 self.dispatch.no_ack.add(queue)
         return super().basic_consume(queue, no_ack, *args, **options)
 
-    def _prepare_to_hold(self) -> None:
-        self.maintenance.delay_reclaim(self.connection.check_server(self.plain_client))
+    def _prepare_to_hold(self, queue: str) -> None:
+        if not self.deliveries.streams:
+            self.maintenance.delay_reclaim(self.connection.check_server(self.plain_client))
+        self.deliveries.streams.update(self.queues.streams(queue))
 
     def _basic_cancel(self, consumer_tag: str) -> None:
         super()._basic_cancel(consumer_tag)  # type: ignore[misc]
@@ -282,9 +283,7 @@ class Channel(PublishingChannel):
         """Return one message; raises Empty."""
         if self.is_list(queue):
             return super()._get(queue)
-        if not self.deliveries.streams:
-            self._prepare_to_hold()
-        self.deliveries.streams.update(self.queues.streams(queue))
+        self._prepare_to_hold(queue)
         self.deliveries.flush()
         try:
             self.maintenance.promote(queue)
