@@ -124,7 +124,7 @@ class BatchRun:
         self._order.extend((job_id, deadline) for job_id in jobs)
         try:
             self._send(jobs, deadline - now)
-        except broker.AWAY as error:
+        except broker.UNREACHABLE_ERRORS as error:
             raise broker.unreachable(self._app, error) from None
 
     def _send(self, jobs: dict[str, Sequence[Any]], seconds: float) -> None:
@@ -197,13 +197,13 @@ class BatchRun:
         try:
             with self._transfers(self._task, deadline, self._timeout):
                 value = meta["result"]
-        except broker.AWAY as error:
+        except broker.UNREACHABLE_ERRORS as error:
             raise broker.unreachable(self._app, error) from None
         except JobTimeout as error:
             return error
         except ClusterError as error:
             value = error
-        with suppress(OSError, *broker.AWAY):
+        with suppress(OSError, *broker.UNREACHABLE_ERRORS):
             self._store.remove(job_id, meta)
         return without_numpy(value) if isinstance(value, Packed) else value
 
@@ -213,14 +213,14 @@ class BatchRun:
         """Remove the results of yielded jobs; if Redis is unreachable, they expire."""
         yielded, self._yielded = self._yielded, []
         if yielded:
-            with suppress(OSError, *broker.AWAY):
+            with suppress(OSError, *broker.UNREACHABLE_ERRORS):
                 self._results.forget(yielded, CLEANUP_TIMEOUT)
 
     def _revoke(self) -> None:
         """Revoke the jobs whose values are not wanted any more."""
         waiting = [job_id for job_id, _ in self._order if job_id not in self._ended]
         if waiting and self._cleans_up:
-            with suppress(OSError, *broker.AWAY):
+            with suppress(OSError, *broker.UNREACHABLE_ERRORS):
                 self._app.control.revoke(waiting)
 
 

@@ -34,7 +34,7 @@ HEARTBEAT_VARIABLE = "BEAT_HEARTBEAT_FILE"
 #: Maximum interval between two passes, in seconds: the heartbeat file must stay fresh.
 MAX_INTERVAL = 5
 #: Errors after which a job stays due.
-_RETRYABLE = (OSError, QueueFull, *broker.AWAY)
+_RETRYABLE = (OSError, QueueFull, *broker.UNREACHABLE_ERRORS)
 #: Interval between attempts to submit a job while the broker is unreachable, in seconds.
 RETRY_INTERVAL = 1.0
 #: Interval between log lines that say why a job cannot be submitted, in seconds.

@@ -110,7 +110,7 @@ class Client:
                 return self._submit_canvas(_checked(task), args, kwargs)
         try:
             return self.app.submission.send_task(self._send_by_celery, task, args, kwargs)
-        except broker.AWAY as error:
+        except broker.UNREACHABLE_ERRORS as error:
             raise broker.unreachable(self.app, error) from None
 
     def _send_by_celery(self, *args: Any, **options: Any) -> Any:
@@ -252,7 +252,7 @@ class Client:
         """Free the memory of a large value: no one else knows the job's id."""
         known = result._cache  # noqa: SLF001 - the value was read from it
         if isinstance(known, Meta):
-            with suppress(*broker.AWAY):
+            with suppress(*broker.UNREACHABLE_ERRORS):
                 result.backend.remove(result.id, known)
 
     def _submit_canvas(
@@ -267,7 +267,7 @@ class Client:
         signature: Any = maybe_signature(task, app=self.app)
         try:
             result = signature.apply_async(tuple(args), kwargs)
-        except broker.AWAY as error:
+        except broker.UNREACHABLE_ERRORS as error:
             raise broker.unreachable(self.app, error) from None
         if result is None:
             raise ValueError("the canvas is empty: it has no job whose value could be waited for")
@@ -312,7 +312,7 @@ class Client:
                 failed = failed_before(before)
                 if left <= 0 and not failed:
                     raise JobTimeout(why_late(result, name, timeout))
-            except broker.AWAY as error:
+            except broker.UNREACHABLE_ERRORS as error:
                 if left <= 0:
                     raise broker.unreachable(self.app, error) from None
                 sleep(min(left, RETRY_INTERVAL))

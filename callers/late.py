@@ -30,7 +30,7 @@ def why_late(result: "AsyncResult[Any]", name: str, timeout: float) -> str:
             )
         queue = app.amqp.router.route({}, name)["queue"].name
         answers = app.control.inspect(timeout=ANSWER_TIMEOUT).active_queues() or {}
-    except (OSError, *broker.AWAY) as error:
+    except (OSError, *broker.UNREACHABLE_ERRORS) as error:
         return f"{late}: the broker went away ({error})"
     workers = [worker for worker, queues in answers.items() if queue in _names(queues)]
     if not workers:

@@ -230,7 +230,7 @@ class _Assembly:
             left = deadline - monotonic()
             try:
                 job = self._poll(left)
-            except broker.AWAY as error:
+            except broker.UNREACHABLE_ERRORS as error:
                 if left <= 0:
                     raise broker.unreachable(self.client.app, error) from None
                 sleep(min(left, RETRY_INTERVAL))
@@ -267,7 +267,7 @@ class _Assembly:
         `deadline`. A job that a worker fetches at this moment may be missed; its result then stays
         until it expires.
         """
-        with suppress(*broker.AWAY, OSError, ClusterError):
+        with suppress(*broker.UNREACHABLE_ERRORS, OSError, ClusterError):
             unfinished = [job.id for job in self.in_flight if not job.ready()]
             if unfinished:
                 self.client.app.control.revoke(unfinished)

@@ -12,7 +12,7 @@ from cluster import rabbitmq
 from cluster.errors import Unreachable
 
 #: Errors of Celery, kombu and the servers' clients while a server is unreachable.
-AWAY = (
+UNREACHABLE_ERRORS = (
     *(OperationalError, BatchPublishError, ConnectionError),
     *(RedisError, AMQPError, MessageNacked),
 )
@@ -43,7 +43,7 @@ def connect(app: "Celery[Any]", timeout: float) -> None:
                 timeout=timeout,
                 reraise_as_library_errors=False,
             )
-    except (OSError, *AWAY) as error:  # OSError: an unresolved host name
+    except (OSError, *UNREACHABLE_ERRORS) as error:  # OSError: an unresolved host name
         raise unreachable(app, error) from None
 
 

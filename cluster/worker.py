@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from cluster import resources, settings
 from cluster.app import App, create
-from cluster.broker import AWAY
+from cluster.broker import UNREACHABLE_ERRORS
 from cluster.heartbeat import Heartbeat, hang_timeout
 from cluster.rabbitmq import DeadLetters
 
@@ -38,7 +38,7 @@ def _prepare(app: App) -> None:
     It connects to the result store, and to the broker, which the last job of a chord publishes to.
     """
     backend: Any = app.backend
-    with suppress(OSError, RedisError, *AWAY):
+    with suppress(OSError, RedisError, *UNREACHABLE_ERRORS):
         backend.client.ping()
         with app.producer_or_acquire() as producer:
             producer.maybe_declare(app.amqp.queues[app.main])

@@ -101,7 +101,7 @@ class Caller(threading.Thread):
                 entry.outcome = Outcome.LOST
                 return
             value = self._client.get(entry.result, max(timeout, 1))
-        except (JobTimeout, Unreachable, *broker.AWAY) as error:
+        except (JobTimeout, Unreachable, *broker.UNREACHABLE_ERRORS) as error:
             entry.instead = str(error)
             if monotonic() > began + timeout + GRACE:
                 entry.outcome = Outcome.HUNG
