@@ -245,7 +245,7 @@ class Client:
             yield
             return
         seconds = CONNECT_TIMEOUT if deadline == math.inf else max(deadline - monotonic(), 0)
-        with store.transfers_shown(progress, monotonic() + seconds):
+        with store.report_transfers(progress, monotonic() + seconds):
             yield
 
     def _forget_if_large(self, result: Any) -> None:

@@ -13,7 +13,7 @@ import celery_streams
 from celery_streams.producer.submission import Submission
 from cluster import canvas, options, rabbitmq, servers
 from cluster.backend import RedisBackend
-from cluster.codec import INLINE_JSON, Put, pack, pack_whole
+from cluster.codec import MAX_INLINE_JSON, Put, pack, pack_whole
 from cluster.routes import unknown_task
 
 
@@ -86,7 +86,7 @@ class App(celery_streams.Celery):
     def submission(self) -> Submission:
         """Sends plain jobs using the templates of their tasks."""
         priority_number = partial(options.number, amqp=False)
-        return Submission(self, priority_number=priority_number, max_json=INLINE_JSON)
+        return Submission(self, priority_number=priority_number, max_json=MAX_INLINE_JSON)
 
     def _get_backend(self) -> Any:
         # Celery prefers CELERY_RESULT_BACKEND to the configuration, which has already read it.

@@ -170,7 +170,7 @@ class RedisBackend(backend.RedisBackend):
         self._blobs.delete(own)
 
     @contextmanager
-    def transfers_shown(self, progress: Progress, deadline: float) -> Iterator[None]:
+    def report_transfers(self, progress: Progress, deadline: float) -> Iterator[None]:
         """Call `progress(bytes transferred, total)` for each chunk that this thread transfers.
 
         Lost connections are retried until `deadline`, a time of the monotonic clock.

@@ -40,7 +40,7 @@ NUMERIC_KINDS = "biufc"
 #: Largest integer or array, in bytes, that is part of the message or the result.
 INLINE_BYTES = 64 * 1024
 #: The same for JSON, which programs without this module can read.
-INLINE_JSON = 1024 * 1024
+MAX_INLINE_JSON = 1024 * 1024
 
 #: A numeric dtype as numpy writes it; numpy's own parser accepts far more, in unbounded time.
 _DTYPE = re.compile(r"[<>|][biufc](1|2|4|8|16|32)")
@@ -138,12 +138,12 @@ def pack_whole(value: Any, put: Put) -> Any:
     if type(value) in {list, tuple, dict, str}:
         encoded = fastjson.encode(value)
         if encoded is not None:  # plain JSON: nothing to pack
-            is_long = len(encoded) > INLINE_JSON
+            is_long = len(encoded) > MAX_INLINE_JSON
             return Packed("json", {"data": put(memoryview(encoded))}) if is_long else value
     packed = pack(value, put)
     if isinstance(packed, dict | list | tuple | str | bytes):
         text = dumps(packed)
-        if len(text) > INLINE_JSON:
+        if len(text) > MAX_INLINE_JSON:
             return Packed("json", {"data": put(memoryview(text.encode()))})
     return packed
 
