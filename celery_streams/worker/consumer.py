@@ -32,7 +32,7 @@ from celery_streams.transport.transport import Connection, Transport
 from celery_streams.worker import messages, request
 from celery_streams.worker.inline import Inline
 from celery_streams.worker.pidbox import Node, ignore_malformed
-from celery_streams.worker.pool import contain_errors, unkept_limits
+from celery_streams.worker.pool import contain_errors, unenforced_limits
 from celery_streams.worker.rate_limits import RateLimits
 from celery_streams.worker.started import Started
 from celery_streams.worker.time_limits import TimeLimits
@@ -108,9 +108,9 @@ class Consumer(consumer.Consumer):
         super().update_strategies()
 
     @cached_property
-    def _unkept(self) -> set[str]:
+    def _unenforced(self) -> set[str]:
         """The time limits that the pool does not enforce and that no warning has named yet."""
-        return {*unkept_limits(self.pool)}
+        return {*unenforced_limits(self.pool)}
 
     @cached_property
     def time_limits(self) -> TimeLimits:
@@ -177,17 +177,17 @@ class Consumer(consumer.Consumer):
             is_set = self.app.conf.get(f"task_{name}") or any(
                 getattr(task, name, None) for task in tasks
             )
-            if is_set and kind in self._unkept:
+            if is_set and kind in self._unenforced:
                 self._warn_of_limit(kind)
 
     def _warn_of_limits_of(self, headers: dict[str, Any]) -> None:
         """Warn if a job has time limits that the pool does not enforce."""
         for kind, limit in zip(_LIMITS, headers.get("timelimit") or (), strict=False):
-            if limit and kind in self._unkept:
+            if limit and kind in self._unenforced:
                 self._warn_of_limit(kind)
 
     def _warn_of_limit(self, kind: str) -> None:
-        self._unkept.discard(kind)  # once
+        self._unenforced.discard(kind)  # once
         logger.warning(
             "this worker's pool keeps no %s time limits, neither of tasks nor of jobs: jobs run "
             "to their ends; prefork keeps them",
@@ -218,7 +218,7 @@ class Consumer(consumer.Consumer):
             try:
                 messages.check_message(message)
                 message.headers.pop(_DUE_ETA, None)  # a producer must not set it
-                if self._unkept:
+                if self._unenforced:
                     self._warn_of_limits_of(message.headers)
                 task = self.app.tasks.get(messages.task_of(message).get("task"))
                 message.acks_early = task is not None and not task.acks_late

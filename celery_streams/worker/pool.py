@@ -91,7 +91,7 @@ _UNENFORCED = {
 }
 
 
-def unkept_limits(pool: Any) -> tuple[str, ...]:
+def unenforced_limits(pool: Any) -> tuple[str, ...]:
     """Return the time limits, "hard" and "soft", that a worker's pool does not enforce."""
     return _UNENFORCED.get(type(pool).__module__.rpartition(".")[2], ())
 
