@@ -68,7 +68,7 @@ def in_pool() -> dict[str, bool]:
     return dict.fromkeys(running(), False) | surely
 
 
-def run_what_is_ready() -> None:
+def run_ready_callbacks() -> None:
     """Run the callbacks that are ready in the worker's event loop: acks of jobs that ended."""
     hub: Any = get_event_loop()
     for callback in hub._pop_ready() if hub else ():  # noqa: SLF001 - the loop has ended

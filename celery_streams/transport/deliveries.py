@@ -206,12 +206,12 @@ class Deliveries:
 
     def release_waiting(self) -> None:
         """Release the messages whose jobs have not started: the worker is stopping."""
-        worker_state.run_what_is_ready()
+        worker_state.run_ready_callbacks()
         waiting = set(self._held) - set(worker_state.in_pool())
         if waiting:
             # A thread may be about to ack its job, and then to start the next one.
             sleep(THREAD_ACK_DELAY)
-            worker_state.run_what_is_ready()
+            worker_state.run_ready_callbacks()
             waiting = (waiting & set(self._held)) - worker_state.running()
         self._release_all((set(self._held) - waiting) | self._acked_tags())
         for tag in waiting:
