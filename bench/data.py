@@ -22,7 +22,7 @@ from bench.values import leave_blas_alone
 from callers.client import Client
 from callers.command import run
 from local.cluster import FAMILIES, Cluster
-from local.temporary import call, on_a_cluster_of_its_own
+from local.temporary import call, run_on_temporary_cluster
 
 Rounds = Callable[[str, int], Iterator[int]]
 
@@ -94,7 +94,7 @@ def data(repeats: int, adds: int, file: Path | None, running: bool, quick: bool)
             raise click.UsageError(f"cannot write {str(file)!r}: {error}") from None
     if not running:
         # Log lines would run through the progress bars.
-        on_a_cluster_of_its_own(_measured_from_within, LOG_LEVEL="WARNING")
+        run_on_temporary_cluster(_measured_from_within, LOG_LEVEL="WARNING")
     sizes = QUICK if quick else FULL._replace(repeats=repeats, adds=adds)
     with Record("data") as record:
         figures, notes = _measure(sizes, record)

@@ -28,7 +28,7 @@ from cluster import password
 from cluster.errors import ClusterError
 from local.cluster import Cluster
 from local.server import ROOT, free_port
-from local.temporary import on_a_cluster_of_its_own
+from local.temporary import run_on_temporary_cluster
 
 #: Bounds of a start on two idle cores, in ms.
 MAX_WORKER_MS, MAX_STACK_MS = 500.0, 5000.0
@@ -94,7 +94,7 @@ def startup(repeats: int, file: Path | None, docker: bool) -> None:
             _print(_of_workers(cluster, repeats, progress), load, file)
         return 0
 
-    on_a_cluster_of_its_own(measured, LOG_LEVEL="WARNING")
+    run_on_temporary_cluster(measured, LOG_LEVEL="WARNING")
 
 
 def _print(figures: list[Figure], load: Load, file: Path | None) -> None:

@@ -12,7 +12,7 @@ from local import server
 from local.cluster import FAMILIES, STOP_TIMEOUT, Cluster, replicas, run_and_stop
 from local.process import show
 from local.state import DEFAULT_FOLDER, Running, State, stop
-from local.temporary import call, on_a_cluster_of_its_own
+from local.temporary import call, run_on_temporary_cluster
 
 #: Time limit of connecting to a broker that the cluster does not start, in seconds.
 CONNECT_TIMEOUT = 5.0
@@ -34,7 +34,7 @@ def local() -> None:
 @local.command()
 def demo() -> None:
     """Run the three callers on a temporary cluster and show their results."""
-    on_a_cluster_of_its_own(_demo)
+    run_on_temporary_cluster(_demo)
 
 
 def _demo(cluster: Cluster) -> int:
@@ -54,7 +54,7 @@ def demo_parallel(seconds: str) -> None:
         return call(cluster, [("callers.parallel", "--seconds", seconds)], draws=True)
 
     # Log lines would break the progress bar.
-    on_a_cluster_of_its_own(compare, ADD_CONCURRENCY="10", LOG_LEVEL="WARNING")
+    run_on_temporary_cluster(compare, ADD_CONCURRENCY="10", LOG_LEVEL="WARNING")
 
 
 @local.command()

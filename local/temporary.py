@@ -13,7 +13,7 @@ from local.cluster import Cluster, run_and_stop
 from local.state import State
 
 
-def on_a_cluster_of_its_own(program: Callable[[Cluster], int], **variables: str) -> NoReturn:
+def run_on_temporary_cluster(program: Callable[[Cluster], int], **variables: str) -> NoReturn:
     """Run `program`, which starts what it needs; stop the cluster and exit with its status.
 
     `variables` override the environment for the cluster's processes.
