@@ -1,6 +1,7 @@
 """The documents and the Makefile agree with the code."""
 
 import re
+from importlib import import_module
 
 import pytest
 
@@ -100,3 +101,35 @@ def test_the_workflow_runs_what_ci_runs_here() -> None:
         assert f"\n{command}\n" in read(".ci/run")
     assert "REQUIRE_DOCKER" in workflow
     assert "REQUIRE_DOCKER" in read(".ci/run")
+
+
+PACKAGES = ("celery_streams", "cluster", "callers", "local", "bench")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_modules_and_names_in_a_document_exist(document: str) -> None:
+    named = re.findall(rf"`((?:{'|'.join(PACKAGES)})\.[A-Za-z_.]+)`", read(document))
+
+    assert [name for name in named if not _exists(name)] == []
+
+
+def _exists(name: str) -> bool:
+    """Return True for a module, a name in it, or an attribute of that."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        path = ROOT.joinpath(*parts[:count])
+        if path.is_dir() or path.with_suffix(".py").exists():
+            found: object = import_module(".".join(parts[:count]))
+            for part in parts[count:]:
+                found = getattr(found, part, None)
+            return found is not None
+    return False
+
+
+def test_the_files_that_the_architecture_names_exist() -> None:
+    named = set(re.findall(r"`([a-z_/]+\.(?:py|lua))`", read("docs/architecture.md")))
+    folders = [ROOT / name for name in PACKAGES]
+    places = [ROOT, *folders, *(path for folder in folders for path in folder.glob("*/"))]
+
+    assert len(named) > 40
+    assert [file for file in named if not any((place / file).exists() for place in places)] == []
