@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, suppress
 from itertools import islice
 from time import monotonic
 from typing import Any
@@ -132,13 +132,13 @@ class BatchRun:
         others = self._app.submission.send_batch(
             self._task, jobs, self._kwargs, reply_to=self._waiter.oid, **policy
         )
-        with ExitStack() as stack:
-            options = {}
-            if others and not self._app.submission.knows(self._task):  # none of them is plain
-                options["producer"] = stack.enter_context(self._app.producer_or_acquire())
-                stack.enter_context(options["producer"].batch())
+        if others is not None:
             for job_id in others:
-                self._send_one(job_id, jobs[job_id], seconds, **options)
+                self._send_one(job_id, jobs[job_id], seconds)
+            return
+        with self._app.producer_or_acquire() as producer, producer.batch():
+            for job_id, args in jobs.items():
+                self._send_one(job_id, args, seconds, producer=producer)
 
     def _send_one(self, job_id: str, args: Sequence[Any], seconds: float, **options: Any) -> None:
         options |= {"task_id": job_id, "reply_to": self._waiter.oid}

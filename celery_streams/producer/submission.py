@@ -110,7 +110,7 @@ class Submission:
 
         Raises QueueFull, or what `by_celery` raises.
         """
-        has_time = any(value is not None for value in positional)
+        has_time = positional and any(value is not None for value in positional)
         if not has_time:
             options["task_id"] = options.get("task_id") or new_id()
             if self.try_send(name, args, kwargs, options):
@@ -151,14 +151,15 @@ class Submission:
         *,
         reply_to: str,
         **policy: Any,
-    ) -> list[str]:
+    ) -> list[str] | None:
         """Send jobs, by their ids, in few commands; return the ids of those Celery has to send.
 
-        `policy` overrides Celery's retry policy. Raises QueueFull or kombu's OperationalError.
+        None stands for all of them: there is no template. `policy` overrides Celery's retry
+        policy. Raises QueueFull or kombu's OperationalError.
         """
         template = self._template(name, {}, kwargs)
         if template is None:
-            return [*jobs]
+            return None
         messages, others = [], []
         for job_id, args in jobs.items():
             options = {"task_id": job_id, "reply_to": reply_to}
@@ -198,8 +199,8 @@ class Submission:
                 self._templates[key] = self._make_template(name, options, kwargs)
 
     def knows(self, name: str) -> bool:
-        """Return True if jobs of a task without options are sent by its template now."""
-        return self._template(name, {}) is not None
+        """Return True if `learn` has looked at a task, whose name was checked before."""
+        return _template_key(name, {}, None) in self._templates
 
     def _make_template(self, name: str, options: Mapping[str, Any], kwargs: Any) -> Template | None:
         app, conf = self._app, self._app.conf
