@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from itertools import count, islice
 from math import inf
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -57,6 +58,21 @@ def test_nothing_is_left_in_redis(client: Client) -> None:
 
     assert values[:4] == [2**600_000, 1 + 2**600_000, 2 + 2**600_000, 2]
     eventually("the arguments are removed", lambda: results(client) <= before)
+
+
+def test_large_values_that_are_taken_late_are_not_lost(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = 0.0
+    for module in ("batch", "client"):
+        monkeypatch.setattr(f"callers.{module}.monotonic", lambda: monotonic() + ahead)
+    before = results(client)
+    values = client.imap(ADD, [(i, 2**600_000) for i in range(3)], timeout=30)
+    assert next(values) == 2**600_000
+    eventually("the others have ended", lambda: len(results(client) - before) >= 4)
+    ahead = 100.0  # the program was busy for longer than the jobs may take
+
+    assert [*values] == [1 + 2**600_000, 2 + 2**600_000]
 
 
 def test_what_is_wrong_with_one_job_stands_in_its_place(client: Client) -> None:
