@@ -75,6 +75,8 @@ class Dispatch:
         self.no_ack: set[str] = set()
         #: Fetched messages for the next calls of a program that drains one message per call.
         self._kept: deque[Entry] = deque()
+        #: When a message was delivered, by the monotonic clock: channels take turns.
+        self.delivered_at = 0.0
 
     # A whole fetch ---------------------------------------------------------------------
 
@@ -158,6 +160,7 @@ class Dispatch:
             return False
         if queue in self.no_ack:  # before the consumer may fail
             self._deliveries.ack(entry.tag)
+        self.delivered_at = monotonic()
         self._deliver(message, queue)
         return True
 

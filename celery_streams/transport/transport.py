@@ -92,7 +92,8 @@ class Poller(redis.MultiChannelPoller):
 
     def get(self, callback: Any, timeout: float | None = None) -> Any:
         """Wait for a reply, at most until the next maintenance is due."""
-        if any(channel.dispatch.deliver_kept() for channel in tuple(self._channels)):
+        channels = sorted(self._channels, key=lambda channel: channel.dispatch.delivered_at)
+        if any(channel.dispatch.deliver_kept() for channel in channels):
             return None
         longest = min(max(self._next_maintenance() - monotonic(), 0), INTERVAL)
         self.seconds = longest if timeout is None else min(timeout, longest)
@@ -154,6 +155,8 @@ class Transport(ListTransport):
         self.cycle = Poller()
         #: Queues that were declared as not durable.
         self.transient_queues: set[str] = set()
+        #: The number of messages that were delivered.
+        self.delivered = 0
         #: The thread of the event loop that fetches, if there is one.
         self.loop_thread: int | None = None
 
@@ -168,19 +171,20 @@ class Transport(ListTransport):
         with suppress(Empty):
             super().on_readable(fileno)
 
+    def _deliver(self, message: Any, queue: str) -> None:  # type: ignore[override]
+        self.delivered += 1
+        super()._deliver(message, queue)
+
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:  # type: ignore[override]
         """Deliver one message, or one fetch of an event loop; raises TimeoutError."""
         deadline = math.inf if timeout is None else monotonic() + timeout
+        before = self.delivered
         try:
-            while True:
-                left = max(deadline - monotonic(), 0)
-                try:
-                    self.cycle.get(self._deliver, left)
-                except Empty:
-                    if monotonic() >= deadline:
-                        raise TimeoutError from None
-                else:
-                    return
+            while self.delivered == before:  # kombu returns for any reply, and for none
+                with suppress(Empty):
+                    self.cycle.get(self._deliver, max(deadline - monotonic(), 0))
+                if self.delivered == before and monotonic() >= deadline:
+                    raise TimeoutError
         finally:
             self.cycle.end_fetches()
 

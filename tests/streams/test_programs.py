@@ -166,13 +166,16 @@ def test_channels_of_a_connection_take_turns(connect: Connect, store: Any) -> No
     connection = connect()
     found: list[Any] = []
     for name in ("one", "two", "three"):
-        publish(connect(), *[name] * 4, name=name)
         consumer = Consumer(
             connection.channel(),
             [queue(name), queue(f"{name} more")],
             on_message=lambda message: found.append(take(message)),
         )
         consumer.consume()
+    with pytest.raises(socket.timeout):
+        connection.drain_events(timeout=0.5)  # all are connected
+    for name in ("one", "two", "three"):
+        publish(connect(), *[name] * 4, name=name)
     for count in range(1, 13):
         connection.drain_events(timeout=20)
         assert len(found) == count
