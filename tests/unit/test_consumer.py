@@ -103,7 +103,7 @@ def delivered(channel: Any, headers: Any = (), **parts: Any) -> Any:
 def handler(
     worker: Consumer, monkeypatch: pytest.MonkeyPatch, handle: Callable[[Any], None]
 ) -> Callable[[Any], None]:
-    """Return the consumer's handler around one in place of Celery's; the broker is another's."""
+    """Return the consumer's handler around `handle` instead of Celery's, with another broker."""
     worker.task_consumer = SimpleNamespace(channel=Channel(), accept={"application/json"})
     monkeypatch.setattr(celerys.Consumer, "create_task_handler", lambda _: handle)
     return worker.create_task_handler()
