@@ -40,19 +40,12 @@ class RedisBackend(ChordBackend):
     """Stores and announces each result with one command; callers wait on one subscription."""
 
     # Attributes missing from the type stubs.
-    app: Any
-    client: Any
-    expires: Any
     failure_expires: Any
-    _chord_expires: Any
     serializer: str
     compression: Any
     connparams: dict[str, Any]
-    _ensure_not_eager: Callable[[], None]
-    _ensure_retryable: Callable[..., Any]
     _get_pool: Callable[..., Any]
     _get_result_meta: Callable[..., Any]
-    _wait_for_pending: Callable[..., Any]
     get: Callable[..., Any]
     _MAX_STR_VALUE_SIZE: int
 
