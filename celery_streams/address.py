@@ -87,14 +87,14 @@ def read(url: str, name: str = "the server's URL") -> Address:
     def wrong(fault: str) -> UnknownServer:
         return UnknownServer(f"{name} {fault}")
 
-    given, separator, rest = url.partition("://")
+    given, separator, rest = url.partition("://") if isinstance(url, str) else ("", "", "")
     if not separator or any(character.isspace() or character < " " for character in url):
         raise wrong("must be a URL such as redis://127.0.0.1:6379/0")
     scheme = SCHEMES.get(given)
     if scheme is None:
         raise wrong(
-            f"begins with {given[:40]!r}, which does not support streams: "
-            "redis://, rediss://, valkey://, valkeys:// and redis+socket:// do"
+            f"begins with {given[:40]!r}, and must begin with redis://, rediss://, valkey://, "
+            "valkeys://, socket:// or unix://"
         )
     try:
         parts = urlsplit(f"http://{rest}")

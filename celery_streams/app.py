@@ -4,7 +4,9 @@ from functools import cached_property, partial
 from typing import Any
 
 import celery
+from celery.app.backends import by_url
 
+from celery_streams import address
 from celery_streams.address import SCHEMES
 from celery_streams.install import install
 from celery_streams.producer import starmap
@@ -33,30 +35,35 @@ STORE = "celery_streams:RedisBackend"
 def settings(broker: str, results: str | None = None) -> dict[str, Any]:
     """Return the settings for an app's `conf.update`.
 
-    `broker` and `results` are URLs; results are stored in the broker's Redis by default.
+    `broker` and `results` are URLs; results are stored in the broker's Redis by default. Raises
+    UnknownServer for any other URL.
     """
-    return {**SETTINGS, "broker_url": broker, "result_backend": f"{STORE}+{results or broker}"}
+    address.read(broker, "the broker's URL")
+    store = results or broker
+    address.read(store, "the result store's URL")
+    return {**SETTINGS, "broker_url": broker, "result_backend": f"{STORE}+{store}"}
 
 
 class Celery(celery.Celery[Any]):
-    """Celery's class with these settings as its defaults; `backend` is `broker` unless given."""
+    """Celery's class with these settings as its defaults.
 
-    #: The class of the result store, which is put before its URL; a subclass may set none.
-    result_store = STORE
+    Results are stored in the broker's Redis unless a `result_backend` is configured; that of a
+    Redis URL is `RedisBackend`. `backend="disabled"` stores none.
+    """
 
-    def __init__(
-        self,
-        main: str | None = None,
-        broker: str | None = None,
-        backend: str | None = None,
-        **options: Any,
-    ) -> None:
-        store = backend or broker
-        if self.result_store and store and store.partition("://")[0] in SCHEMES:
-            store = f"{self.result_store}+{store}"
-        super().__init__(main, broker=broker, backend=store, **options)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.on_after_configure.connect(_add_defaults, weak=False)
         install(self)
+
+    def _get_backend(self) -> Any:
+        conf: Any = self.conf
+        url = self.backend_cls or conf.result_backend
+        if not url and _is_redis(conf.broker_url):
+            url = conf.broker_url
+        found: Any = by_url(f"{STORE}+{url}" if _is_redis(url) else url, self.loader)
+        store, url = found
+        return store(app=self, url=url)
 
     @cached_property
     def submission(self) -> Submission:
@@ -80,6 +87,10 @@ class Celery(celery.Celery[Any]):
         if "submission" in vars(self):
             self.submission.close()
         super().close()
+
+
+def _is_redis(url: Any) -> bool:
+    return isinstance(url, str) and url.partition("://")[0] in SCHEMES
 
 
 def _add_defaults(source: Any, **_: Any) -> None:

@@ -80,8 +80,6 @@ def _pack_linked(message: Any, packer: Callable[[Any], Any], *keys: str) -> Any:
 class App(celery_streams.Celery):
     """A Celery app that rejects invalid jobs when they are submitted."""
 
-    result_store = ""  # `_get_backend` adds it
-
     @cached_property
     def submission(self) -> Submission:
         """Sends plain jobs using the templates of their tasks."""

@@ -4,10 +4,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import celery
+import pytest
+from celery.backends.base import DisabledBackend
 from celery.canvas import group
 
 import celery_streams
-from celery_streams.app import SETTINGS, STORE
+from celery_streams.address import UnknownServer
+from celery_streams.app import SETTINGS
 from celery_streams.results.backend import RedisBackend
 
 URL = "redis://127.0.0.1:6379/0"
@@ -17,7 +20,7 @@ def test_the_settings_are_defaults() -> None:
     app = celery_streams.Celery("mine", broker=URL, set_as_current=False)
 
     assert {name: app.conf[name] for name in SETTINGS} == SETTINGS
-    assert app.conf.result_backend == f"{STORE}+{URL}"
+    assert app.backend.as_uri() == URL
     assert isinstance(app.backend, RedisBackend)
 
 
@@ -36,9 +39,43 @@ def test_the_configuration_of_a_program_wins() -> None:
 def test_a_store_of_its_own_and_sockets_keep_their_urls() -> None:
     other: Any = celery_streams.Celery(broker=URL, backend="cache+memory://", set_as_current=False)
     socket: Any = celery_streams.Celery(broker="redis+socket:///run/redis", set_as_current=False)
+    none: Any = celery_streams.Celery(broker=URL, backend="disabled", set_as_current=False)
 
-    assert other.conf.result_backend == "cache+memory://"
-    assert socket.conf.result_backend == f"{STORE}+redis+socket:///run/redis"
+    assert type(other.backend).__name__ == "CacheBackend"
+    assert isinstance(socket.backend, RedisBackend)
+    assert socket.backend.connparams["path"] == "/run/redis"
+    assert isinstance(none.backend, DisabledBackend)
+
+
+@pytest.mark.parametrize("name", ["result_backend", None])
+@pytest.mark.parametrize("way", ["conf", "config_from_object", "namespace", "environment"])
+def test_urls_of_the_configuration_have_our_store(
+    way: str, name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = {"broker_url": URL, **({name: URL.replace("/0", "/1")} if name else {})}
+    app: Any = celery_streams.Celery("mine", set_as_current=False)
+    if way == "conf":
+        app.conf.update(urls)
+    elif way == "config_from_object":
+        app.config_from_object(SimpleNamespace(**urls))
+    elif way == "namespace":
+        named = {f"CELERY_{key.upper()}": value for key, value in urls.items()}
+        app.config_from_object(SimpleNamespace(**named), namespace="CELERY")
+    else:
+        for key, value in urls.items():
+            monkeypatch.setenv(f"CELERY_{key.upper()}", value)
+
+    assert isinstance(app.backend, celery_streams.RedisBackend)
+    assert app.backend.as_uri() == (URL.replace("/0", "/1") if name else URL)
+
+
+@pytest.mark.parametrize("url", [None, 7, "", "nonsense", "amqp://guest@127.0.0.1"])
+def test_settings_of_another_server_are_refused(url: Any) -> None:
+    with pytest.raises(UnknownServer, match=r"^the broker.s URL"):
+        celery_streams.settings(url)
+    if url:
+        with pytest.raises(UnknownServer, match=r"^the result store.s URL"):
+            celery_streams.settings(URL, url)
 
 
 def test_a_stock_app_gets_the_fast_way_by_its_settings_alone() -> None:
