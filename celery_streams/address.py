@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
-import click
 from kombu.utils.imports import symbol_by_name
 from redis.credentials import CredentialProvider
+
+from celery_streams.errors import UnknownServer
 
 #: Accepted URL schemes, mapped to kombu's and Celery's. Valkey speaks the Redis protocol.
 SCHEMES = {
@@ -28,13 +29,6 @@ _CERT_REQS = ("required", "optional", "none")
 _SECONDS = ("socket_timeout", "socket_connect_timeout", "health_check_interval")
 _PROVIDER = "credential_provider"
 _OPTIONS = (*_DATABASE, *_TLS, *_SECONDS, _PROVIDER, "client_name")
-
-
-class UnknownServer(click.ClickException, ValueError):
-    """A URL does not name a Redis or Valkey server, or has an invalid part.
-
-    Click, which runs Celery's commands, shows it as one line.
-    """
 
 
 #: Makes the error of an invalid URL from a description of the fault.

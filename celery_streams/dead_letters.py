@@ -19,10 +19,9 @@ from redis import Redis
 
 from celery_streams import scripts
 from celery_streams.compression import decompress
-from celery_streams.errors import ClusterError, Unreadable
+from celery_streams.errors import ClusterError, Malformed, Unreadable
 from celery_streams.protocol import text
 from celery_streams.transport import keys, validation
-from celery_streams.transport.validation import Malformed
 
 #: Kombu's default for the transport option `priority_steps`.
 PRIORITY_STEPS = (0, 3, 6, 9)

@@ -1,5 +1,9 @@
 """Errors of the transport and the result store; each message is one sentence."""
 
+from typing import Any
+
+import click
+
 
 class ClusterError(Exception):
     """Base class: the requested operation failed."""
@@ -7,6 +11,26 @@ class ClusterError(Exception):
 
 class Unreadable(ClusterError):
     """A message or a stored value is malformed: invalid JSON, an unknown type, a wrong length."""
+
+
+class Malformed(Unreadable):
+    """A message that would crash or block a worker, or leave its caller without an answer.
+
+    `job_id` and `reply_to` are None if the message does not name them.
+    """
+
+    def __init__(self, reason: str, job_id: str | None = None, reply_to: str | None = None) -> None:
+        super().__init__(reason)
+        #: One sentence.
+        self.reason = reason
+        self.job_id = job_id
+        #: The id of the sender, to which the result is announced.
+        self.reply_to = reply_to
+
+    @property
+    def envelope(self) -> dict[str, Any]:
+        """An envelope that names the job and its sender, in the message's place."""
+        return {"headers": {"id": self.job_id}, "properties": {"reply_to": self.reply_to}}
 
 
 class DeadLetter(ClusterError):
@@ -19,6 +43,17 @@ class MessageTooLarge(ClusterError):
 
 class QueueFull(ClusterError):
     """A queue has reached its `queue_max_length`; the message was not published."""
+
+
+class UnknownServer(click.ClickException, ValueError):
+    """A URL does not name a Redis or Valkey server, or has an invalid part.
+
+    Click, which runs Celery's commands, shows it as one line.
+    """
+
+
+class InvalidOption(click.ClickException, ValueError):
+    """An option in `broker_transport_options` is out of range; shown in the same way."""
 
 
 class ServerTooOld(ClusterError):

@@ -7,7 +7,7 @@ are shared by all apps of a process and stay unchanged.
 from typing import Any
 
 from celery_streams import address
-from celery_streams.address import UnknownServer
+from celery_streams.errors import UnknownServer
 from cluster import password, rabbitmq
 
 #: Result backend for values of any size.

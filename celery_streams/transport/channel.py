@@ -25,7 +25,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from celery_streams import worker_state
 from celery_streams.compression import decompress
-from celery_streams.errors import Unreadable
+from celery_streams.errors import Malformed, Unreadable
 from celery_streams.transport import keys, queues
 from celery_streams.transport.deliveries import Deliveries
 from celery_streams.transport.dispatch import Dispatch
@@ -33,7 +33,7 @@ from celery_streams.transport.fetch import Fetch
 from celery_streams.transport.maintenance import Maintenance
 from celery_streams.transport.publishing import PublishingChannel
 from celery_streams.transport.qos import StreamQoS
-from celery_streams.transport.validation import Malformed, check
+from celery_streams.transport.validation import check
 
 logger = logging.getLogger(__name__)
 

@@ -6,12 +6,13 @@ from time import monotonic
 from typing import Any, Protocol
 
 from celery_streams import worker_state
+from celery_streams.errors import Malformed
 from celery_streams.transport import eta, keys
 from celery_streams.transport.deliveries import DeadMessage, Deliveries
 from celery_streams.transport.maintenance import Maintenance
 from celery_streams.transport.queues import Entry, Queues
 from celery_streams.transport.refusals import Refusals
-from celery_streams.transport.validation import Malformed, check, sender
+from celery_streams.transport.validation import check, sender
 
 #: Seconds that a delayed message may be delivered early: the difference between the server's clock
 #: and ours is not known more exactly. The worker waits out the rest.

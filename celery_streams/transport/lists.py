@@ -6,7 +6,8 @@ from typing import Any
 from kombu.transport import redis
 
 from celery_streams import address
-from celery_streams.transport.validation import Malformed, check_parsed
+from celery_streams.errors import Malformed
+from celery_streams.transport.validation import check_parsed
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from celery_streams.errors import Malformed
 from celery_streams.transport.deliveries import Deliveries
 from celery_streams.transport.eta import ServerClock
 from celery_streams.transport.queues import Queues
 from celery_streams.transport.refusals import Refusals
 from celery_streams.transport.revocation import Revoked
-from celery_streams.transport.validation import Malformed, check
+from celery_streams.transport.validation import check
 
 #: Seconds between two rounds.
 INTERVAL = 1.0

@@ -12,9 +12,9 @@ from celery.states import REVOKED
 from redis.exceptions import RedisError
 
 from celery_streams.dead_letters import Letter
+from celery_streams.errors import Malformed
 from celery_streams.results.backend import RedisBackend
 from celery_streams.transport import revocation, validation
-from celery_streams.transport.validation import Malformed
 
 logger = logging.getLogger(__name__)
 _celery: Any = _state

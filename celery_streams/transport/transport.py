@@ -23,12 +23,12 @@ from kombu.utils.url import as_url, maybe_sanitize_url, parse_url
 from redis.exceptions import NoPermissionError
 
 from celery_streams import address
-from celery_streams.address import UnknownServer
-from celery_streams.errors import ServerTooOld
+from celery_streams.errors import ServerTooOld, UnknownServer
 from celery_streams.protocol import text
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.lists import ListChannel
 from celery_streams.transport.maintenance import INTERVAL
+from celery_streams.transport.options import check_options
 
 #: The oldest supported servers.
 MIN_VERSIONS = {"redis": (7, 0), "valkey": (7, 2)}
@@ -152,6 +152,7 @@ class Transport(ListTransport):
 
     def __init__(self, client: Any, **options: Any) -> None:
         super().__init__(client, **options)
+        check_options(client.transport_options)
         self.cycle = Poller()
         #: Queues that were declared as not durable.
         self.transient_queues: set[str] = set()

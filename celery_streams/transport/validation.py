@@ -16,7 +16,7 @@ from uuid import UUID
 from celery.utils.time import maybe_iso8601
 from kombu.utils.json import object_hook
 
-from celery_streams.errors import Unreadable
+from celery_streams.errors import Malformed
 
 #: Maximum nesting of lists and mappings. Pickle, which carries a job to its pool process, fails
 #: before 500 levels, with half of the job already sent.
@@ -47,26 +47,6 @@ _MARK = b"__type__"
 
 _ID_PATTERN = re.compile(rb'"id"\s*:\s*"([^"\\]+)"')
 _REPLY_TO_PATTERN = re.compile(rb'"reply_to"\s*:\s*"([^"\\]+)"')
-
-
-class Malformed(Unreadable):
-    """A message that would crash or block a worker, or leave its caller without an answer.
-
-    `job_id` and `reply_to` are None if the message does not name them.
-    """
-
-    def __init__(self, reason: str, job_id: str | None = None, reply_to: str | None = None) -> None:
-        super().__init__(reason)
-        #: One sentence.
-        self.reason = reason
-        self.job_id = job_id
-        #: The id of the sender, to which the result is announced.
-        self.reply_to = reply_to
-
-    @property
-    def envelope(self) -> dict[str, Any]:
-        """An envelope that names the job and its sender, in the message's place."""
-        return {"headers": {"id": self.job_id}, "properties": {"reply_to": self.reply_to}}
 
 
 def check(raw: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Any]:

@@ -20,8 +20,7 @@ from kombu.utils.encoding import safe_repr
 from redis.exceptions import NoPermissionError, ResponseError
 
 from celery_streams import worker_state
-from celery_streams.address import UnknownServer
-from celery_streams.errors import ServerTooOld
+from celery_streams.errors import ServerTooOld, UnknownServer
 from celery_streams.install import install_worker
 from celery_streams.retries import is_temporary
 from celery_streams.transport import keys, validation

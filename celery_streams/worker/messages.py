@@ -7,10 +7,9 @@ from celery.app.task import Context
 from celery.exceptions import InvalidTaskError
 from kombu.exceptions import ContentDisallowed, DecodeError
 
-from celery_streams.errors import DeadLetter
+from celery_streams.errors import DeadLetter, Malformed
 from celery_streams.transport import keys, validation
 from celery_streams.transport.channel import Channel
-from celery_streams.transport.validation import Malformed
 
 #: Characters of a reason: an error may quote the whole message.
 MAX_REASON = 1000

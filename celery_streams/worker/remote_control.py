@@ -10,9 +10,10 @@ from celery.worker import control, state
 from redis.exceptions import RedisError
 
 from celery_streams.dead_letters import Letter
+from celery_streams.errors import Malformed
 from celery_streams.transport import revocation
 from celery_streams.transport.channel import Channel
-from celery_streams.transport.validation import Malformed, check
+from celery_streams.transport.validation import check
 from celery_streams.worker.arguments import Refused, check_names, signal_number
 
 logger = logging.getLogger(__name__)

@@ -15,12 +15,13 @@ from kombu import serialization
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from celery_streams import dead_letters
+from celery_streams.errors import Malformed
 from celery_streams.results.buffer import OVERHEAD
 from celery_streams.results.consumer import RESULT_BUFFER_BYTES
 from celery_streams.transport import queues, validation
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.dispatch import Dispatch
-from celery_streams.transport.validation import MAX_BYTES, MAX_NAME, Malformed
+from celery_streams.transport.validation import MAX_BYTES, MAX_NAME
 from celery_streams.worker import messages
 from cluster.codec import unpack
 from cluster.errors import OutOfMemory, Unreadable, ValueGone

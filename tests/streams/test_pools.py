@@ -19,8 +19,7 @@ from celery import Celery, chord
 from celery.events.event import get_exchange as event_exchange
 from celery.exceptions import NotRegistered, SoftTimeLimitExceeded, TimeLimitExceeded
 
-from celery_streams.errors import DeadLetter, OutOfMemory
-from celery_streams.transport.validation import Malformed
+from celery_streams.errors import DeadLetter, Malformed, OutOfMemory
 from tests.repo.repo import ROOT
 from tests.waiting import eventually
 

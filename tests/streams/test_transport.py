@@ -16,11 +16,10 @@ from redis import Redis
 from redis.exceptions import NoPermissionError
 
 from celery_streams import worker_state
-from celery_streams.errors import MessageTooLarge, QueueFull, ServerTooOld
+from celery_streams.errors import Malformed, MessageTooLarge, QueueFull, ServerTooOld
 from celery_streams.transport import deliveries, keys
 from celery_streams.transport.deliveries import DeadMessage
 from celery_streams.transport.dispatch import MAX_EARLY
-from celery_streams.transport.validation import Malformed
 from tests.streams.conftest import LEASE, Connect
 from tests.waiting import eventually
 

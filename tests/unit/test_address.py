@@ -10,7 +10,7 @@ from celery import Celery
 from kombu import Connection
 
 from celery_streams import address
-from celery_streams.address import UnknownServer
+from celery_streams.errors import UnknownServer
 from cluster import servers
 
 GOOD = {

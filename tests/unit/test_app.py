@@ -9,8 +9,8 @@ from celery.backends.base import DisabledBackend
 from celery.canvas import group
 
 import celery_streams
-from celery_streams.address import UnknownServer
 from celery_streams.app import SETTINGS
+from celery_streams.errors import UnknownServer
 from celery_streams.results.backend import RedisBackend
 
 URL = "redis://127.0.0.1:6379/0"

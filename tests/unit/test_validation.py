@@ -9,9 +9,9 @@ from uuid import UUID
 import pytest
 from kombu.utils.json import dumps
 
+from celery_streams.errors import Malformed
 from celery_streams.transport.validation import (
     MAX_DEPTH,
-    Malformed,
     check,
     check_call,
     check_parsed,
