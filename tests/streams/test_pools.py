@@ -15,12 +15,12 @@ from uuid import uuid4
 
 import pytest
 from billiard.exceptions import WorkerLostError
-from celery import Celery, chord
+from celery import Celery, chord, group
 from celery.events.event import get_exchange as event_exchange
 from celery.exceptions import NotRegistered, SoftTimeLimitExceeded, TimeLimitExceeded
 
 from celery_streams.errors import DeadLetter, Malformed, OutOfMemory
-from tests.repo.repo import ROOT
+from tests.repo.repo import ROOT, read
 from tests.waiting import eventually
 
 POOLS = ("prefork", "solo", "threads")
@@ -90,6 +90,49 @@ def test_jobs_and_canvas_run_and_nothing_is_left(
             lambda: not any(store.xlen(key) for key in store.scan_iter("celery:*", _type="stream")),
         )
     assert process.returncode == 0, (tmp_path / "log").read_text()
+
+
+@pytest.fixture
+def documented_user(server_url: str, store: Any) -> Iterator[str]:
+    """The URL of the user in docs/streams.md, with the keys of one more queue."""
+    (command,) = re.findall(r"^ACL SETUSER (.+)$", read("docs/streams.md"), re.MULTILINE)
+    store.execute_command("ACL", "SETUSER", *command.split(), "~listed*")
+    store.execute_command("ACL", "LOG", "RESET")
+    scheme, _, rest = server_url.partition("://")
+    yield f"{scheme}://mine:password@{rest.rpartition('@')[2]}"
+    store.execute_command("ACL", "DELUSER", "mine")
+
+
+def test_the_documented_rights_are_enough(
+    documented_user: str, store: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with (
+        _plain(documented_user, monkeypatch) as plain,
+        worker(plain, log, "prefork", "-E", options=()),
+    ):
+        control = plain.app.control
+        assert plain.add.delay(4, 6).get(timeout=30) == 10
+        assert plain.add.apply_async((4, 6), countdown=1, priority=9).get(timeout=30) == 10
+        assert plain.add.apply_async((4, 6), queue="listed").get(timeout=30) == 10
+        assert chord([plain.add.s(i, 1) for i in range(5)], plain.total.s())().get(timeout=30) == 15
+        jobs = group(plain.add.s(i, 1) for i in range(2)).apply_async()
+        assert jobs.get(timeout=30) == [1, 2]
+        assert control.revoke(uuid4().hex, reply=True, timeout=10, limit=1)
+        assert control.broadcast("scheduled", reply=True, timeout=10, limit=1)
+        control.purge()
+        jobs.forget()
+    refused = [entry["object"] for entry in _acl_log(store)]
+    # Only asked for where they are allowed: the server's version, and the end of a waiting fetch.
+    assert {*refused} <= {"info", "client|unblock"}, log.read_text()
+
+
+def _acl_log(store: Any) -> list[Any]:
+    found = store.execute_command("ACL", "LOG", 100)
+    return [
+        each if isinstance(each, dict) else dict(zip(each[::2], each[1::2], strict=True))
+        for each in found
+    ]
 
 
 @pytest.mark.parametrize("pool", POOLS)
