@@ -11,6 +11,11 @@ def pack(*parts: Any) -> bytes:
     return packed
 
 
+def error_text(error: BaseException) -> str:
+    """Return what the server said, without what redis-py puts before it in a pipeline."""
+    return str(error).rpartition(" of pipeline caused error: ")[2].lstrip("-")
+
+
 def text(value: Any) -> str:
     """Return a name in a reply as text: redis-py returns bytes, or a string if told to decode."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -26,6 +26,7 @@ from redis.exceptions import (
 )
 
 from celery_streams import worker_state
+from celery_streams.protocol import error_text
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ T = TypeVar("T")
 def is_state_of_server(error: BaseException) -> bool:
     """Return True if the server refused a command because of its current state."""
     return isinstance(error, _STATES) or (
-        isinstance(error, ResponseError) and _code(error).startswith(_STATE_CODES)
+        isinstance(error, ResponseError) and error_text(error).startswith(_STATE_CODES)
     )
 
 
@@ -60,12 +61,8 @@ def is_temporary(error: BaseException) -> bool:
     return (
         is_state_of_server(error)
         or isinstance(error, _RIGHTS)
-        or (isinstance(error, ResponseError) and _code(error).startswith(_RIGHT_CODES))
+        or (isinstance(error, ResponseError) and error_text(error).startswith(_RIGHT_CODES))
     )
-
-
-def _code(error: BaseException) -> str:
-    return str(error).lstrip("-")
 
 
 def retry_while_refused(function: Callable[[], T]) -> T:

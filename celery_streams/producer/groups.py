@@ -24,7 +24,7 @@ def install() -> None:
             return stock(self, *args, **options)
         if app.current_worker_task:
             return stock(self, *args, **options)
-        with app.producer_or_acquire() as producer, producer.batch(), submission.together():
+        with app.producer_or_acquire() as producer, producer.batch(), submission.together(producer):
             return stock(self, *args, **{**options, "producer": producer})
 
     canvas.group.apply_async = apply_async  # type: ignore[method-assign]

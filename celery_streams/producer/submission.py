@@ -11,12 +11,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import NoneType
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery import _state, signals
 from celery.app.routes import MapRoute
 from celery.canvas import Signature
-from celery.utils.saferepr import saferepr
 from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]
 from kombu.utils.json import dumps
 from redis.exceptions import RedisError, ResponseError
@@ -24,7 +23,7 @@ from redis.exceptions import RedisError, ResponseError
 from celery_streams import fastjson
 from celery_streams.errors import QueueFull
 from celery_streams.producer.sender import Sender
-from celery_streams.producer.template import Job, Recorder, Template, new_id
+from celery_streams.producer.template import Job, Recorder, Template, new_id, shown
 from celery_streams.results.backend import RedisBackend
 from celery_streams.scripts import PUBLISH
 from celery_streams.transport.channel import Channel
@@ -54,7 +53,6 @@ _IDS = ("task_id", "root_id", "parent_id", "group_id", "reply_to")
 _TEXT, _INDEX = frozenset({str, NoneType}), frozenset({int, NoneType})
 #: With a receiver of one of these signals, every message goes through Celery.
 _SIGNALS = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
-_NUMBERS = frozenset({int, float, bool, NoneType})
 #: Celery's tasks that run another task, which decides where their jobs go.
 _WRAPPERS = frozenset({"celery.map", "celery.starmap"})
 #: Errors of an unreachable broker.
@@ -65,6 +63,13 @@ _celery: Any = _state
 
 def _as_it_is(priority: Any) -> Any:
     return priority
+
+
+class _Group(NamedTuple):
+    """A group that is being sent: its producer, and its plain jobs by their template."""
+
+    producer: Any
+    messages: dict[Template, list[bytes]]
 
 
 class Submission:
@@ -85,6 +90,7 @@ class Submission:
     def _reset(self) -> None:
         self._process = os.getpid()  # messages name it
         self._settings = dict(self._app.conf.changes)
+        self._router = self._app.amqp.router
         #: By task and the options that are part of it; None for a task that has none.
         self._templates: dict[tuple[Any, ...], Template | None] = {}
         self._sender: Sender | None = None
@@ -131,8 +137,8 @@ class Submission:
         if not options.get("ignore_result"):
             store.on_task_call(None, options["task_id"])
         group = self._group
-        if group is not None:
-            group.setdefault(template, []).append(message)
+        if group is not None and options.get("producer") is group.producer:
+            group.messages.setdefault(template, []).append(message)
             return True
         try:
             self._sender.publish(template.key, template.max_length, [message])
@@ -172,20 +178,23 @@ class Submission:
         return others
 
     @property
-    def _group(self) -> dict[Template, list[bytes]] | None:
-        """The messages of the group that this thread is sending, by their template."""
+    def _group(self) -> _Group | None:
+        """The group that this thread is sending."""
         return getattr(self._of_thread, "group", None)
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Send the plain jobs of a block when it ends, and none of them if it raises."""
-        group: dict[Template, list[bytes]] = {}
+    def together(self, producer: Any) -> Iterator[None]:
+        """Send the plain jobs of a block when it ends, and none of them if it raises.
+
+        These are the jobs that are sent with `producer`; a task's `apply_async` may send others.
+        """
+        outer, group = self._group, _Group(producer, {})
         self._of_thread.group = group
         try:
             yield
         finally:
-            self._of_thread.group = None
-        for template, messages in group.items():
+            self._of_thread.group = outer
+        for template, messages in group.messages.items():
             self._publish(template, messages, {})
 
     # Templates -------------------------------------------------------------------------
@@ -246,7 +255,12 @@ class Submission:
         return {**own, **options}
 
     def _may_send(self, options: Mapping[str, Any]) -> bool:
-        if self._process != os.getpid() or self._settings != self._app.conf.changes:
+        app = self._app
+        if (
+            self._process != os.getpid()
+            or self._settings != app.conf.changes
+            or self._router is not app.amqp.router
+        ):
             self._reset()
         if any(signal.receivers for signal in _SIGNALS) or _celery.get_current_worker_task():
             return False
@@ -256,8 +270,8 @@ class Submission:
         )
 
     def _is_default(self, name: str, value: Any) -> bool:
-        if name == "producer":  # that of a group
-            return self._group is not None
+        if name == "producer":
+            return self._group is not None and value is self._group.producer
         return (name == "serializer" and value == "json") or (
             name in {"retries", "replaced_task_nesting"} and value == 0
         )
@@ -304,17 +318,7 @@ class Submission:
 
     def _repr(self, values: Any) -> bytes:
         """Return the JSON of the text by which Celery shows arguments."""
-        limit = self._app.amqp.argsrepr_maxsize
-        if type(values) is tuple and _NUMBERS.issuperset(map(type, values)):
-            text = repr(values)
-            if len(text) < limit:
-                return f'"{text}"'.encode()
-        # `saferepr` walks through the whole of a list, whatever it shows.
-        if isinstance(values, dict):
-            values = {key: _beginning(each, limit) for key, each in values.items()}
-        else:
-            values = tuple(_beginning(each, limit) for each in values)
-        return _text(saferepr(values, limit, maxlevels=self._max_levels))
+        return _text(shown(values, self._app.amqp.argsrepr_maxsize, self._max_levels))
 
     def _publish(
         self, template: Template, messages: Sequence[bytes], policy: Mapping[str, Any]
@@ -367,11 +371,6 @@ def _routed_by(name: str, kwargs: Any) -> Any:
 def _without_signature(kwargs: dict[str, Any]) -> dict[str, Any]:
     task = kwargs.get("task")
     return {**kwargs, "task": dict(task)} if type(task) is Signature else kwargs
-
-
-def _beginning(value: Any, limit: int) -> Any:
-    """Return the items of a list that can appear in `limit` characters, three for each."""
-    return value[: limit // 3 + 2] if type(value) is list else value
 
 
 def _template_key(name: str, options: Mapping[str, Any], kwargs: Any) -> tuple[Any, ...] | None:

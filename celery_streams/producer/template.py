@@ -9,9 +9,11 @@ from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
 from operator import itemgetter
 from os import urandom
+from types import NoneType
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
+from celery.utils.saferepr import saferepr
 from kombu.messaging import Producer
 from kombu.utils.json import dumps
 
@@ -22,6 +24,7 @@ from celery_streams.transport.publishing import TRANSIENT
 _TOKEN = uuid4().hex
 #: Options of a job that its message carries in the headers.
 _HEADER_OPTIONS = ("ignore_result", "time_limit", "soft_time_limit")
+_NUMBERS = frozenset({int, float, bool, NoneType})
 _BODY_START = "[[], {}, "
 
 
@@ -156,3 +159,22 @@ def _text_of(envelope: Mapping[str, Any]) -> str:
     if not is_json or not is_encoded or envelope["headers"].get("compression"):
         return ""
     return a2b_base64(envelope["body"]).decode()
+
+
+def shown(values: Any, limit: int, max_levels: int) -> str:
+    """Return arguments, a tuple or a dict, as Celery shows them in `limit` characters."""
+    if type(values) is tuple and _NUMBERS.issuperset(map(type, values)):
+        text = repr(values)
+        if len(text) < limit:
+            return text
+    # `saferepr` walks through the whole of a list, whatever it shows.
+    if isinstance(values, dict):
+        values = {key: _beginning(each, limit) for key, each in values.items()}
+    else:
+        values = tuple(_beginning(each, limit) for each in values)
+    return saferepr(values, limit, maxlevels=max_levels)
+
+
+def _beginning(value: Any, limit: int) -> Any:
+    """Return the items of a list that can appear in `limit` characters, three for each."""
+    return value[: limit // 3 + 2] if type(value) is list else value

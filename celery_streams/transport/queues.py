@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from celery_streams import scripts
 from celery_streams.errors import QueueFull
-from celery_streams.protocol import text
+from celery_streams.protocol import error_text, text
 from celery_streams.scripts import Script
 from celery_streams.transport import keys
 
@@ -379,9 +379,10 @@ def _read(fields: list[bytes]) -> tuple[bytes, int | None]:
 
 def refusal(error: Any) -> Any:
     """Return QueueFull for the scripts' error of a full queue, or any other error as it is."""
-    if not str(error).startswith("QUEUEFULL"):
+    said = error_text(error)
+    if not said.startswith("QUEUEFULL"):
         return error
-    return QueueFull(f"the queue is full: {str(error).removeprefix('QUEUEFULL ')}")
+    return QueueFull(f"the queue is full: {said.removeprefix('QUEUEFULL ')}")
 
 
 def is_wrong_type(error: ResponseError) -> bool:

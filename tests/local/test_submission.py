@@ -335,6 +335,12 @@ def test_a_full_queue_refuses(server: Local, plainly: list[int]) -> None:
             caller.submit(ADD, 1, 2)
         with pytest.raises(QueueFull, match="holds 3 messages"):
             caller.submit(ADD, 1, 2)
+        # Celery sends these.
+        expiring = group(caller.signature(ADD, i, 2).set(expires=60) for i in range(2))
+        with pytest.raises(QueueFull, match="holds 3 messages"):
+            caller.submit(expiring)
+        with pytest.raises(QueueFull, match="holds 3 messages"):
+            expiring.apply_async()
 
         assert plainly == [1, 1, 1]
         assert len(messages(caller)) == 3
@@ -437,6 +443,44 @@ def test_a_group_that_fails_midway_sends_nothing(caller: Client) -> None:
         jobs.apply_async()
 
     assert messages(caller) == []
+
+
+def test_what_a_member_of_a_group_sends_besides_is_sent_at_once(caller: Client) -> None:
+    others: list[str] = []
+    found: list[str] = []
+
+    class Audited(caller.app.Task):  # type: ignore[name-defined,misc]  # its class is a setting
+        def apply_async(self, *args: Any, **options: Any) -> Any:
+            others.append(caller.submit(ADD, 5, 5).id)
+            inner: Any = group([caller.signature(ADD, 6, 6)]).apply_async()
+            others.append(inner[0].id)
+            found.extend(each["headers"]["id"] for each in messages(caller))
+            if len(others) > 2:
+                raise ValueError("refused")
+            return super().apply_async(*args, **options)
+
+    def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    task: Any = caller.app.task
+    audited: Any = task(base=Audited, name="add.tasks.tsum", shared=False)(total)
+    with pytest.raises(ValueError, match="refused"):
+        group(audited.s([1]), audited.s([2])).apply_async()
+
+    assert found == others
+    assert messages(caller) == []
+
+
+def test_a_new_router_makes_new_templates(caller: Client) -> None:
+    app: Any = caller.app
+    assert app.submission.knows(ADD)
+    caller.submit(ADD, 1, 2)
+    app.amqp.router = app.amqp.Router()
+    caller.submit(ADD, 3, 4)
+
+    assert app.submission.try_send(ADD, (5, 6), None, {"task_id": "known"})
+    app.amqp.router = app.amqp.Router()
+    assert not app.submission.try_send(ADD, (7, 8), None, {"task_id": "unknown"})
 
 
 def test_a_group_outlives_a_lost_connection(caller: Client) -> None:

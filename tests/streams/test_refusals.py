@@ -14,6 +14,7 @@ from redis.exceptions import (
     BusyLoadingError,
     NoPermissionError,
     ReadOnlyError,
+    RedisError,
     ResponseError,
 )
 from redis.exceptions import TimeoutError as RedisTimeout
@@ -93,6 +94,17 @@ def _refuses(command: Callable[[], Any]) -> bool:
 
 
 REFUSALS = [no_replicas, read_only, master_down, no_permission, busy]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+@pytest.mark.parametrize("transaction", [True, False])
+def test_a_refusal_in_a_pipeline_is_temporary(store: Any, refusal: Any, transaction: bool) -> None:
+    pipeline = store.pipeline(transaction=transaction)
+    pipeline.set("refused", 1)
+    with refusal(store), pytest.raises(RedisError) as caught:
+        pipeline.execute()
+
+    assert is_temporary(caught.value)
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
