@@ -143,8 +143,7 @@ class Channel(PublishingChannel):
         """Consume from a queue; raises ServerTooOld."""
         if queue not in self._fanout_queues and not self.is_list(queue):
             self._prepare_to_hold(queue)
-            if no_ack:
-                self.dispatch.no_ack.add(queue)
+            (self.dispatch.no_ack.add if no_ack else self.dispatch.no_ack.discard)(queue)
         return super().basic_consume(queue, no_ack, *args, **options)
 
     def _prepare_to_hold(self, queue: str) -> None:

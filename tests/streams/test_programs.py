@@ -240,6 +240,21 @@ def test_a_consumer_that_raises_has_taken_one(connect: Connect, store: Any) -> N
             assert left(store) == 3 - body
 
 
+def test_a_consumer_that_acks_can_follow_one_that_does_not(connect: Connect, store: Any) -> None:
+    publish(connect(), 1, 2)
+    connection = connect()
+    found: list[Any] = []
+    with connection.channel() as channel:
+        for no_ack in (True, False):
+            consumer = Consumer(channel, [queue()], no_ack=no_ack, on_message=found.append)
+            with consumer:
+                connection.drain_events(timeout=20)
+        assert [each.payload for each in found] == [1, 2]
+        assert left(store) == 1
+
+    assert connect().SimpleQueue(QUEUE).get(timeout=20).payload == 2
+
+
 def test_an_event_loop_of_kombu_is_served(connect: Connect, store: Any) -> None:
     connection = connect()
     found: list[Any] = []
