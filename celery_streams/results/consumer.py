@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from celery.backends.asynchronous import BaseResultConsumer
 from celery.exceptions import TimeoutError as CeleryTimeout
-from celery.states import FAILURE, READY_STATES, SUCCESS
+from celery.states import FAILURE, PROPAGATE_STATES, READY_STATES, SUCCESS
 from redis.exceptions import AuthenticationError, ResponseError
 
 from celery_streams.results.buffer import ResultBuffer
@@ -213,6 +213,8 @@ class ResultConsumer(BaseResultConsumer):
                     on_message(waiter.news.popleft())
                 yield waiter.ended
                 if not waiter.open:
+                    if on_interval and any(map(_has_failed, jobs(result))):
+                        on_interval()  # a chord's body fails with an error of its header
                     return
                 if monotonic() >= deadline:
                     error = waiter.error
@@ -378,6 +380,11 @@ def _fulfil(result: Any, meta: Any, setting: Lock) -> bool:
             return False
         result._set_cache(meta)  # noqa: SLF001
         return True
+
+
+def _has_failed(result: Any) -> bool:
+    cached = result._cache  # noqa: SLF001 - Celery has no other name
+    return bool(cached and cached["status"] in PROPAGATE_STATES)
 
 
 def jobs(result: Any) -> list[Any]:
