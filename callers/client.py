@@ -139,7 +139,7 @@ class Client:
         with self._transfers(name, deadline, timeout):
             result = self._submit_canvas(task, args, kwargs, timeout)
             value = self._value(result, name, deadline, timeout)
-        if "task_id" not in task.options:  # the caller may ask again by an id of its choice
+        if "task_id" not in task["options"]:  # the caller may ask again by an id of its choice
             for job in jobs_of(result):
                 self._forget_if_large(job)
         return value
@@ -193,8 +193,8 @@ class Client:
         from its submission. If the caller stops early, jobs that have not started are revoked.
         """
         check_timeout(timeout)
-        if window < 1:
-            raise ValueError(f"window must be a number of jobs above zero, not {window}")
+        if type(window) is not int or window < 1:
+            raise ValueError(f"window must be a number of jobs above zero, not {brief(window)}")
         return self._run(task, iterable_of_args, timeout=timeout, window=window).values()
 
     def _run(
@@ -342,8 +342,9 @@ def check_timeout(seconds: float) -> float:
     return seconds
 
 
-def _checked(task: Any) -> "Signature[Any]":
-    """Return a signature; raises TypeError for anything else."""
-    if isinstance(task, Mapping) and isinstance(task.get("task"), str):
-        return task  # type: ignore[return-value]  # as JSON, too
+def _checked(task: Any) -> Any:
+    """Return a signature, or the dict of its JSON; raises TypeError for anything else."""
+    is_signature = isinstance(task, Mapping) and {"args", "kwargs", "options"} <= task.keys()
+    if is_signature and isinstance(task.get("task"), str):
+        return task
     raise TypeError(f"a job is a task's name or a signature, not {brief(task)}")

@@ -175,11 +175,13 @@ class RedisBackend(backend.RedisBackend):
 
         Lost connections are retried until `deadline`, a time of the monotonic clock.
         """
+        outer = vars(self._of_thread).copy()
         self._of_thread.progress, self._of_thread.deadline = progress, deadline
         try:
             yield
         finally:
-            del self._of_thread.progress, self._of_thread.deadline
+            vars(self._of_thread).clear()
+            vars(self._of_thread).update(outer)
 
     def _progress(self, done: int, size: int) -> None:
         progress = getattr(self._of_thread, "progress", None)

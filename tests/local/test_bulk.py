@@ -200,8 +200,10 @@ def test_a_wrong_name_is_said_before_any_argument_is_taken(client: Client) -> No
     rows = iter([(1, 1)])
     with pytest.raises(UnknownTask):
         client.imap("add.tasks.ad", rows)
-    with pytest.raises(ValueError, match="window must be"):
-        client.imap(ADD, rows, window=0)
+    windows: list[Any] = [0, -1, 1.5, "a", None, True]
+    for window in windows:
+        with pytest.raises(ValueError, match="window must be"):
+            client.imap(ADD, rows, window=window)
     with pytest.raises(ValueError, match="timeout must be"):
         client.imap(ADD, rows, timeout=0)
 

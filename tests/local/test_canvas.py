@@ -1,5 +1,6 @@
 """Celery's canvas on real workers, with its errors."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -121,6 +122,24 @@ def test_a_group_calls_back_for_each_job_that_ends(client: Client, add: Any) -> 
 
     assert client.get(result, on_ready=ended.append) == [0, 2, 4, 6, 8]
     assert {job.id for job in ended} == {job.id for job in result.results}  # type: ignore[attr-defined]
+
+
+def test_a_callback_may_wait_for_another_job(client: Client, add: Any) -> None:
+    values: list[int] = []
+    result = client.submit(add(1, 1))
+
+    assert client.get(result, on_ready=lambda _: values.append(client.call(add(7, 7)))) == 2
+    assert values == [14]
+
+
+def test_a_signature_may_come_from_json(client: Client, add: Any) -> None:
+    signature = json.loads(json.dumps(add(4, 6)))
+    nameless: Any = {"task": signature["task"]}
+
+    assert client.call(signature) == 10
+    assert client.get(client.submit(signature)) == 10
+    with pytest.raises(TypeError, match="a job is a task's name or a signature"):
+        client.call(nameless)
 
 
 @pytest.mark.parametrize(
