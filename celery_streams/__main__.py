@@ -19,7 +19,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from celery_streams import dead_letters
 from celery_streams.dead_letters import Letter
-from celery_streams.errors import ClusterError
+from celery_streams.errors import ClusterError, access_fault
 from celery_streams.printable import printable
 from celery_streams.transport import keys
 from celery_streams.transport.channel import Channel
@@ -107,7 +107,7 @@ def _broker_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def list_(queue: str | None, **options: str | None) -> None:
     """List the dead letters of one QUEUE or of all, one per line, oldest first in each queue."""
     with _connect(**options) as broker:
-        if queue:
+        if queue is not None:
             _check_queue(broker, queue)
         found = dead_letters.letters(broker.redis, queue and broker.queue(queue))
         widths = [len(title) for title in TITLES]
@@ -206,7 +206,7 @@ def _check_queue(broker: Broker, name: str) -> None:
     streams = [keys.stream(queue, step) for step in broker.steps]
     if not broker.redis.exists(queue, keys.dead(queue), keys.delayed(queue), *streams):
         known = ", ".join(sorted(broker.queues)) or "none"
-        raise click.UsageError(f"There is no queue {printable(name)[:80]}; configured: {known}.")
+        raise click.UsageError(f"There is no queue {printable(name)[:80]!r}; configured: {known}.")
 
 
 def _apply(done: str, action: Callable[[Letter], None], redis: Any, ids: Iterable[str]) -> None:
@@ -265,7 +265,7 @@ def _connect(
             raise ClusterError(f"the Redis of {url} refuses the command: {error}") from None
         except (OSError, RedisError, OperationalError) as error:
             if any(isinstance(each, AuthenticationError) for each in (error, error.__cause__)):
-                raise ClusterError(f"the Redis of {url} refuses the password: {error}") from None
+                raise ClusterError(f"the Redis of {url} {access_fault(error)}") from None
             raise ClusterError(f"cannot reach the Redis of {url}: {error}") from None
 
 
@@ -325,7 +325,8 @@ def run(command: Callable[..., Any]) -> None:
         click.echo(error.format_message(), err=True)
         sys.exit(error.exit_code)
     except click.UsageError as error:
-        _exit_with_error(f"{error.format_message()} (see --help)", error.exit_code)
+        fault = error.format_message().removesuffix(".")
+        _exit_with_error(f"{fault} (see --help)", error.exit_code)
     except Exception as error:  # noqa: BLE001 - a configuration may raise anything
         _exit_with_error(str(error) or type(error).__name__, 1)
 

@@ -56,6 +56,12 @@ class InvalidOption(click.ClickException, ValueError):
     """An option in `broker_transport_options` is out of range; shown in the same way."""
 
 
+def access_fault(error: BaseException) -> str:
+    """Return what is wrong with a password, from the server's error."""
+    is_missing = str(error).startswith("Authentication required")
+    return "needs a password" if is_missing else f"refuses the password: {error}"
+
+
 class ServerTooOld(ClusterError):
     """The server is older than the transport supports: Redis 7 or Valkey 7.2."""
 

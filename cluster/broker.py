@@ -8,6 +8,7 @@ from celery import Celery
 from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
+from celery_streams.errors import access_fault
 from cluster import rabbitmq
 from cluster.errors import Unreachable
 
@@ -56,7 +57,7 @@ def unreachable(app: "Celery[Any]", error: BaseException) -> Unreachable:
     if isinstance(error, RedisError) and rabbitmq.is_url(connection.as_uri()):
         server = f"result store at {app.backend.as_uri(include_password=False)}"
     if isinstance(error, _ACCESS_ERRORS):
-        return Unreachable(f"the {server} refuses the password: {error}")
+        return Unreachable(f"the {server} {access_fault(error)}")
     if "maxmemory" in str(error):
         return Unreachable(f"the {server} accepts no more jobs: its memory is full")
     cause = error if isinstance(error, ResponseError) else error.__cause__

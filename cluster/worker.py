@@ -47,6 +47,12 @@ def _prepare(app: App) -> None:
 
 def run(app: Celery[Any]) -> None:
     """Run the worker until a signal stops it; raise SystemExit with its exit status."""
+    if sys.argv[1:]:
+        sys.stderr.write(
+            f"error: the worker of {app.main} takes no arguments: its settings are environment "
+            "variables, see .env.example\n"
+        )
+        sys.exit(2)
     try:
         chosen = options(app)
         hang_timeout()

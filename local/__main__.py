@@ -15,7 +15,7 @@ def main() -> None:
 
         local(standalone_mode=False)
     except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
+        click.echo(f"error: {' '.join(error.format_message().split())}", err=True)
         sys.exit(error.exit_code)
     except (ClusterError, OSError, ValueError) as error:
         click.echo(f"error: {error}", err=True)

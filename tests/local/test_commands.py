@@ -440,6 +440,17 @@ def test_inspect_shows_names_as_text(name: str, shown: str) -> None:
     assert name not in capture.get().replace(shown, "")
 
 
+@pytest.mark.parametrize("command", [("add.worker", "4"), ("local", "worker")])
+def test_a_worker_that_is_started_wrongly_says_so_in_one_line(
+    server_only: Local, command: tuple[str, ...]
+) -> None:
+    done = server_only.command(*command)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_missing_worker_is_one_line(server_only: Local) -> None:
     done = server_only.command("callers.add", "4", "6", "--timeout", "3")
 

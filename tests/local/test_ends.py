@@ -153,10 +153,13 @@ def test_a_pool_that_keeps_no_time_limits_says_so(
 
 
 def test_a_queue_that_does_not_exist_is_wrong_usage(local: Local) -> None:
-    for command in (("list", "nosuch"), ("replay", "--all", "nosuch"), ("drop", "--all", "no\x1b")):
+    for command in (
+        *(("list", "nosuch"), ("list", "")),
+        *(("replay", "--all", "nosuch"), ("drop", "--all", "no\x1b")),
+    ):
         done = local.command("celery_streams", "dead", *command)
         assert done.returncode == 2
-        assert "There is no queue no" in done.stderr
+        assert "There is no queue '" in done.stderr
         assert "\x1b" not in done.stderr
         assert done.stderr.count("\n") == 1
     assert local.command("celery_streams", "dead", "list", "add").returncode == 0
