@@ -51,11 +51,15 @@ def test_every_target_has_its_line_of_help() -> None:
     lines = read("Makefile").replace("\\\n", " ")
     phony = " ".join(re.findall(r"^\.PHONY: (.*)$", lines, re.MULTILINE)).split()
 
-    assert set(phony) == set(make_targets())
+    differences = sorted(set(phony) ^ set(make_targets()))
+    assert not differences, f"not both a target and in .PHONY: {', '.join(differences)}"
 
 
 def test_the_readme_is_short() -> None:
-    assert len(read("README.md").splitlines()) <= 150
+    is_family = re.compile(r"\| \[`\w+`\]\(\w+/tasks\.py\) \|").match
+    lines = [line for line in read("README.md").splitlines() if not is_family(line)]
+
+    assert len(lines) <= 147
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -75,7 +75,7 @@ def test_one_name_everywhere(family: str) -> None:
         if not is_there
     ]
 
-    assert missing == []
+    assert not missing, "\n".join(["missing:", *missing])
 
 
 def test_the_demo_asks_for_what_the_caller_services_ask_for() -> None:
