@@ -236,7 +236,7 @@ class Deliveries:
         if deliveries + 1 < self.max_deliveries:
             self.release([tag], 1)
         else:
-            self.fail_exhausted(tag, envelope, "its process ended, or the task gave it back")
+            self.fail_exhausted(tag, envelope, "its pool process died, or the task requeued it")
 
     def dead_letter(self, tag: str, reason: str) -> None:
         """Dead-letter a message."""

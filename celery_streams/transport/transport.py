@@ -106,7 +106,7 @@ class Poller(redis.MultiChannelPoller):
 
 
 class ListTransport(redis.Transport):
-    """Kombu's own transport, with the URLs of ours."""
+    """Kombu's Redis transport, which also accepts the other URLs of this package."""
 
     Channel: Any = ListChannel
 

@@ -127,6 +127,6 @@ def install() -> None:
 
 
 class TaskPool(prefork.TaskPool):
-    """Celery's prefork pool, based on the class above."""
+    """Celery's prefork pool, which releases no job that a process has already received."""
 
     Pool = Pool

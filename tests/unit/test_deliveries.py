@@ -119,7 +119,7 @@ def test_a_requeued_message_counts_until_the_limit_and_then_fails_its_job(
 
     [(_, reason)] = consuming.queues.dead
     assert reason == (
-        "delivered 3 times, and each time its process ended, or the task gave it back"
+        "delivered 3 times, and each time its pool process died, or the task requeued it"
     )
     assert [(dead.queue, dead.job_id, dead.reason) for dead in failed] == [("add", JOB, reason)]
     assert afterwards == [1]
