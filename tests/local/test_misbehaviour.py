@@ -60,7 +60,7 @@ def test_a_memory_error_after_the_result_leaves_the_result(client: Client) -> No
 
 
 def test_a_job_that_kills_its_process_every_time_is_a_dead_letter(client: Client) -> None:
-    with pytest.raises(DeadLetter, match="delivered 3 times, and each time its process ended"):
+    with pytest.raises(DeadLetter, match="delivered 3 times, and each time its pool process died"):
         call(client, "kill_the_process")
 
 
