@@ -209,7 +209,8 @@ class Submission:
 
     def knows(self, name: str) -> bool:
         """Return True if `learn` has looked at a task, whose name was checked before."""
-        return _template_key(name, {}, None) in self._templates
+        options = self._with_task_options(name, {})
+        return _template_key(name, options, None) in self._templates
 
     def _make_template(self, name: str, options: Mapping[str, Any], kwargs: Any) -> Template | None:
         app, conf = self._app, self._app.conf

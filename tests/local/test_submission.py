@@ -463,6 +463,7 @@ def test_what_a_member_of_a_group_sends_besides_is_sent_at_once(caller: Client) 
         return sum(numbers)
 
     task: Any = caller.app.task
+    caller.app.tasks.pop("add.tasks.tsum", None)  # other tests may have imported it
     audited: Any = task(base=Audited, name="add.tasks.tsum", shared=False)(total)
     with pytest.raises(ValueError, match="refused"):
         group(audited.s([1]), audited.s([2])).apply_async()
@@ -471,10 +472,22 @@ def test_what_a_member_of_a_group_sends_besides_is_sent_at_once(caller: Client) 
     assert messages(caller) == []
 
 
+def test_a_task_of_the_program_itself_is_known_from_its_first_job(caller: Client) -> None:
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    caller.app.tasks.pop(ADD, None)  # other tests may have imported it
+    caller.app.task(name=ADD, shared=False, ignore_result=False)(add)
+    assert not caller.app.submission.knows(ADD)
+    caller.submit(ADD, 1, 2)
+
+    assert caller.app.submission.knows(ADD)
+
+
 def test_a_new_router_makes_new_templates(caller: Client) -> None:
     app: Any = caller.app
-    assert app.submission.knows(ADD)
     caller.submit(ADD, 1, 2)
+    assert app.submission.knows(ADD)
     app.amqp.router = app.amqp.Router()
     caller.submit(ADD, 3, 4)
 
