@@ -213,8 +213,7 @@ class ResultConsumer(BaseResultConsumer):
                     on_message(waiter.news.popleft())
                 yield waiter.ended
                 if not waiter.open:
-                    if on_interval and any(map(_has_failed, jobs(result))):
-                        on_interval()  # a chord's body fails with an error of its header
+                    _raise_parents_error(result, on_interval)
                     return
                 if monotonic() >= deadline:
                     error = waiter.error
@@ -382,9 +381,16 @@ def _fulfil(result: Any, meta: Any, setting: Lock) -> bool:
         return True
 
 
-def _has_failed(result: Any) -> bool:
-    cached = result._cache  # noqa: SLF001 - Celery has no other name
-    return bool(cached and cached["status"] in PROPAGATE_STATES)
+def _raise_parents_error(result: Any, on_interval: Any) -> None:
+    """Raise the error of a job before one that has failed: a chord's body fails with its header.
+
+    Celery passes the function that raises it as `on_interval`.
+    """
+    if not on_interval:
+        return
+    states = [each._cache["status"] for each in jobs(result) if each._cache]  # noqa: SLF001
+    if not PROPAGATE_STATES.isdisjoint(states):
+        on_interval()
 
 
 def jobs(result: Any) -> list[Any]:
