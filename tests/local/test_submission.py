@@ -478,6 +478,9 @@ def test_a_task_of_the_program_itself_is_known_from_its_first_job(caller: Client
 
     caller.app.tasks.pop(ADD, None)  # other tests may have imported it
     caller.app.task(name=ADD, shared=False, ignore_result=False)(add)
+    amqp: Any = caller.app.amqp
+    amqp.router = amqp.Router()  # which takes new templates
+    assert not caller.app.submission.try_send(ADD, (1, 2), None, {"task_id": "unknown"})
     assert not caller.app.submission.knows(ADD)
     caller.submit(ADD, 1, 2)
 
