@@ -344,7 +344,11 @@ def check_timeout(seconds: float) -> float:
 
 def _checked(task: Any) -> Any:
     """Return a signature, or the dict of its JSON; raises TypeError for anything else."""
-    is_signature = isinstance(task, Mapping) and {"args", "kwargs", "options"} <= task.keys()
-    if is_signature and isinstance(task.get("task"), str):
+    if (
+        isinstance(task, Mapping)
+        and isinstance(task.get("task"), str)
+        and isinstance(task.get("options"), Mapping)
+        and {"args", "kwargs"} <= task.keys()
+    ):
         return task
     raise TypeError(f"a job is a task's name or a signature, not {brief(task)}")

@@ -57,6 +57,7 @@ class Celery(celery.Celery[Any]):
         install(self)
 
     def _get_backend(self) -> Any:
+        # Celery's hook, called once the configuration is read, wherever it comes from.
         conf: Any = self.conf
         url = self.backend_cls or conf.result_backend
         if not url and _is_redis(conf.broker_url):

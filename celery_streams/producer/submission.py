@@ -23,7 +23,7 @@ from redis.exceptions import RedisError, ResponseError
 from celery_streams import fastjson
 from celery_streams.errors import QueueFull
 from celery_streams.producer.sender import Sender
-from celery_streams.producer.template import Job, Recorder, Template, new_id, shown
+from celery_streams.producer.template import Job, Recorder, Template, arguments_repr, new_id
 from celery_streams.results.backend import RedisBackend
 from celery_streams.scripts import PUBLISH
 from celery_streams.transport.channel import Channel
@@ -208,7 +208,7 @@ class Submission:
                 self._templates[key] = self._make_template(name, options, kwargs)
 
     def knows(self, name: str) -> bool:
-        """Return True if `learn` has looked at a task, whose name was checked before."""
+        """Return True if `learn` was called for a task, so that its name needs no other check."""
         options = self._with_task_options(name, {})
         return _template_key(name, options, None) in self._templates
 
@@ -319,7 +319,7 @@ class Submission:
 
     def _repr(self, values: Any) -> bytes:
         """Return the JSON of the text by which Celery shows arguments."""
-        return _text(shown(values, self._app.amqp.argsrepr_maxsize, self._max_levels))
+        return _text(arguments_repr(values, self._app.amqp.argsrepr_maxsize, self._max_levels))
 
     def _publish(
         self, template: Template, messages: Sequence[bytes], policy: Mapping[str, Any]

@@ -161,7 +161,7 @@ def _text_of(envelope: Mapping[str, Any]) -> str:
     return a2b_base64(envelope["body"]).decode()
 
 
-def shown(values: Any, limit: int, max_levels: int) -> str:
+def arguments_repr(values: Any, limit: int, max_levels: int) -> str:
     """Return arguments, a tuple or a dict, as Celery shows them in `limit` characters."""
     if type(values) is tuple and _NUMBERS.issuperset(map(type, values)):
         text = repr(values)

@@ -134,12 +134,13 @@ def test_a_callback_may_wait_for_another_job(client: Client, add: Any) -> None:
 
 def test_a_signature_may_come_from_json(client: Client, add: Any) -> None:
     signature = json.loads(json.dumps(add(4, 6)))
-    nameless: Any = {"task": signature["task"]}
+    broken: list[Any] = [{"task": signature["task"]}, {**signature, "options": None}]
 
     assert client.call(signature) == 10
     assert client.get(client.submit(signature)) == 10
-    with pytest.raises(TypeError, match="a job is a task's name or a signature"):
-        client.call(nameless)
+    for each in broken:
+        with pytest.raises(TypeError, match="a job is a task's name or a signature"):
+            client.call(each)
 
 
 @pytest.mark.parametrize(
