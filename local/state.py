@@ -91,7 +91,11 @@ class State:
         """Record a process by its id and start time."""
         self._processes.mkdir(parents=True, exist_ok=True)
         (self._stopped / str(pid)).unlink(missing_ok=True)
-        self._file(role, pid).write_text(_start_time(pid))
+        file = self._file(role, pid)
+        # Renamed into place: to another process that reads it, an empty record is one to delete.
+        unfinished = file.with_suffix(".new")
+        unfinished.write_text(_start_time(pid))
+        unfinished.replace(file)
 
     def remove(self, role: str, pid: int) -> None:
         """Delete the record of a process that ended, and its heartbeat."""
@@ -120,7 +124,7 @@ class State:
         """Yield the running processes; delete the records of others, whose ids may be reused."""
         for file in sorted(self._processes.glob("*.pid")):
             role, pid = file.name.removesuffix(".pid").rsplit(".", 1)
-            if _start_time(int(pid)) == file.read_text() != "":
+            if _start_time(int(pid)) == _read(file) != "":
                 yield Running(role, int(pid))
             else:
                 self.remove(role, int(pid))
@@ -147,6 +151,14 @@ def stop(state: State, processes: list[Running], seconds: float) -> list[Running
         process.signal(signal.SIGKILL)
     state.wait_until_ended(left, 5)
     return left
+
+
+def _read(file: Path) -> str:
+    """Return a file's contents; "" if another process has deleted it."""
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def _start_time(pid: int) -> str:

@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from time import sleep
@@ -23,6 +24,33 @@ def open_to_others(folder: Path) -> list[str]:
     """Return the paths that other users may access."""
     found = [folder, *folder.rglob("*")]
     return [str(path) for path in found if stat.S_IMODE(path.lstat().st_mode) & 0o077]
+
+
+def test_a_record_that_another_process_deletes_while_records_are_read(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    state.add("add", os.getpid())
+    state.add("mat_mul", os.getpid())
+
+    found = state.running()
+    assert next(found).role == "add"
+    state.remove("mat_mul", os.getpid())
+
+    assert list(found) == []
+
+
+def test_a_record_is_never_read_half_written(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    state.add("add", os.getpid())
+    with ThreadPoolExecutor() as threads:
+        written = threads.submit(add_often, state, 3000)
+        while not written.done():
+            assert len(list(state.running())) == 1
+    assert written.exception() is None
+
+
+def add_often(state: State, times: int) -> None:
+    for _ in range(times):
+        state.add("add", os.getpid())
 
 
 @pytest.fixture
