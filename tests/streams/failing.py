@@ -64,19 +64,19 @@ def error(kind: str) -> Exception:
     return kinds[kind]
 
 
-@app.task
+@app.task(shared=False)
 def fail(kind: str) -> None:
     """Raise an error."""
     raise error(kind)
 
 
-@app.task(inline=True)
+@app.task(shared=False, inline=True)
 def fail_inline(kind: str) -> None:
     """Raise an error inline."""
     raise error(kind)
 
 
-@app.task
+@app.task(shared=False)
 def on_error(request: Any, exc: Exception, traceback: Any) -> None:
     """Note the error that a callback receives."""
     backend: Any = app.backend

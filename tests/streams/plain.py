@@ -37,19 +37,19 @@ return redis.call('GET', KEYS[1])
 """
 
 
-@app.task
+@app.task(shared=False)
 def add(x: int, y: int) -> int:
     """Return x + y."""
     return x + y
 
 
-@app.task
+@app.task(shared=False)
 def total(numbers: list[int]) -> int:
     """Return their sum."""
     return sum(numbers)
 
 
-@app.task
+@app.task(shared=False)
 def runs_of(name: str, seconds: float) -> int:
     """Return how often a job has begun under `name`, after `seconds`."""
     backend: Any = app.backend
@@ -59,7 +59,7 @@ def runs_of(name: str, seconds: float) -> int:
     return int(count)
 
 
-@app.task
+@app.task(shared=False)
 def raises(name: str) -> None:
     """Raise an unusual exception."""
     errors: dict[str, BaseException] = {
@@ -71,7 +71,7 @@ def raises(name: str) -> None:
     raise errors[name]
 
 
-@app.task(inline=True)
+@app.task(shared=False, inline=True)
 def process_name() -> str:
     """Return the name of the process that runs this."""
     return multiprocessing.current_process().name

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ def program(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         patch.setenv("PLAIN_URL", server_url)
         for name in ("plain", "failing"):
             sys.modules.pop(f"tests.streams.{name}", None)
-        from tests.streams import failing
+        failing: Any = import_module("tests.streams.failing")
 
         with worker(failing, tmp_path_factory.mktemp("failing") / "log", "prefork"):
             yield failing

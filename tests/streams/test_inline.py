@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -36,7 +37,7 @@ def program(url: str, store: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[T
     """The program's module."""
     monkeypatch.setenv("PLAIN_URL", url)
     sys.modules.pop("tests.streams.twins", None)
-    from tests.streams import twins
+    twins: Any = import_module("tests.streams.twins")
 
     yield twins
     backend: Any = twins.app.backend

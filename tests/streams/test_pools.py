@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,7 +39,7 @@ def plain(url: str, store: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
 def _plain(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("PLAIN_URL", url)
     sys.modules.pop("tests.streams.plain", None)
-    from tests.streams import plain
+    plain: Any = import_module("tests.streams.plain")
 
     yield plain
     backend: Any = plain.app.backend

@@ -77,7 +77,9 @@ def twins(**options: Any) -> Callable[[Function], Function]:
         name = function.__name__
         for kind in ("inline", "stock"):
             task: Any = app.task
-            task(name=f"{kind}.{name}", inline=kind == "inline", base=Noting, **options)(function)
+            task(
+                name=f"{kind}.{name}", inline=kind == "inline", base=Noting, shared=False, **options
+            )(function)
         return function
 
     return made
