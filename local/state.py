@@ -92,7 +92,7 @@ class State:
         self._processes.mkdir(parents=True, exist_ok=True)
         (self._stopped / str(pid)).unlink(missing_ok=True)
         file = self._file(role, pid)
-        # Renamed into place: to another process that reads it, an empty record is one to delete.
+        # Renamed into place: `running`, in another process, deletes a record that it reads empty.
         unfinished = file.with_suffix(".new")
         unfinished.write_text(_start_time(pid))
         unfinished.replace(file)

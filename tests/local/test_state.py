@@ -26,7 +26,7 @@ def open_to_others(folder: Path) -> list[str]:
     return [str(path) for path in found if stat.S_IMODE(path.lstat().st_mode) & 0o077]
 
 
-def test_a_record_that_another_process_deletes_while_records_are_read(tmp_path: Path) -> None:
+def test_a_record_is_skipped_that_another_process_deletes_meanwhile(tmp_path: Path) -> None:
     state = State(tmp_path)
     state.add("add", os.getpid())
     state.add("mat_mul", os.getpid())

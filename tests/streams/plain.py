@@ -37,6 +37,8 @@ return redis.call('GET', KEYS[1])
 """
 
 
+# No task is shared, for tests import this module repeatedly: each shared one would be registered
+# with every app that is made later.
 @app.task(shared=False)
 def add(x: int, y: int) -> int:
     """Return x + y."""
