@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from celery_streams.app import Celery, RedisBackend, settings
     from celery_streams.transport.transport import ListTransport, Transport
+    from celery_streams.worker.autoscaler import Autoscaler
     from celery_streams.worker.consumer import Consumer
     from celery_streams.worker.pool import TaskPool
 
 __all__ = [
+    "Autoscaler",
     "Celery",
     "Consumer",
     "ListTransport",
@@ -28,6 +30,7 @@ __version__ = "0.1.0"
 
 #: The module of each export. Imported lazily: a caller does not need the worker's modules.
 _MODULES = {
+    "Autoscaler": "worker.autoscaler",
     "Celery": "app",
     "Consumer": "worker.consumer",
     "ListTransport": "transport.transport",

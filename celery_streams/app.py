@@ -18,8 +18,9 @@ SETTINGS: dict[str, Any] = {
     "broker_transport": "celery_streams:Transport",
     # Survives malformed messages, and reports them to their callers.
     "worker_consumer": "celery_streams:Consumer",
-    # Releases no job that a pool process has already received.
+    # Runs each job in the process that fetches it.
     "worker_pool": "celery_streams:TaskPool",
+    "worker_autoscaler": "celery_streams:Autoscaler",
     # Acks a job when it has ended, not when it starts.
     "task_acks_late": True,
     # Requeues the job of a pool process that dies.

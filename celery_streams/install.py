@@ -30,13 +30,10 @@ def install_worker() -> None:
     - `revoke`, `terminate`, `revoked` and `scheduled` are ours, `objgraph` is removed, and Celery's
       set of revoked ids is larger (worker/remote_control.py).
     - Log records are written without control characters (printable.py).
-    - A pool process that ends waits for one second, not 30, for its results to be read
-      (worker/pool.py).
     """
     from celery_streams import printable
-    from celery_streams.worker import command_checks, pool, remote_control
+    from celery_streams.worker import command_checks, remote_control
 
     command_checks.install()
     remote_control.install()
     printable.install()
-    pool.install()

@@ -15,6 +15,7 @@ from typing import Any
 from celery import bootsteps
 from celery.worker import state
 
+from celery_streams.worker.pool import TaskPool
 from cluster import settings
 
 logger = logging.getLogger(__name__)
@@ -140,13 +141,13 @@ class Watchdog:
     def _runs_a_job(self) -> bool:
         """Return True if the main thread is running a job, which is not a hang."""
         is_solo = type(self._consumer.pool).__module__.endswith(".solo")
-        limits_of_inline = getattr(self._consumer, "time_limits", None)
-        is_inline = limits_of_inline is not None and limits_of_inline.is_busy
-        return bool(is_inline or (is_solo and state.active_requests))
+        return bool(is_solo and state.active_requests)
 
 
 def _consumes(consumer: Any) -> bool:
     """Return True if the worker is waiting for jobs or holds as many as it may."""
+    if isinstance(consumer.pool, TaskPool):
+        return consumer.pool.is_fetching(FETCH_TIMEOUT)
     channel = consumer.task_consumer.channel
     sent_at = getattr(channel, "_brpop_sent_at", None)
     # Other transports push messages; RabbitMQ's heartbeats close a connection that went silent.

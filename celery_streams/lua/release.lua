@@ -1,13 +1,15 @@
 -- Release messages, to be fetched before others of their priority.
--- KEYS: returned, stream. ARGV: group, increment of the number of deliveries, id, ...
+-- KEYS: returned, stream. ARGV: group, increment of the number of deliveries, "1" if their tasks'
+-- rate limits permit them to run, id, ...
 -- Returns the number of messages released.
 
 local count = 0
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   local message, deliveries = take(KEYS[2], ARGV[1], ARGV[i])
   if message then
     redis.call(
-      'XADD', KEYS[1], '*', 'message', message, 'deliveries', deliveries + tonumber(ARGV[2]))
+      'XADD', KEYS[1], '*', 'message', message, 'deliveries', deliveries + tonumber(ARGV[2]),
+      'is_permitted', ARGV[3])
     drop(KEYS[2], ARGV[1], ARGV[i])
     count = count + 1
   end

@@ -101,6 +101,8 @@ class Channel(PublishingChannel):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._lists_turn = False
+        #: False if processes of a pool fetch, and this one only maintains the queues.
+        self.fetches = True
         self.deliveries = Deliveries(
             f"{socket.gethostname()}:{os.getpid()}:{_token}-{next(_number)}",
             self.queues,
@@ -125,7 +127,7 @@ class Channel(PublishingChannel):
             self.refusals,
             self.maintenance,
             consumers=self.connection._callbacks,  # noqa: SLF001 - kombu has no other name
-            deliver=self._deliver,
+            deliver=self.deliver,
             can_consume=lambda: self.qos.can_consume(),  # noqa: PLW0108 - made when it is used
             message_lifetimes=self.message_lifetimes,
             max_message_bytes=self.max_message_bytes,
@@ -165,11 +167,11 @@ class Channel(PublishingChannel):
     @property
     def _takes_one(self) -> bool:
         """Whether the program drains one message per call, without event loop or worker."""
-        return self.dispatch.inline is None and self.connection.loop_thread is None
+        return self.dispatch.runner is None and self.connection.loop_thread is None
 
     def _fetches_soon(self) -> bool:
-        """Return True if the event loop of this thread is about to fetch."""
-        return (
+        """Return True if this thread is about to fetch."""
+        return self.dispatch.runner is not None or (
             self.connection is not None
             and self.connection.loop_thread == threading.get_ident()
             and bool(self._consumers)
@@ -192,6 +194,11 @@ class Channel(PublishingChannel):
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Send a fetch; kombu's name for it."""
+        if self.fetches:
+            self.start_fetch(self._fetch_limit(), timeout or self.brpop_timeout)
+
+    def start_fetch(self, limit: int, seconds: float) -> None:
+        """Send a fetch from the queues that are consumed from, unless there is reason to pause."""
         if self.dispatch.has_kept or monotonic() < self.refusals.pause_until:
             return
         active = self._queue_cycle.consume(len(self.active_queues))
@@ -199,7 +206,6 @@ class Channel(PublishingChannel):
         durable = [queue for queue in active if not self.is_list(queue)]
         if not active:
             return
-        seconds = timeout or self.brpop_timeout
         if listed and durable:
             seconds, self._lists_turn = ALTERNATION, not self._lists_turn
         if self._takes_one:  # no longer than the program waits
@@ -211,14 +217,13 @@ class Channel(PublishingChannel):
         else:
             # Of all queues, the most urgent step first.
             steps = chain.from_iterable(zip(*map(self.queues.streams, durable), strict=True))
-            self.fetch.from_streams(self.client.connection, [*steps], self._fetch_limit(), seconds)
+            self.fetch.from_streams(self.client.connection, [*steps], limit, seconds)
 
     def _fetch_limit(self) -> int:
         if self._takes_one:
             return 1
         limit = self.qos.can_consume_max_estimate()
-        limit = MAX_FETCH if limit is None else min(limit, MAX_FETCH)
-        return max(limit, self.dispatch.inline.limit) if self.dispatch.inline else limit
+        return MAX_FETCH if limit is None else min(limit, MAX_FETCH)
 
     def _brpop_read(self, **options: Any) -> bool:
         """Read the reply to a fetch and deliver what it fetched; raises Empty for nothing."""
@@ -238,9 +243,7 @@ class Channel(PublishingChannel):
             if self.dispatch.deliver_kept():
                 return True
             raise Empty
-        left_over = self.dispatch.deliver_all(entries)
-        if self.dispatch.inline:
-            self.fetch.waits = len(entries) < self.fetch.limit and not left_over
+        self.dispatch.deliver_all(entries)
         if self.deliveries.pending_acks and acks_preceded and self.fetch.waits:
             sleep(BATCHING_DELAY)
         may_fetch = self.qos.can_consume() and not worker_state.is_stopping()
@@ -253,13 +256,20 @@ class Channel(PublishingChannel):
         if self.fetch.connection and self.fetch.is_from_streams and self._takes_one:
             self.dispatch.keep(self.fetch.end(self.plain_client))
 
-    def _deliver(self, message: dict[str, Any], queue: str) -> None:
+    def deliver(self, message: dict[str, Any], queue: str) -> None:
+        """Pass a message to the consumer of its queue."""
         self._queue_cycle.rotate(queue)
         self.connection._deliver(message, queue)  # noqa: SLF001 - kombu's
 
     def _deliver_from_list(self, reply: Sequence[bytes] | None) -> bool:
         if not reply:
             raise Empty
+        if listed := self.read_listed(reply):
+            self.deliver(*listed)
+        return True
+
+    def read_listed(self, reply: Sequence[bytes]) -> tuple[dict[str, Any], str] | None:
+        """Return a message from a list and its queue; None if it is malformed, and so dropped."""
         name, text = reply
         queue = name.decode().removeprefix(self.global_keyprefix).rsplit(self.sep, 1)[0]
         try:
@@ -267,9 +277,8 @@ class Channel(PublishingChannel):
         except Malformed as error:
             self._queue_cycle.rotate(queue)
             logger.warning("dropped a message of %s: %s", queue, error)
-        else:
-            self._deliver(message, queue)
-        return True
+            return None
+        return message, queue
 
     def _on_connection_disconnect(self, connection: Any) -> None:
         if self.fetch.connection is connection:

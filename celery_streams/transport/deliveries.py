@@ -62,7 +62,7 @@ class Deliveries:
         self.consumer = consumer
         self._queues = queues
         self._refusals = refusals
-        self._new_client = new_client
+        self.new_client = new_client
         self._flushes_soon = flushes_soon
         self._lease_seconds = lease
         self.max_deliveries = max_deliveries
@@ -78,6 +78,8 @@ class Deliveries:
         #: Tags of messages that are fetched and will be delivered by this thread.
         self._expected: frozenset[str] = frozenset()
         self._lease: Lease | None = None
+        #: Whether a pool renews the lease, and releases what is left.
+        self._is_pools = False
         #: The client of the lease, and of everything else once the channel is closed.
         self.client: Any = None
         self._process = os.getpid()
@@ -100,6 +102,14 @@ class Deliveries:
         """Whether the consumer is this process', and not closed."""
         return not self._is_closed and self._process == os.getpid()
 
+    def hand_over(self, consumer: str) -> None:
+        """Hold messages by the name of a pool, which renews their leases and releases the rest."""
+        self.consumer, self._is_pools = consumer, True
+
+    def forget(self, tag: str) -> None:
+        """Hold a message no more: another process does."""
+        self._forget(tag)
+
     def get(self, tag: str) -> Any:
         """Return a delivered message."""
         return self._held[tag]
@@ -116,8 +126,8 @@ class Deliveries:
         self._start_lease()
 
     def _start_lease(self) -> None:
-        if self._lease is None:
-            self.client = self._new_client()
+        if self._lease is None and not self._is_pools:
+            self.client = self.new_client()
             self._lease = Lease(self.client, self.consumer, self._lease_seconds, self._renewable)
             self._lease.start()
 
@@ -219,6 +229,8 @@ class Deliveries:
 
     def _release_all(self, kept: Iterable[str]) -> None:
         """Release everything that Redis lists for this consumer, except `kept`."""
+        if self._is_pools:
+            return
         self._refusals.attempt(self._queues.release_all, self.consumer, self.streams, kept)
 
     def requeue(self, tag: str) -> None:
@@ -264,6 +276,9 @@ class Deliveries:
     def close(self) -> None:
         """Release what is held, except jobs that still run: they are acked when they end."""
         if not self.is_open:
+            return
+        if self._is_pools:
+            self._is_closed = True
             return
         is_last = worker_state.is_stopping()
         begun = {} if is_last else worker_state.in_pool()

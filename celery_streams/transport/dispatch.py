@@ -1,7 +1,7 @@
-"""Where fetched messages go: to the inline runner, to their queue's consumer, or elsewhere."""
+"""Where fetched messages go: to this process' runner, to their queue's consumer, or elsewhere."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
@@ -17,28 +17,35 @@ from celery_streams.transport.validation import check, sender
 #: Seconds that a delayed message may be delivered early: the difference between the server's clock
 #: and ours is not known more exactly. The worker waits out the rest.
 MAX_EARLY = 0.1
+#: The header of a job that its task's rate limit permits to run.
+PERMITTED = "streams.permitted"
 #: Seconds after which acks are flushed in the middle of a fetch.
 ACK_FLUSH_INTERVAL = 0.01
 
 
-class InlineRunner(Protocol):
+class Runner(Protocol):
     """Runs jobs in the thread that fetches them."""
 
-    #: Messages that one fetch should bring, if the pool has room for one; 0 for no preference.
+    #: Messages that one fetch should bring.
     limit: int
 
-    def begin(self) -> bool:
-        """Begin with a fetch; return True if any of its jobs may run inline."""
+    def begin(self, entries: Sequence[Entry]) -> None:
+        """Begin with a fetch."""
+
+    def claim(self, position: int) -> bool:
+        """Begin with a message of the fetch; False if other consumers should take the rest."""
+
+    def refresh(self) -> None:
+        """Read anew what remote control may have changed."""
 
     def run(self, entry: Entry) -> bool:
         """Run the job of a message; return False if it has to be delivered."""
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the rest of the fetch is to be left to other workers."""
+    def ended(self) -> None:
+        """Note that the message is dealt with."""
 
-    def end(self, fetched: int, *, is_all: bool) -> None:
-        """End with a fetch of `fetched` messages, of which all or some were taken."""
+    def end(self, count: int, *, is_all: bool) -> None:
+        """End with a fetch of `count` messages, of which all or some were taken."""
 
 
 class Dispatch:
@@ -71,7 +78,8 @@ class Dispatch:
         self._can_consume = can_consume
         self._message_lifetimes = message_lifetimes
         self._max_message_bytes = max_message_bytes
-        self.inline: InlineRunner | None = None
+        #: Runs jobs in this process; None if Celery's consumer does.
+        self.runner: Runner | None = None
         #: Queues whose messages are acked when they are delivered.
         self.no_ack: set[str] = set()
         #: Fetched messages for the next calls of a program that drains one message per call.
@@ -81,34 +89,43 @@ class Dispatch:
 
     # A whole fetch ---------------------------------------------------------------------
 
-    def deliver_all(self, entries: list[Entry]) -> list[Entry]:
-        """Run inline tasks, deliver up to the prefetch limit, and return the entries left over.
-
-        A fetch brings more than the limit if it hoped for inline tasks, or waited for several
-        streams at once.
-        """
-        self._deliveries.expect(entry.tag for entry in entries)
-        inline = self.inline if self.inline and self.inline.begin() else None
-        left_over = []
+    def run_all(self, entries: Sequence[Entry], runner: Runner) -> None:
+        """Run the jobs of a fetch here; release those that other consumers should take."""
+        runner.begin(entries)
+        left_over: Sequence[Entry] = ()
         flushed_at = monotonic()
-        for place, entry in enumerate(entries):
-            if worker_state.is_stopping() or (inline and inline.is_over):
-                left_over += entries[place:]
+        for position, entry in enumerate(entries):
+            if not runner.claim(position):
+                left_over = entries[position:]
                 break
-            queue = self._queues.queue_of(entry.tag)
-            if queue not in self._consumers:  # cancelled since the fetch was sent
-                left_over.append(entry)
-            elif not (inline and inline.run(entry)):
-                if self._can_consume():
-                    self.deliver(entry, queue)
-                else:
-                    left_over.append(entry)
-                flushed_at = 0.0  # a pool may have run the job right here
+            if not runner.run(entry):
+                self.deliver(entry, self._queues.queue_of(entry.tag))
+            runner.ended()  # but not for a job that ends its process
             if monotonic() - flushed_at > ACK_FLUSH_INTERVAL:
                 self._deliveries.flush()
                 flushed_at = monotonic()
-        if inline:
-            inline.end(len(entries), is_all=not left_over)
+        runner.end(len(entries), is_all=not left_over)
+        if left_over:
+            self._deliveries.release(entry.tag for entry in left_over)
+
+    def deliver_all(self, entries: list[Entry]) -> list[Entry]:
+        """Deliver the messages of a fetch up to the prefetch limit; return those left over.
+
+        A fetch brings more than the limit if it waited for several streams at once.
+        """
+        self._deliveries.expect(entry.tag for entry in entries)
+        left_over = []
+        for place, entry in enumerate(entries):
+            if worker_state.is_stopping():
+                left_over += entries[place:]
+                break
+            queue = self._queues.queue_of(entry.tag)
+            # Cancelled since the fetch was sent, or beyond the limit.
+            if queue not in self._consumers or not self._can_consume():
+                left_over.append(entry)
+            else:
+                self.deliver(entry, queue)
+                self._deliveries.flush()  # a pool may have run the job right here
         if left_over:
             self._deliveries.release(entry.tag for entry in left_over)
         self._deliveries.expect(())
@@ -188,6 +205,9 @@ class Dispatch:
             eta.shift(headers, self._clock.ahead)
         # RabbitMQ's name for it. Set by us alone: a producer must not forge it.
         headers.pop("x-delivery-count", None)
+        headers.pop(PERMITTED, None)
+        if entry.is_permitted:
+            headers[PERMITTED] = True
         message["properties"]["delivery_tag"] = entry.tag
         if entry.deliveries is not None:
             headers["redelivered"] = message["properties"]["delivery_info"]["redelivered"] = True

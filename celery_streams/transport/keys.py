@@ -4,6 +4,8 @@
     <queue>:returned:<step>   a stream of released and reclaimed messages, fetched before the former
     <queue>:delayed           a sorted set of delayed messages, by the time when they are due
     <queue>:dead              a stream of dead letters
+    <queue>:reclaimed         a note that expired leases were just looked for
+    <queue>:swept             a note that idle consumers were removed in the last minute
     celery-beat:<entry>       the last job that beat submitted for an entry of its schedule
 
 Programs on kombu's own transport push to its lists: `<queue>`, and one more for each other step.
@@ -51,6 +53,11 @@ def delayed(queue: str) -> str:
 def dead(queue: str) -> str:
     """Return the stream of a queue's dead letters."""
     return f"{queue}:dead"
+
+
+def notes(queue: str) -> list[str]:
+    """Return the keys of the notes on what one consumer has done for all."""
+    return [f"{queue}:reclaimed", f"{queue}:swept"]
 
 
 def beat(entry: str) -> str:

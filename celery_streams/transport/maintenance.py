@@ -120,6 +120,11 @@ class Maintenance:
         self.revoked = revoked
         self._read_revoked(revoked)
 
+    def read_revoked(self) -> None:
+        """Read the new ids of revoked jobs now."""
+        if self.revoked:
+            self._read_revoked(self.revoked)
+
     def _read_revoked(self, revoked: Revoked) -> None:
         """Read the new ids of revoked jobs; if that is refused, jobs are fetched all the same."""
         try:

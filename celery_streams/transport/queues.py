@@ -36,6 +36,8 @@ class Entry(NamedTuple):
     message: bytes
     #: The number of earlier deliveries; None for a message that was never released or reclaimed.
     deliveries: int | None
+    #: Whether a worker's rate limit of its task permits it to run now.
+    is_permitted: bool = False
 
 
 class Result(NamedTuple):
@@ -227,11 +229,23 @@ class Queues:
 
     # Held messages -----------------------------------------------------------------------
 
-    def release(self, tags: Iterable[str], deliveries: int = 0) -> None:
-        """Release messages, adding `deliveries` to the count of each."""
+    def read(self, tag: str) -> Entry | None:
+        """Return a message; None if it is acked."""
+        stream, entry_id = keys.place(tag)
+        for _, fields in self._client().xrange(stream, entry_id, entry_id):
+            return Entry(tag, *_read([part for field in fields.items() for part in field]))
+        return None
+
+    def release(
+        self, tags: Iterable[str], deliveries: int = 0, *, is_permitted: bool = False
+    ) -> None:
+        """Release messages, adding `deliveries` to the count of each.
+
+        With `is_permitted`, they run whatever the rate limits of their tasks.
+        """
         for stream, ids in keys.by_stream(tags).items():
             pair = [keys.returned_from(stream), stream]
-            scripts.RELEASE(self._client(), pair, keys.GROUP, deliveries, *ids)
+            scripts.RELEASE(self._client(), pair, keys.GROUP, deliveries, int(is_permitted), *ids)
 
     def release_all(self, consumer: str, streams: Iterable[str], kept: Iterable[str]) -> None:
         """Release all messages that a consumer holds, except those in `kept`."""
@@ -273,7 +287,8 @@ class Queues:
         Consumers that hold nothing and were idle for `max_idle` seconds are removed. Returns the
         messages that reached `max_deliveries`; `consumer` holds them now, to dead-letter them.
         """
-        names = [self._former_returned(queue), *self.streams(queue)]
+        notes = keys.notes(self._prefix + queue)
+        names = [*notes, self._former_returned(queue), *self.streams(queue)]
         limits = (int(1000 * lease), max_deliveries, int(1000 * max_idle))
         exhausted = scripts.RECLAIM(
             self._client(), names, keys.GROUP, consumer, *limits, MOVE_BATCH, *self._steps
@@ -360,21 +375,21 @@ def entries(reply: Any) -> list[Entry]:
     for stream, fetched in reply.items() if isinstance(reply, dict) else reply or ():
         name = text(stream)
         for entry_id, fields in fetched:
-            message, deliveries = _read(fields)
-            found.append(Entry(keys.tag(name, text(entry_id)), message, deliveries))
+            found.append(Entry(keys.tag(name, text(entry_id)), *_read(fields)))
     return found
 
 
-def _read(fields: list[bytes]) -> tuple[bytes, int | None]:
-    """Return an entry's message and its number of deliveries."""
+def _read(fields: list[bytes]) -> tuple[bytes, int | None, bool]:
+    """Return an entry's message, its number of deliveries, and whether it is permitted."""
     if len(fields) == 2 and fields[0] == b"message":  # noqa: PLR2004 - as nearly all
-        return fields[1], None
+        return fields[1], None, False
     named = dict(zip(fields[::2], fields[1::2], strict=True))
     deliveries = named.get(b"deliveries")
     if deliveries is not None:
         is_count = deliveries.isdigit() and len(deliveries) < MAX_DIGITS
-        return named.get(b"message", b""), int(deliveries) if is_count else 0
-    return named.get(b"message", b""), None
+        count = int(deliveries) if is_count else 0
+        return named.get(b"message", b""), count, named.get(b"is_permitted") == b"1"
+    return named.get(b"message", b""), None, False
 
 
 def refusal(error: Any) -> Any:

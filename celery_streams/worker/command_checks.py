@@ -16,7 +16,7 @@ from celery_streams.transport import revocation
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.validation import MAX_SECONDS
 from celery_streams.worker.arguments import Refused, brief, check_names, is_number, signal_number
-from celery_streams.worker.pool import unenforced_limits
+from celery_streams.worker.other_pools import unenforced_limits
 
 #: Length limit of a refusal that names keys, in characters.
 MAX_REFUSAL = 280
@@ -127,10 +127,9 @@ def _check_time_limit(
     for limit in (hard, soft):
         if limit is not None and not is_number(limit, MAX_SECONDS):
             raise Refused(f"a time limit is a number of seconds, not {brief(limit)}")
-    if not state.consumer.is_inline(task_name):
-        for limit, kind in ((hard, "hard"), (soft, "soft")):
-            if limit is not None and kind in unenforced_limits(state.consumer.pool):
-                raise Refused(f"this worker's pool ignores {kind} time limits; prefork does not")
+    for limit, kind in ((hard, "hard"), (soft, "soft")):
+        if limit is not None and kind in unenforced_limits(state.consumer.pool):
+            raise Refused(f"this worker's pool ignores {kind} time limits; prefork does not")
     # Celery reads a task's limits only when it connects.
     state.consumer.call_soon(state.consumer.refresh_limits)
 

@@ -29,12 +29,13 @@ from celery_streams.transport.deliveries import DeadMessage
 from celery_streams.transport.revocation import Revoked
 from celery_streams.transport.transport import Connection, Transport
 from celery_streams.worker import messages, request
-from celery_streams.worker.inline import Inline
+from celery_streams.worker.other_pools import contain_errors, unenforced_limits
 from celery_streams.worker.pidbox import Node, ignore_malformed
-from celery_streams.worker.pool import contain_errors, unenforced_limits
+from celery_streams.worker.pool import TaskPool
 from celery_streams.worker.rate_limits import RateLimits
+from celery_streams.worker.running import RunningJobs
+from celery_streams.worker.scoreboard import Running
 from celery_streams.worker.started import Started
-from celery_streams.worker.time_limits import TimeLimits
 
 logger = get_logger(__name__)
 
@@ -71,11 +72,10 @@ class Consumer(consumer.Consumer):
     qos: Any
     task_consumer: Any
     timer: Any
-    _limit_move_to_pool: Callable[[Any], object]
 
     Blueprint = Blueprint
 
-    _inline: Inline | None = None
+    _running_jobs: RunningJobs | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         """Check the URLs of the broker and of the result store; raises UnknownServer."""
@@ -98,6 +98,12 @@ class Consumer(consumer.Consumer):
         if gossip := getattr(self, "gossip", None):
             ignore_malformed(gossip)
         contain_errors(self.pool)
+        if isinstance(self.pool, TaskPool) and self.pool.consumer is None:
+            self.pool.consumer = self
+            controller: Any = self.controller
+            controller.wait_for_soft_shutdown = partial(
+                self._wait_for_soft_shutdown, controller.wait_for_soft_shutdown
+            )
 
     def update_strategies(self) -> None:
         """Prepare how each task's jobs are run."""
@@ -110,11 +116,6 @@ class Consumer(consumer.Consumer):
     def _unenforced(self) -> set[str]:
         """The time limits that the pool does not enforce and that no warning has named yet."""
         return {*unenforced_limits(self.pool)}
-
-    @cached_property
-    def time_limits(self) -> TimeLimits:
-        """The time limits of inline jobs; one for all connections, for it has a thread."""
-        return TimeLimits()
 
     @cached_property
     def rate_limits(self) -> RateLimits:
@@ -138,17 +139,78 @@ class Consumer(consumer.Consumer):
         former: dict[str, Any] = dict(self.task_buckets)
         super().reset_rate_limits()
         self.rate_limits.move(former, self.task_buckets)
-        self.refresh_inline()
 
     def refresh_limits(self) -> None:
         """Apply the time limits of all tasks to the next jobs."""
         self.update_strategies()
-        self.refresh_inline()
 
-    def refresh_inline(self) -> None:
-        """Apply the limits of inline tasks; one with a rate limit does not run inline."""
-        if self._inline:
-            self._inline.refresh()
+    def release(self, tags: list[str]) -> None:
+        """Release messages that a process of the pool has not begun with; raises OSError."""
+        self._connected_channel().deliveries.release(tags)
+
+    def _connected_channel(self) -> Channel:
+        channel: Channel | None = self.task_consumer and self.task_consumer.channel
+        if not channel or channel.closed:
+            raise ConnectionError("the worker is not connected")
+        return channel
+
+    def hold(self, tag: str) -> None:
+        """Hold a job until its task's rate limit permits it to run."""
+        request = self._running_jobs and self._running_jobs.held(tag)
+        if not request:
+            self.pool.parked.discard(tag)
+            return
+        if bucket := self.task_buckets[request.task.name]:
+            self.rate_limits.add(request, bucket, 1)
+        else:
+            self._limit_move_to_pool(request)
+
+    def _limit_move_to_pool(self, request: Any) -> None:
+        """Start a job that waited for its task's rate limit."""
+        if self._running_jobs is None:
+            super()._limit_move_to_pool(request)
+            return
+        tag = request.message.delivery_tag
+        self._running_jobs.forget(tag)
+        self.task_consumer.channel.queues.release([tag], is_permitted=True)
+        self.pool.parked.discard(tag)
+
+    def waiting(self, limit: int) -> int:
+        """Return how many messages wait in the queues, up to a limit."""
+        channel = self.task_consumer.channel
+        lengths = (channel.queues.lengths(queue).waiting for queue in channel.durable_queues())
+        return int(min(sum(lengths), limit))
+
+    def _wait_for_soft_shutdown(self, wait: Callable[[], object]) -> None:
+        """Have Celery wait for the jobs that run."""
+        self.refresh_running()
+        wait()
+
+    def cancel_active_requests(self) -> None:
+        """Cancel the jobs that run: the worker is to stop at once."""
+        self.refresh_running()
+        super().cancel_active_requests()
+
+    def job_lost(self, pid: int, job: Running, exitcode: int, *, is_timeout: bool) -> None:
+        """Fail or requeue the job of a process that has ended; raises OSError."""
+        if self._running_jobs:
+            self._connected_channel()
+            self._running_jobs.lost(pid, job, exitcode, is_timeout=is_timeout)
+
+    def refresh_running(self) -> None:
+        """Have Celery's state list the jobs that the pool's processes run."""
+        if self._running_jobs:
+            self._running_jobs.refresh(self.pool.running())
+            totals = self.pool.totals()
+            state.total_count.clear()
+            state.total_count.update(totals)
+            state.all_total_count[0] = totals.total()
+
+    def on_ready(self) -> None:
+        """Let the pool's processes fetch: remote control reaches the worker now."""
+        super().on_ready()
+        if isinstance(self.pool, TaskPool):
+            self.pool.open()
 
     def start(self) -> None:
         """Run until the worker stops; an error that no retry can fix ends it."""
@@ -164,10 +226,6 @@ class Consumer(consumer.Consumer):
                 raise SystemExit(1) from None
             worker_state.note_crash()
             raise
-
-    def is_inline(self, task: str) -> bool:
-        """Return True if jobs of a task run inline, under limits of ours."""
-        return self._inline is not None and self._inline.runs(task)
 
     def _warn_of_limits(self) -> None:
         """Warn at the start if tasks have time limits that the pool does not enforce."""
@@ -208,9 +266,12 @@ class Consumer(consumer.Consumer):
         if isinstance(channel, Channel):
             # The channel dead-letters some messages by itself, and knows no result store.
             channel.deliveries.on_dead_letter = self.on_dead_letter
-            channel.dispatch.inline = self._inline = Inline(self, channel)
-            revoked = Revoked(state.revoked.update, channel.global_keyprefix)
-            channel.maintenance.watch_revoked(revoked)
+            channel.maintenance.watch_revoked(Revoked(self._on_revoked, channel.global_keyprefix))
+            if isinstance(self.pool, TaskPool):
+                self._running_jobs = RunningJobs(self, channel)
+                self.pool.hold_lease(channel)
+                for tag in [*self.pool.parked]:  # since before the connection was lost
+                    self.call_soon(self.hold, tag)
             self.on_task_message.add(_restore_eta)
 
         def on_message(message: Any) -> None:
@@ -232,6 +293,11 @@ class Consumer(consumer.Consumer):
                 self._dead_letter(message, messages.reason_of(error), error)
 
         return on_message
+
+    def _on_revoked(self, ids: list[str]) -> None:
+        state.revoked.update(ids)
+        if isinstance(self.pool, TaskPool):
+            self.pool.scoreboard.note_revoked()
 
     def _set_aside_eta(self, headers: dict[str, Any], channel: Channel) -> None:
         """Have Celery handle a due job as one without an ETA.

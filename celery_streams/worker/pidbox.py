@@ -10,8 +10,17 @@ from kombu.exceptions import EncodeError, KombuError
 
 from celery_streams.errors import MessageTooLarge
 from celery_streams.transport.validation import MAX_NUMBER, is_name
+from celery_streams.worker.pool import TaskPool
 
 logger = logging.getLogger(__name__)
+
+#: Commands that a pool's processes repeat.
+_REPEATED = frozenset(
+    {
+        *("rate_limit", "time_limit", "add_consumer", "cancel_consumer"),
+        *("enable_events", "disable_events", "revoke_by_stamped_headers"),
+    }
+)
 
 #: Length limit of a host name pattern, in characters.
 MAX_PATTERN = 256
@@ -51,11 +60,16 @@ class Node(pidbox.Node):
             signature((self.handlers or {})[method]).bind(self.state, **arguments)
         except TypeError:
             return {"error": f"{method} does not take these arguments"}
+        consumer: Any = self.state and self.state.consumer
         try:
-            return self.handle(method, dict(arguments))
+            consumer.refresh_running()
+            answer = self.handle(method, dict(arguments))
         except Exception as error:  # noqa: BLE001 - applications can define commands
             logger.warning("the remote control command %s failed: %r", method, error)
             return {"error": repr(error)}
+        if method in _REPEATED and isinstance(consumer.pool, TaskPool) and "error" not in answer:
+            consumer.pool.scoreboard.repeat(method, dict(arguments))
+        return answer
 
     def _reply(self, answer: Any, exchange: str, key: str, ticket: str | None) -> None:
         try:

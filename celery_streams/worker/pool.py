@@ -1,132 +1,360 @@
-"""Celery's prefork pool, with lost connections and hard time limits handled correctly."""
+"""A pool whose processes fetch the jobs that they run; this is the main process' side of it."""
 
-from functools import partial
-from time import monotonic
+import logging
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
+from multiprocessing import get_context
+from time import monotonic, sleep
 from typing import Any
+from uuid import uuid4
 
-from billiard import pool as billiard_pool
-from billiard.einfo import ExceptionInfo
-from billiard.exceptions import WorkerLostError
-from celery.concurrency import asynpool, prefork
+import billiard
+from celery.concurrency import prefork
+from celery.concurrency.base import BasePool
+from redis.exceptions import RedisError
 
-#: Tenths of a second that an exiting pool process waits for its results to be read. The default is
-#: 30 s, but a stopping main process reads none. The jobs are not acked and are delivered again.
-RESULTS_READ_WAIT = 10
-#: Time limit for pool processes to report the jobs sent to them as started, in seconds.
-START_TIMEOUT = 10.0
-#: Interval of checks that those processes are alive, in seconds.
-LIVENESS_INTERVAL = 0.1
+from celery_streams.transport import keys
+from celery_streams.transport.channel import Channel
+from celery_streams.transport.lease import Lease
+from celery_streams.transport.transport import Transport
+from celery_streams.worker.events import sends_events
+from celery_streams.worker.process import Process
+from celery_streams.worker.scoreboard import MAX_PROCESSES, Running, Scoreboard, Slot
 
+logger = logging.getLogger(__name__)
+_numbers = count(1)
 
-class Pool(asynpool.AsynPool):
-    """A pool that tracks jobs sent to its processes and allows a hard limit below the soft one."""
-
-    on_timeout_set: Any
-
-    # Attributes missing from the type stubs.
-    handle_result_event: Any
-    _cache: dict[int, Any]
-    _flush_writer: Any
-    _result_handler: Any
-
-    def flush(self) -> None:
-        """Drop the jobs not sent to a process, before the worker's messages are released.
-
-        Celery's method also drops those sent but not reported as started, which would run here and
-        on another worker.
-        """
-        until = monotonic() + START_TIMEOUT
-        while (jobs := self._unconfirmed()) and monotonic() < until:
-            self._read_reports(jobs)
-        super().flush()
-
-    def _unconfirmed(self) -> list[Any]:
-        """Return the jobs sent to a process that has not reported their start."""
-        return [
-            job
-            for job in self._cache.values()
-            if job._write_to and not job._accepted and job._write_to._is_alive()  # noqa: SLF001 - Celery has no other names
-        ]
-
-    def _read_reports(self, jobs: list[Any]) -> None:
-        """Finish writing jobs to pipes and read the processes' reports, as the loop does."""
-        processes = {}
-        for job in jobs:
-            process = job._write_to  # noqa: SLF001 - the same
-            processes[process.outqR_fd] = process
-            writer = asynpool._get_job_writer(job)  # type: ignore[attr-defined]  # noqa: SLF001
-            if writer:
-                self._flush_writer(process, writer)
-        readable, _, _ = asynpool._select({*processes}, timeout=LIVENESS_INTERVAL)  # type: ignore[attr-defined]  # noqa: SLF001
-        for fd in readable:
-            if not self._result_handler._finish_partial_read(fd, processes[fd]):  # noqa: SLF001
-                self.handle_result_event(fd)
-
-    def _create_timelimit_handlers(self, hub: Any) -> None:
-        """Start a job's hard limit with the job.
-
-        Celery starts it when the soft limit has passed, which ignores a hard limit below it.
-        """
-        super()._create_timelimit_handlers(hub)  # type: ignore[misc]  # the stubs leave it out
-        set_timers = self.on_timeout_set
-
-        def on_timeout_set(job: Any, soft: Any, hard: Any) -> None:
-            soft, hard = _seconds(soft), _seconds(hard)
-            set_timers(job, None if soft and hard and soft >= hard else soft, hard)
-
-        self.on_timeout_set = on_timeout_set
+#: Seconds between two looks at the processes.
+INTERVAL = 0.1
+#: Seconds that a job may run before the rest of its fetch is released to other processes.
+LONG_JOB = 0.1
+#: Seconds that a process runs at least, or the next one is started as much later.
+MIN_LIFE = 1.0
 
 
-def _seconds(limit: Any) -> float | None:
-    """Return a time limit, or None if it is invalid: that would crash worker after worker."""
-    return limit if isinstance(limit, int | float) and limit > 0 else None
+class Child:
+    """A process of the pool, as the main process sees it."""
+
+    def __init__(self, pool: "TaskPool") -> None:
+        self.slot: Slot = pool.scoreboard.add()
+        self.started = monotonic()
+        #: The start of the job at which the process has last been woken, and of the one whose
+        #: hard limit ended the process.
+        self.woken_at = self.ended_at = 0.0
+        main = Process(pool, self.slot).main
+        # As in Celery's prefork: programs show it in their logs.
+        self.process = billiard.Process(target=main, name=f"ForkPoolWorker-{next(_numbers)}")
+        self.process.daemon = True
+        self.process.start()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return int(self.process.pid or 0)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self.process.exitcode is None
+
+    def wake(self) -> None:
+        """Have the process look at its slot."""
+        self.kill(signal.SIGUSR1)
+
+    def kill(self, number: int) -> None:
+        """Send a signal, if the process still exists: it is not reaped before."""
+        if self.is_alive:
+            os.kill(self.pid, number)
+
+    def stop(self) -> None:
+        """Let the process end after its job."""
+        self.slot.fields.stops = True
+        self.wake()
 
 
-#: Time limits that a pool does not enforce, by the pool's module; prefork enforces both.
-_UNENFORCED = {
-    "solo": ("hard", "soft"),
-    "thread": ("hard", "soft"),
-    "eventlet": ("hard", "soft"),
-    "gevent": ("soft",),
-}
+class TaskPool(BasePool):
+    """Processes that fetch jobs, run them, and ack them with the next fetch.
 
-
-def unenforced_limits(pool: Any) -> tuple[str, ...]:
-    """Return the time limits, "hard" and "soft", that a worker's pool does not enforce."""
-    return _UNENFORCED.get(type(pool).__module__.rpartition(".")[2], ())
-
-
-def contain_errors(pool: Any) -> None:
-    """Make a pool other than prefork report a failure for every error that a job raises.
-
-    Celery's thread pool drops `SystemExit` and the tracer's own errors: the caller waits for ever
-    and the pool loses a slot.
+    For another broker, or another start method than fork, it is Celery's prefork pool.
     """
-    if type(pool).__module__.rpartition(".")[2] not in _UNENFORCED:
-        return
-    apply = pool.on_apply
 
-    def on_apply(target: Any, *args: Any, **options: Any) -> Any:
-        return apply(partial(_contained, target), *args, **options)
+    signal_safe = False
 
-    pool.on_apply = on_apply
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """Return a pool for the broker of an app."""
+        broker = options["app"].connection_for_read().transport
+        if isinstance(broker, Transport) and options.get("forking_enable", True):
+            return super().__new__(cls)
+        return prefork.TaskPool(*args, **options)
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        #: The worker's consumer, which sets it.
+        self.consumer: Any = None
+        self.scoreboard: Any = None
+        #: How many jobs of each task the processes have run that have ended.
+        self._former_totals: Counter[str] = Counter()
+        #: The name by which the processes fetch.
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        #: Held by the process that waits for messages.
+        self.leadership: Any = get_context("fork").Semaphore(1)
+        #: Passed by each process before it fetches: closed until the worker is ready.
+        self._gate: Any = get_context("fork").Semaphore(0)
+        #: Whether no process held it when the processes were last looked at.
+        self._is_leaderless = False
+        self._children: list[Child] = []
+        self._lease: Lease | None = None
+        self._channel: Channel | None = None
+        self._size = 0
+        self._is_open = False
+        #: When the next process may start.
+        self._next_start = 0.0
+        #: Tags of the jobs that wait for their tasks' rate limits.
+        self.parked: set[str] = set()
+        #: The pipe of the tags that are parked, and what is read of the next one.
+        self._parking = os.pipe()
+        os.set_blocking(self._parking[0], False)
+        self._partial = b""
 
-def _contained(target: Any, *args: Any, **options: Any) -> Any:
-    """Run a job and return (is_failure, value, seconds), as Celery's tracer does."""
-    try:
-        return target(*args, **options)
-    except BaseException as error:  # noqa: BLE001 - in prefork, it ends the process
-        lost = WorkerLostError(f"the job was ended by {type(error).__name__}")
-        return True, ExceptionInfo((WorkerLostError, lost, error.__traceback__)), 0.0
+    # Celery's interface ------------------------------------------------------------------
 
+    def on_start(self) -> None:
+        """Start the processes."""
+        most = max(self.limit, self.consumer.controller.max_concurrency or 0)
+        if not 1 <= most <= MAX_PROCESSES:
+            logger.critical("the concurrency is 1 to %d, not %s", MAX_PROCESSES, most)
+            raise SystemExit(1)
+        self.scoreboard = Scoreboard(sorted(self.app.tasks))
+        self._size = int(self.limit)
+        self._fill()
 
-def install() -> None:
-    """Have billiard's exiting processes wait for RESULTS_READ_WAIT."""
-    billiard_pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = RESULTS_READ_WAIT
+    def on_close(self) -> None:
+        """Let the processes end after their jobs."""
+        self._size = 0
+        for child in self._children:
+            child.stop()
 
+    def on_stop(self) -> None:
+        """Wait for them, and release what is left."""
+        if self._size:
+            self.on_close()
+        while any(child.is_alive for child in self._children):
+            self.maintain_pool()
+            sleep(INTERVAL / 10)
+        self.maintain_pool()
+        if self._lease:
+            self._lease.end()
+        channel, self._channel = self._channel, None
+        if channel:
+            with suppress(OSError, RedisError):  # or their lease expires
+                channel.deliveries.flush()
+                channel.queues.release_all(self.name, channel.deliveries.streams, ())
 
-class TaskPool(prefork.TaskPool):
-    """Celery's prefork pool, which releases no job that a process has already received."""
+    def on_terminate(self) -> None:
+        """End the processes with their jobs."""
+        self._size = 0
+        for child in self._children:
+            child.kill(signal.SIGKILL)
+        self.on_stop()
 
-    Pool = Pool
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """Send a signal to the process of a job."""
+        for child in self._children:
+            if child.pid == pid:
+                child.kill(signal or 15)
+
+    def grow(self, n: int = 1) -> None:
+        """Add processes; raises ValueError."""
+        if self._size + n > MAX_PROCESSES:
+            raise ValueError(f"a pool has at most {MAX_PROCESSES} processes")
+        self._size += n
+        self._fill()
+
+    def shrink(self, n: int = 1) -> None:
+        """Remove processes, idle ones first; raises ValueError."""
+        if n > self._size:
+            raise ValueError(f"a pool of {self._size} processes cannot shrink by {n}")
+        self._size -= n
+        staying = [child for child in self._children if not child.slot.fields.stops]
+        for child in sorted(staying, key=lambda each: each.slot.running is not None)[:n]:
+            child.stop()
+
+    def restart(self) -> None:
+        """Replace the processes, each after its job."""
+        for child in self._children:
+            child.stop()
+
+    @property
+    def num_processes(self) -> int:
+        """The number of processes."""
+        return self._size
+
+    def register_with_event_loop(self, loop: Any) -> None:
+        """Look after the processes from the worker's event loop."""
+        loop.add_reader(self._parking[0], self._read_parked)
+        loop.call_repeatedly(INTERVAL, self.maintain_pool)
+        if scaler := self.consumer.controller.autoscaler:
+            loop.call_repeatedly(1.0, scaler.maybe_scale)
+
+    def _get_info(self) -> dict[str, Any]:
+        return {
+            **super()._get_info(),
+            "processes": [child.pid for child in self._children],
+            "max-tasks-per-child": self.options.get("maxtasksperchild") or "N/A",
+            "timeouts": (self.options.get("soft_timeout") or 0, self.options.get("timeout") or 0),
+        }
+
+    def open(self) -> None:
+        """Let the processes fetch: the worker is ready."""
+        if not self._is_open:
+            self._is_open = True
+            self._gate.release()
+
+    def pass_gate(self, seconds: float) -> bool:
+        """Wait until the processes may fetch; False if that takes longer; by a process."""
+        if self._gate.acquire(timeout=seconds):
+            self._gate.release()
+            return True
+        return False
+
+    # What it knows -----------------------------------------------------------------------
+
+    def running(self) -> Iterator[tuple[int, Running]]:
+        """Yield the jobs that run, each after its process' id."""
+        for child in self._children:
+            if running := child.slot.running:
+                yield child.pid, running
+
+    def kept(self, pid: int) -> bytes:
+        """Return the message of a process' job, if it may have been acked already."""
+        return b"".join(child.slot.kept for child in self._children if child.pid == pid)
+
+    def totals(self) -> Counter[str]:
+        """Return how many jobs of each task the processes have run."""
+        totals = Counter(self._former_totals)
+        for child in self._children:
+            totals.update(child.slot.totals)
+        return +totals
+
+    def is_fetching(self, seconds: float) -> bool:
+        """Return True if a process fetched in the last seconds, or all of them run jobs."""
+        if sum(1 for _ in self.running()) >= len(self._children):
+            return True
+        fetched = max(child.slot.fields.fetched for child in self._children)
+        return bool(monotonic() - fetched < seconds)
+
+    @property
+    def sends_events(self) -> bool:
+        """Whether the processes send events of their jobs."""
+        dispatcher = self.consumer.event_dispatcher
+        if dispatcher is None:  # the worker is starting
+            return bool(self.consumer.controller.task_events)
+        return sends_events(dispatcher)
+
+    # Leases ------------------------------------------------------------------------------
+
+    def hold_lease(self, channel: Channel) -> None:
+        """Renew the lease on what the processes hold, and maintain the queues by a channel."""
+        self._channel = channel
+        channel.fetches = False
+        channel.deliveries.hand_over(self.name)
+        if self._lease is None:
+            client = channel.deliveries.new_client()
+            self._lease = Lease(client, self.name, channel.lease, self._held)
+            self._lease.start()
+
+    def _held(self) -> list[str]:
+        tags = (tag for child in [*self._children] for tag in child.slot.tags)
+        return [tag for tag in (*tags, *self.parked.copy()) if keys.is_tag(tag)]
+
+    # Rate limits ---------------------------------------------------------------------------
+
+    def park(self, tag: str) -> None:
+        """Leave a job to the main process until its task's rate limit permits it; by a process."""
+        os.write(self._parking[1], f"{tag}\n".encode())
+
+    def _read_parked(self) -> None:
+        with suppress(BlockingIOError):
+            *lines, self._partial = (self._partial + os.read(self._parking[0], 65_536)).split(b"\n")
+            tags = [line.decode() for line in lines]
+            self.parked.update(tags)
+            for tag in tags:
+                self.consumer.hold(tag)
+
+    # Supervision ---------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        staying = sum(child.is_alive and not child.slot.fields.stops for child in self._children)
+        if monotonic() >= self._next_start:
+            self._children += (Child(self) for _ in range(self._size - staying))
+
+    def maintain_pool(self, *_: Any, **__: Any) -> None:
+        """Replace processes that have ended, and enforce limits."""
+        for child in [*self._children]:
+            if child.is_alive:
+                self._check(child)
+            else:
+                self._bury(child)
+        self._fill()
+        self._heal_leadership()
+
+    def _heal_leadership(self) -> None:
+        """Replace the leadership of a process that died before it could note that it led."""
+        is_free = self.leadership.acquire(block=False)
+        if is_free:
+            self.leadership.release()
+        was_leaderless = self._is_leaderless
+        self._is_leaderless = not is_free and not any(
+            child.slot.fields.leads for child in self._children
+        )
+        if was_leaderless and self._is_leaderless:  # not only between two steps of a process
+            self._is_leaderless = False
+            self.leadership.release()
+
+    def _check(self, child: Child) -> None:
+        running = child.slot.running
+        if running is None:
+            return
+        seconds = monotonic() - running.started
+        if running.hard and seconds > running.hard and child.ended_at != running.started:
+            child.ended_at = running.started
+            child.kill(signal.SIGKILL)
+            return
+        is_soft_due = running.soft and seconds > running.soft
+        if seconds > LONG_JOB and (is_soft_due or child.woken_at != running.started):
+            child.woken_at = running.started
+            if rest := child.slot.take_rest(LONG_JOB):
+                self.consumer.release(rest)
+            if child.slot.stop_leading():
+                self.leadership.release()
+            child.wake()
+            self.consumer.refresh_running()  # STARTED is stored for it
+
+    def _bury(self, child: Child) -> None:
+        """Replace a process that has ended, once its messages are let go of."""
+        if child.slot.stop_leading():
+            self.leadership.release()
+        if monotonic() - child.started < MIN_LIFE and self._is_open:
+            self._next_start = child.started + MIN_LIFE
+        with suppress(OSError, RedisError):  # or at the next look
+            self._let_go(child)
+            self._children.remove(child)
+            self._former_totals.update(child.slot.totals)
+            self.scoreboard.remove(child.slot)
+
+    def _let_go(self, child: Child) -> None:
+        """Release what a process held that has ended, and fail or requeue its job."""
+        running, tags = child.slot.running, child.slot.tags
+        if running:
+            tags.remove(running.tag)
+        if tags:
+            self.consumer.release(tags)
+        if running:
+            is_timeout = child.ended_at == running.started
+            exitcode = int(child.process.exitcode or 0)
+            self.consumer.job_lost(child.pid, running, exitcode, is_timeout=is_timeout)

@@ -54,21 +54,21 @@ def out_of_memory_afterwards() -> str:
     return "stored"
 
 
-class EndsTheWorker(Request):
-    """A request that ends the worker's main process before its job begins."""
+class NoRequest(Request):
+    """A request that ends its process before its job begins."""
 
     def __init__(self, *_: object, **options: object) -> None:
-        raise MemoryError("in the main process")
+        raise MemoryError("before the job begins")
 
 
 class Poison(Task):
-    """A task whose messages end the worker's main process."""
+    """A task whose messages end the process that reads them."""
 
-    Request = f"{__name__}:{EndsTheWorker.__name__}"
+    Request = f"{__name__}:{NoRequest.__name__}"
 
 
 @shared_task(base=Poison)
-def end_the_worker() -> None:
+def no_request() -> None:
     """Do nothing: it never begins."""
 
 

@@ -70,12 +70,6 @@ def fail(kind: str) -> None:
     raise error(kind)
 
 
-@app.task(shared=False, inline=True)
-def fail_inline(kind: str) -> None:
-    """Raise an error inline."""
-    raise error(kind)
-
-
 @app.task(shared=False)
 def on_error(request: Any, exc: Exception, traceback: Any) -> None:
     """Note the error that a callback receives."""

@@ -23,6 +23,8 @@ app.conf.update(
     broker_transport_options={"lease": 2},
     broker_connection_retry_on_startup=True,
     worker_consumer="celery_streams:Consumer",
+    worker_pool="celery_streams:TaskPool",
+    worker_autoscaler="celery_streams:Autoscaler",
     task_acks_late=True,
     # A queue on kombu's lists beside that on a stream.
     task_queues=[
@@ -37,8 +39,6 @@ return redis.call('GET', KEYS[1])
 """
 
 
-# No task is shared, for tests import this module repeatedly: each shared one would be registered
-# with every app that is made later.
 @app.task(shared=False)
 def add(x: int, y: int) -> int:
     """Return x + y."""
@@ -73,7 +73,7 @@ def raises(name: str) -> None:
     raise errors[name]
 
 
-@app.task(shared=False, inline=True)
+@app.task(shared=False)
 def process_name() -> str:
     """Return the name of the process that runs this."""
     return multiprocessing.current_process().name

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery import chord, group
 
-from tests.streams.test_pools import worker
+from tests.streams.test_pools import OURS, worker
 from tests.waiting import eventually
 
 #: The name and the text of each kind of error.
@@ -34,7 +34,7 @@ def program(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             sys.modules.pop(f"tests.streams.{name}", None)
         failing: Any = import_module("tests.streams.failing")
 
-        with worker(failing, tmp_path_factory.mktemp("failing") / "log", "prefork"):
+        with worker(failing, tmp_path_factory.mktemp("failing") / "log", OURS):
             yield failing
         backend: Any = failing.app.backend
         backend.result_consumer.stop()
@@ -47,11 +47,10 @@ def raised(result: Any) -> Exception:
     return caught.value
 
 
-@pytest.mark.parametrize("task", ["fail", "fail_inline"])
 @pytest.mark.parametrize("kind", ERRORS)
-def test_an_error_reaches_its_caller(program: Any, task: str, kind: str) -> None:
+def test_an_error_reaches_its_caller(program: Any, kind: str) -> None:
     name, text = ERRORS[kind]
-    job = getattr(program, task).delay(kind)
+    job = program.fail.delay(kind)
 
     error = raised(job)
     assert type(error).__name__ == name
@@ -68,13 +67,12 @@ def test_an_error_whose_class_the_caller_has_is_caught_by_it(program: Any, kind:
     assert isinstance(error, getattr(program, kind))
 
 
-@pytest.mark.parametrize("task", ["fail", "fail_inline"])
 @pytest.mark.parametrize("kind", ["KeywordOnly", "Derived", "Local", "ExceptionGroup"])
 def test_an_error_reaches_the_caller_of_a_chord_or_a_group_and_a_callback(
-    program: Any, task: str, kind: str
+    program: Any, kind: str
 ) -> None:
     name, text = ERRORS[kind]
-    fail = getattr(program, task)
+    fail = program.fail
 
     body = chord([fail.s(kind), fail.s(kind)], program.on_error.si())()
     chords = raised(body)

@@ -20,7 +20,7 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from celery_streams.retries import is_state_of_server, is_temporary
-from tests.streams.test_inline import program, signature, start
+from tests.streams.test_twins import program, signature, start
 from tests.waiting import eventually
 
 __all__ = ["program", "start"]
@@ -108,7 +108,7 @@ def test_a_refusal_in_a_pipeline_is_temporary(store: Any, refusal: Any, transact
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-@pytest.mark.parametrize("kind", ["stock", "inline"])
+@pytest.mark.parametrize("kind", ["stock", "ours"])
 def test_what_ends_while_the_server_refuses_reaches_its_caller_once(
     start: Callable[..., Any], store: Any, tmp_path: Path, kind: str, refusal: Refusal
 ) -> None:
@@ -118,20 +118,16 @@ def test_what_ends_while_the_server_refuses_reaches_its_caller_once(
     def job(value: Any, *error: str) -> Any:
         return signature(twins, kind, "gated", str(folder), value, *error)
 
-    # An inline job blocks its worker: the jobs beside it are the pool's.
-    echo = "stock"
     with start("-c", "6") as (twins, _):
-        jobs = [job(1).apply_async()]
-        if kind == "stock":
-            jobs += [
-                job(2).apply_async(),
-                job(3, "its own").apply_async(),
-                chain(job(4), signature(twins, echo, "echo")).apply_async(),
-                chord(group([job(5), job(6)]), signature(twins, echo, "echo")).apply_async(),
-            ]
-        runs = 6 if kind == "stock" else 1
-        eventually("all run", lambda: len([*folder.iterdir()]) == runs)
-        log = tmp_path / "log"
+        jobs = [
+            job(1).apply_async(),
+            job(2).apply_async(),
+            job(3, "its own").apply_async(),
+            chain(job(4), signature(twins, kind, "echo")).apply_async(),
+            chord(group([job(5), job(6)]), signature(twins, kind, "echo")).apply_async(),
+        ]
+        eventually("all run", lambda: len([*folder.iterdir()]) == 6)
+        log = tmp_path / f"{kind}.log"
         with refusal(store):
             before = log.read_text().count("refuses, trying again")
             (folder / "open").touch()
@@ -143,28 +139,25 @@ def test_what_ends_while_the_server_refuses_reaches_its_caller_once(
         # A lost reply would be noticed after 46 s.
         assert signature(twins, kind, "echo", 9).apply_async().get(timeout=30) == 9
 
-    if kind == "stock":
-        assert values[:2] == [1, 2]
-        assert repr(values[2]) == "ValueError('its own')"
-        assert (values[3], sorted(values[4])) == (4, [5, 6])
-    else:
-        assert values == [1]
-    assert len([each for each in folder.iterdir() if each.name != "open"]) == runs
+    assert values[:2] == [1, 2]
+    assert repr(values[2]) == "ValueError('its own')"
+    assert (values[3], sorted(values[4])) == (4, [5, 6])
+    assert len([each for each in folder.iterdir() if each.name != "open"]) == 6
     assert not store.keys("*:dead")
 
 
 # A busy server keeps a waiting fetch, and refuses none.
 @pytest.mark.parametrize("refusal", [each for each in REFUSALS if each is not busy])
-def test_an_inline_worker_continues_after_a_refusal(
+def test_a_worker_continues_after_a_refusal(
     start: Callable[..., Any], store: Any, tmp_path: Path, refusal: Refusal
 ) -> None:
     with start() as (twins, _):
-        assert signature(twins, "inline", "echo", 1).apply_async().get(timeout=30) == 1
-        log = tmp_path / "log"
+        assert signature(twins, "ours", "echo", 1).apply_async().get(timeout=30) == 1
+        log = tmp_path / "ours.log"
         before = log.read_text()
         with refusal(store):
             eventually("a fetch is refused", lambda: log.read_text() != before)
-        job = signature(twins, "inline", "echo", 2).apply_async()
+        job = signature(twins, "ours", "echo", 2).apply_async()
         assert job.get(timeout=30) == 2
 
 

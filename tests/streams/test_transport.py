@@ -368,6 +368,7 @@ def test_a_consumer_that_died_is_forgotten(
     worker.wait_for(1)
 
     def consumers() -> set[str]:
+        store.delete(*keys.notes(QUEUE))  # it is done once a minute
         worker.drain(0.1)
         return {
             consumer["name"]

@@ -1,6 +1,7 @@
-"""A Celery program whose tasks exist twice: inline, and in Celery's pool.
+"""A Celery program whose jobs are run by two workers: one with our pool, one with Celery's.
 
-Both of a pair must behave alike, as the notes of hooks and signals show.
+Both must behave alike, as the notes of hooks and signals show. Each has a queue of its own, `ours`
+or `stock`.
 """
 
 import os
@@ -14,7 +15,7 @@ from celery import Celery, Task, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
 from celery_streams.transport import dispatch
-from celery_streams.worker import inline
+from celery_streams.worker import pool, runner
 from tests.waiting import eventually
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -32,6 +33,8 @@ app.conf.update(
     broker_transport_options={"lease": 2},
     broker_connection_retry_on_startup=True,
     worker_consumer="celery_streams:Consumer",
+    worker_pool="celery_streams:TaskPool",
+    worker_autoscaler="celery_streams:Autoscaler",
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,
@@ -71,15 +74,12 @@ class Noting(Task[Any, Any]):
 
 
 def twins(**options: Any) -> Callable[[Function], Function]:
-    """Register a function as two tasks, `inline.<name>` and `stock.<name>`."""
+    """Register a function as a task."""
 
     def made(function: Function) -> Function:
-        name = function.__name__
-        for kind in ("inline", "stock"):
-            task: Any = app.task
-            task(
-                name=f"{kind}.{name}", inline=kind == "inline", base=Noting, shared=False, **options
-            )(function)
+        task: Any = app.task
+        # Not `shared`: it would be a task of every app that is made after it.
+        task(name=function.__name__, base=Noting, shared=False, **options)(function)
         return function
 
     return made
@@ -87,7 +87,8 @@ def twins(**options: Any) -> Callable[[Function], Function]:
 
 if os.environ.get("TWINS_UNHURRIED"):
     # A busy machine cuts no fetch short and no batch of acks.
-    inline.FETCH_SECONDS = inline.MAX_FETCH_SECONDS = dispatch.ACK_FLUSH_INTERVAL = 60.0
+    runner.FETCH_SECONDS = runner.MAX_FETCH_SECONDS = dispatch.ACK_FLUSH_INTERVAL = 60.0
+    runner.QUICK_SECONDS = pool.LONG_JOB = 60.0
 
 if os.environ.get("TWINS_SIGNALS"):
 
@@ -173,9 +174,37 @@ def reject() -> None:
 
 
 @twins()
-def leave() -> None:
-    """End the process."""
-    raise SystemExit
+def requeue(folder: str) -> str:
+    """Requeue the message the first time."""
+    first = Path(folder) / "requeued"
+    if first.exists():
+        return "again"
+    first.touch()
+    raise Reject("later", requeue=True)
+
+
+@twins(reject_on_worker_lost=False)
+def leave(status: Any) -> None:
+    """End the process by an exception."""
+    raise SystemExit(status)
+
+
+@twins(reject_on_worker_lost=False)
+def end(number: int) -> None:
+    """End the process by a signal."""
+    os.kill(os.getpid(), number)
+
+
+@twins(reject_on_worker_lost=False, acks_late=False)
+def end_early(number: int) -> None:
+    """End the process by a signal, with the message acked."""
+    os.kill(os.getpid(), number)
+
+
+@twins(acks_late=False)
+def fail_early(text: str) -> None:
+    """Fail, with the message acked."""
+    raise ValueError(text)
 
 
 @twins(ignore_result=True)
@@ -196,25 +225,37 @@ def slow() -> str:
 
 @twins(time_limit=1)
 def hang() -> None:
-    """Ignore all time limits."""
-    while True:
-        time.sleep(1)
+    """Run into the hard time limit."""
+    time.sleep(60)
+
+
+@twins(soft_time_limit=1)
+def slow_without_end() -> None:
+    """Run into the soft time limit, and fail."""
+    time.sleep(20)
 
 
 @twins(bind=True)
 def child(self: Any) -> Any:
     """Send a job as a child of this one."""
-    kind = self.name.partition(".")[0]
-    return app.tasks[f"{kind}.echo"].delay(1).id
+    queue = self.request.delivery_info["routing_key"]
+    return app.tasks["echo"].apply_async((1,), queue=queue).id
 
 
 @twins(rate_limit="1000/s")
 def limited() -> int:
-    """Return the pid of the process."""
-    return os.getpid()
+    """Return a number, at a limited rate."""
+    return 1
 
 
 @twins(acks_late=False)
 def early() -> int:
-    """Return the pid of the process."""
+    """Return a number, with the message acked."""
+    return 1
+
+
+@twins()
+def grow(size: int) -> int:
+    """Allocate as many bytes, for good, and return the pid of the process."""
+    globals()["_grown"] = b"x" * size
     return os.getpid()

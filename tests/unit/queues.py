@@ -76,7 +76,9 @@ class FakeQueues(Queues):
         self.pending |= {entry.tag: entry for entry in fetched}
         return fetched
 
-    def release(self, tags: Iterable[str], deliveries: int = 0) -> None:
+    def release(
+        self, tags: Iterable[str], deliveries: int = 0, *, is_permitted: bool = False
+    ) -> None:
         """Put messages back."""
         self._call("release")
         for entry in [self.pending.pop(tag) for tag in [*tags] if tag in self.pending]:

@@ -1,6 +1,7 @@
 """Where a fetched message goes, without a server."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,19 +14,26 @@ from tests.messages import JOB, message
 from tests.unit.queues import CONSUMER, Consuming
 
 
-class Inline:
-    """Runs the messages that say so."""
+class Runner:
+    """Runs the messages of a task that is called quick; takes those up to `last`."""
 
-    limit = 0
+    limit = 10
 
-    def __init__(self) -> None:
+    def __init__(self, last: int = 100) -> None:
+        self.last = last
         self.ran: list[str] = []
+        self.ended_jobs = 0
         self.fetches: list[tuple[int, bool]] = []
-        self.is_over = False
 
-    def begin(self) -> bool:
+    def begin(self, entries: Sequence[Entry]) -> None:
         """Begin."""
-        return True
+
+    def claim(self, position: int) -> bool:
+        """Return True for the first messages."""
+        return position <= self.last
+
+    def refresh(self) -> None:
+        """Do nothing."""
 
     def run(self, entry: Entry) -> bool:
         """Run a message of a task that is called quick."""
@@ -34,9 +42,13 @@ class Inline:
             self.ran.append(entry.tag)
         return is_quick
 
-    def end(self, fetched: int, *, is_all: bool) -> None:
+    def ended(self) -> None:
+        """Count the jobs."""
+        self.ended_jobs += 1
+
+    def end(self, count: int, *, is_all: bool) -> None:
         """Note the fetch."""
-        self.fetches.append((fetched, is_all))
+        self.fetches.append((count, is_all))
 
 
 class Program:
@@ -89,24 +101,25 @@ def test_what_is_above_the_prefetch_limit_is_released() -> None:
     assert len(left_over) == len(program.queues.waiting["add"]) == 3
 
 
-def test_inline_jobs_run_whatever_the_prefetch_limit() -> None:
-    program = Program(prefetch=1)
-    program.dispatch.inline = inline = Inline()
+def test_jobs_run_here_or_are_delivered(program: Program) -> None:
     entries = program.fetch(job(), *[job(task="quick")] * 3, job())
-    left_over = program.dispatch.deliver_all(entries)
+    runner = Runner()
+    program.dispatch.run_all(entries, runner)
 
-    assert inline.ran == [entry.tag for entry in entries[1:4]]
-    assert left_over == entries[4:]
-    assert inline.fetches == [(5, False)]
+    assert runner.ran == [entry.tag for entry in entries[1:4]]
+    assert len(program.delivered) == 2
+    assert runner.ended_jobs == 5
+    assert runner.fetches == [(5, True)]
 
 
-def test_a_fetch_that_takes_too_long_is_left_to_others(program: Program) -> None:
-    program.dispatch.inline = inline = Inline()
-    inline.is_over = True
-    entries = program.fetch(job(), job())
+def test_what_other_processes_should_take_is_released(program: Program) -> None:
+    entries = program.fetch(*[job(task="quick")] * 5)
+    runner = Runner(last=1)
+    program.dispatch.run_all(entries, runner)
 
-    assert program.dispatch.deliver_all(entries) == entries
-    assert not program.queues.pending
+    assert runner.ran == [entry.tag for entry in entries[:2]]
+    assert runner.fetches == [(5, False)]
+    assert len(program.queues.waiting["add"]) == 3
 
 
 def test_messages_of_a_cancelled_consumer_are_released(program: Program) -> None:

@@ -42,5 +42,6 @@ def test_the_names_of_a_queues_keys() -> None:
     assert keys.former_returned("add") == "add:returned"
     assert keys.delayed("add") == "add:delayed"
     assert keys.dead("add") == "add:dead"
+    assert keys.notes("add") == ["add:reclaimed", "add:swept"]
     assert keys.beat("nightly") == "celery-beat:nightly"
     assert keys.tag("add:stream:3", "1-0") == "add:stream:3/1-0"

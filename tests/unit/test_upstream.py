@@ -35,12 +35,11 @@ PRIVATE: dict[str, str] = {
     "celery.backends.redis": "CHORD_PART_RETURN_LUA",
     "celery.beat:Scheduler": "_is_due_failed",
     "celery.canvas": "_chain",
-    "celery.concurrency.asynpool": "_get_job_writer _select",
-    "celery.concurrency.asynpool:AsynPool": "_create_timelimit_handlers _flush_writer",
-    "celery.concurrency.asynpool:ResultHandler": "_finish_partial_read",
+    "celery.concurrency.base:BasePool": "_get_info",
     "celery.result:AsyncResult": "_cache _set_cache",
     "celery.worker.consumer:Consumer": "_limit_move_to_pool _limit_post_eta _limit_task",
-    "celery.worker.request:Request": "_apply_result _context _eta _message",
+    "celery.worker.request:Request": "_already_cancelled _apply_result _context _eta _message",
+    "celery.worker.worker:WorkController": "_process_task",
     # kombu
     "kombu.asynchronous.hub:Hub": "_pop_ready",
     "kombu.connection:Connection": "_reraise_as_library_errors",
@@ -58,10 +57,6 @@ PRIVATE: dict[str, str] = {
     "kombu.transport.virtual:QoS": "_delivered _dirty _flush _on_collect",
     "kombu.transport.virtual:Transport": "_callbacks _deliver",
     # billiard
-    "billiard.pool": "GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT",
-    "billiard.pool:ApplyResult": "_accepted _write_to",
-    "billiard.pool:Pool": "_cache _result_handler",
-    "billiard.process:BaseProcess": "_is_alive",
     # redis-py
     "redis.connection:AbstractConnection": "_sock",
 }

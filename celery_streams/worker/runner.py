@@ -1,15 +1,14 @@
-"""Inline tasks: run in the worker's main process, a whole fetch at a time, bypassing the pool.
+"""Runs jobs in the process that fetched them, past kombu's messages and Celery's requests.
 
-A task is marked by `inline = True`. Its jobs run by Celery's own tracer, so arguments, request,
-signals, retries and errors are Celery's. They get no message object, no worker request and no pool
-process, and their results and acks are written together. A job that needs one of these is
-delivered to Celery.
+Jobs run by Celery's own tracer, so arguments, request, signals, retries and errors are Celery's.
+Their results and acks are written together, with the next fetch. A job that needs Celery's request
+is delivered to Celery.
 """
 
 import logging
-import threading
+import os
 from binascii import a2b_base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any, Literal, Protocol
 
@@ -17,7 +16,7 @@ import msgspec
 from celery import signals
 from celery.app import trace
 from celery.app.task import Context
-from celery.states import REJECTED
+from celery.states import FAILURE, IGNORED, REJECTED, RETRY
 from celery.utils.log import get_logger
 from celery.worker import state, strategy
 
@@ -26,13 +25,17 @@ from celery_streams.results.backend import RedisBackend
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.queues import Entry, Result
 from celery_streams.transport.validation import MAX_DEPTH, MAX_NAME, MAX_REPR, MAX_RETRIES
-from celery_streams.worker.time_limits import CHECK_INTERVAL, TimeLimits
+from celery_streams.worker import request as requests
+from celery_streams.worker.events import JobEvents, sends_events
+from celery_streams.worker.scoreboard import Slot
 
 logger = get_logger(__name__)
 
 #: Target for the seconds that the jobs of one fetch take together.
 FETCH_SECONDS = 0.01
-#: Seconds after which the rest of a fetch is released to other workers.
+#: Seconds of a job above which a fetch brings one job.
+QUICK_SECONDS = 0.001
+#: Seconds after which the rest of a fetch is released to other processes.
 MAX_FETCH_SECONDS = 0.1
 #: Jobs of one fetch.
 MAX_FETCH = 256
@@ -47,9 +50,6 @@ class _Consumer(Protocol):
     event_dispatcher: Any
     hostname: str
     task_buckets: Any
-
-    @property
-    def time_limits(self) -> TimeLimits: ...
 
     def fail(self, request: Context, failure: Exception) -> None: ...
 
@@ -76,154 +76,173 @@ class _Embedded(msgspec.Struct, forbid_unknown_fields=True):
 _envelope = msgspec.json.Decoder(_Envelope).decode
 _call = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], _Embedded]).decode
 _NO_LIMITS = (None, [None, None])
+#: The states of jobs whose messages are acked; those of others are rejected.
+_ACKED = frozenset({FAILURE, IGNORED, RETRY})
 _PRIORITIES = (None, *range(10))
 
 
 class _Task:
-    """An inline task, and its time limits in seconds."""
+    """A task, what becomes of its messages, and its time limits in seconds."""
 
-    def __init__(self, task: Any, conf: Any) -> None:
+    def __init__(self, task: Any, limits: tuple[float | None, float | None]) -> None:
         self.name = task.name
         self.trace = task.__trace__
-        self.soft = task.soft_time_limit or conf.task_soft_time_limit
-        self.hard = task.time_limit or conf.task_time_limit
+        self.soft = float(task.soft_time_limit or limits[0] or 0)
+        self.hard = float(task.time_limit or limits[1] or 0)
+        self.is_limited = bool(self.soft or self.hard)
+        self.sends_events = bool(task.send_events)
 
 
-class Inline:
-    """Runs the jobs of inline tasks that a channel fetched."""
+class Runner:
+    """Runs the jobs that a channel fetched.
 
-    def __init__(self, consumer: _Consumer, channel: Channel) -> None:
+    `limits` are the soft and the hard time limit of tasks without others, in seconds.
+    """
+
+    def __init__(
+        self,
+        consumer: _Consumer,
+        channel: Channel,
+        slot: Slot,
+        limits: tuple[float | None, float | None],
+    ) -> None:
         self._consumer = consumer
+        self._limits = limits
         self._channel = channel
+        self._slot = slot
         self._deliveries, self._dispatch = channel.deliveries, channel.dispatch
         self._clock = channel.maintenance.clock
         backend = consumer.app.backend
         self._backend: RedisBackend | None = backend if isinstance(backend, RedisBackend) else None
         self._revoked = consumer.controller.state.revoked
         self._logs_info = strategy.logger.isEnabledFor(logging.INFO)
-        #: How many jobs to fetch at once if the pool has room for one; 0 for the prefetch limit.
-        self.limit = 0
+        self._process = os.getpid()
+        #: How many jobs to fetch at once.
+        self.limit = 1
         self._began = 0.0
-        #: Jobs of this fetch that ran inline.
-        self._ran = 0
-        self._limits = consumer.time_limits
+        self._tasks: dict[str, _Task] = {}
+        self._runs = False
+        self._events: JobEvents | None = None
         self.refresh()
 
     def refresh(self) -> None:
-        """Read which tasks are inline, and their limits: remote control may change them."""
-        self._tasks = self._inline_tasks() if self._is_possible() else {}
-        self._least = min(
-            (task.soft for task in self._tasks.values() if task.soft), default=CHECK_INTERVAL
-        )
-
-    def runs(self, task: str) -> bool:
-        """Return True if jobs of a task run inline."""
-        return task in self._tasks
-
-    def _inline_tasks(self) -> dict[str, "_Task"]:
+        """Read the tasks and their limits: remote control may change them."""
         consumer = self._consumer
-        return {
-            name: _Task(task, consumer.app.conf)
-            for name, task in consumer.app.tasks.items()
-            if _is_inline(task)
-            and (consumer.disable_rate_limits or not consumer.task_buckets[name])
-        }
+        self._tasks = {}
+        if self._is_possible():
+            self._tasks = {
+                name: _Task(task, self._limits)
+                for name, task in consumer.app.tasks.items()
+                if task.acks_late
+                and task.acks_on_failure
+                and task.Request == requests.NAME
+                and (consumer.disable_rate_limits or not consumer.task_buckets[name])
+            }
 
     def _is_possible(self) -> bool:
         """Return True if results can be stored by the command that acks."""
         backend = self._backend
         return (
-            threading.current_thread() is threading.main_thread()
-            and backend is not None
+            backend is not None
             and backend.stores_json
             and _server(backend.connparams) == _server(self._channel.connection_parameters)
         )
 
     # The jobs of a fetch -------------------------------------------------------------
 
-    def begin(self) -> bool:
-        """Begin with a fetch; return True if its jobs may run inline: no event or signal is due."""
-        self._began, self._ran = monotonic(), 0
-        may = bool(
-            self._tasks
-            and not self._sends_events()
-            and not signals.task_received.receivers
-            and not state.revoked_stamps
-        )
-        if may:
-            self._limits.arm(self._least)
-        return may
+    def begin(self, entries: Sequence[Entry]) -> None:
+        """Begin with a fetch."""
+        self._slot.fetched([entry.tag for entry in entries])
+        self._began = monotonic()
+        self._runs = not signals.task_received.receivers and not state.revoked_stamps
+        dispatcher = self._consumer.event_dispatcher
+        self._events = JobEvents(dispatcher) if sends_events(dispatcher) else None
 
-    def _sends_events(self) -> bool:
-        """Return True if events of jobs are sent; events of workers do not matter here."""
-        events = self._consumer.event_dispatcher
-        return bool(events and events.enabled and (not events.groups or "task" in events.groups))
+    def claim(self, position: int) -> bool:
+        """Begin with a job of the fetch; False if other processes should take the rest."""
+        if position and monotonic() - self._began > MAX_FETCH_SECONDS:
+            return False
+        return self._slot.claim(position)
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the jobs of this fetch took so long that other workers should help."""
-        return monotonic() - self._began > MAX_FETCH_SECONDS
+    def ended(self) -> None:
+        """Note that the job has ended."""
+        self._slot.ended()
+        if os.getpid() != self._process:  # it has forked, and this is the copy
+            os._exit(0)
 
-    def end(self, fetched: int, *, is_all: bool) -> None:
-        """End with a fetch, and set the limit of the next one."""
-        self._limits.disarm()
+    def end(self, count: int, *, is_all: bool) -> None:
+        """End with a fetch of `count` jobs, and set the limit of the next one."""
+        self._slot.count(state.total_count)
         seconds = monotonic() - self._began
-        if not is_all or seconds > 2 * FETCH_SECONDS:
-            self.limit = min(self.limit, fetched) // 2
-        elif self._ran == fetched >= self.limit and seconds < FETCH_SECONDS:
-            self.limit = min(2 * max(self.limit, fetched), MAX_FETCH)
+        if not is_all or seconds > QUICK_SECONDS * count:
+            self.limit = 1
+        elif seconds > 2 * FETCH_SECONDS:
+            self.limit = max(self.limit // 2, 1)
+        elif count >= self.limit and seconds < FETCH_SECONDS:
+            self.limit = min(2 * self.limit, MAX_FETCH)
 
     # One job -------------------------------------------------------------------------
 
     def run(self, entry: Entry) -> bool:
-        """Run the job of a message; return False if it has to be delivered to Celery."""
-        if entry.deliveries is not None:  # it may have run before
-            return False
-        if not self._dispatch.never_expires(entry.tag):
-            return False
-        if len(entry.message) > self._channel.max_message_bytes:
-            return False
-        found = self._read(entry.message)
+        """Run the job of a message; return False if it has to be delivered to Celery.
+
+        What would end a pool's process is raised.
+        """
+        found = self._read(entry) if self._runs else None
         if found is None or self._backend is None:
+            self._slot.keep(entry.message)
             return False
         task, request, args, kwargs = found
         job_id = request["id"]
-        if job_id in self._revoked:
-            return False
-        self._ran += 1
         state.total_count[task.name] += 1
         state.all_total_count[0] += 1
         if self._logs_info:
             _log_received(request, args, kwargs)
         self._backend.capture(job_id)
-        self._limits.begin(job_id, task.soft, task.hard)
+        events = self._events if task.sends_events else None
+        if events:
+            events.begun(request)
+        if task.is_limited:
+            self._slot.set_limits(task.soft, task.hard)
         try:
             traced = task.trace(job_id, args, kwargs, request)
-        except BaseException as error:  # noqa: BLE001 - it would end a pool process
-            logger.critical("job %s would have ended its process: %r", job_id, error)
-            self._deliveries.requeue_entry(entry)
-        else:
-            self._end(entry, request, traced.info, self._backend.captured())
-        finally:
-            self._limits.end()
+        except MemoryError as error:
+            self._slot.set_limits(0, 0)
+            result = self._backend.captured()
+            if result is None:
+                self._consumer.fail(Context(request), requests.out_of_memory(error))
+            self._deliveries.ack_later(entry.tag, result)
+            return True
+        if task.is_limited:
+            self._slot.set_limits(0, 0)
+        if events:
+            events.ended(job_id, traced)
+        self._end(entry, request, traced.info, self._backend.captured())
         return True
 
     def _end(self, entry: Entry, request: dict[str, Any], info: Any, result: Result | None) -> None:
-        if info is None or info.state != REJECTED:
+        if info is None or info.state in _ACKED:
             self._deliveries.ack_later(entry.tag, result)
-        elif info.retval.requeue:
+        elif info.state == REJECTED and info.retval.requeue:
             self._deliveries.requeue_entry(entry)
         else:  # it never runs again
             self._consumer.fail(Context(request), info.retval)
             self._deliveries.dead_letter(entry.tag, "rejected by the worker")
 
-    def _read(self, raw: bytes) -> tuple[_Task, dict[str, Any], list[Any], dict[str, Any]] | None:
+    def _read(self, entry: Entry) -> tuple[_Task, dict[str, Any], list[Any], dict[str, Any]] | None:
         """Return the task, the tracer's request and the arguments of a job; None if not covered."""
+        is_first = entry.deliveries is None  # or it may have run before
+        if not is_first or len(entry.message) > self._channel.max_message_bytes:
+            return None
+        if not self._dispatch.never_expires(entry.tag):
+            return None
         try:
-            envelope = _envelope(raw)
+            envelope = _envelope(entry.message)
             headers, properties = envelope.headers, envelope.properties
             task = self._tasks.get(headers["task"])
             if task is None or not _is_covered(headers, properties):
+                return None
+            if headers["id"] in self._revoked:
                 return None
             if (eta := headers.get("eta")) is not None and not self._clock.has_reached(eta):
                 return None
@@ -254,16 +273,6 @@ class Inline:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None  # `messages.check_message` raises the reason
         return task, headers, args, kwargs
-
-
-def _is_inline(task: Any) -> bool:
-    """Return True for a marked task whose jobs are always acked late."""
-    return bool(
-        getattr(task, "inline", False)
-        and task.acks_late
-        and task.acks_on_failure
-        and task.acks_on_timeout
-    )
 
 
 def _is_covered(headers: dict[str, Any], properties: dict[str, Any]) -> bool:

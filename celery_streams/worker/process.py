@@ -1,0 +1,372 @@
+"""A process of the pool: it fetches jobs, runs them, and acks them as it fetches the next ones.
+
+Of a worker's idle processes one waits for messages, the leader; it hands this on to another one
+when it has got some that may take long, or as many as it takes (D. Schmidt et al., "Leader/
+Followers", in: Pattern Languages of Program Design 4, 2000).
+"""
+
+import os
+import select
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from queue import Empty
+from time import monotonic, sleep, time
+from types import SimpleNamespace
+from typing import Any
+
+from billiard.compat import mem_rss
+from celery import bootsteps
+from celery.concurrency.base import BasePool, apply_target
+from celery.concurrency.prefork import process_destructor, process_initializer
+from celery.exceptions import SoftTimeLimitExceeded
+from celery.worker import consumer as celery_consumer
+from celery.worker import control, state
+from kombu.asynchronous import set_event_loop
+from redis.exceptions import RedisError
+
+from celery_streams.transport import queues
+from celery_streams.transport.channel import Channel
+from celery_streams.transport.dispatch import PERMITTED
+from celery_streams.transport.queues import Ack, Entry
+from celery_streams.worker.runner import Runner
+from celery_streams.worker.scoreboard import IDLE, Slot
+
+#: Seconds that a waiting fetch takes at most.
+FETCH_SECONDS = 1.0
+#: Seconds that a process waits for its turn before it looks whether all is well.
+TURN_SECONDS = 10.0
+#: Seconds that the reply to a fetch may take, besides.
+REPLY_SECONDS = 5.0
+#: Events of jobs that are sent together, at most.
+MAX_EVENTS = 1000
+#: The events that are sent together.
+_BUFFERED = frozenset({"task"})
+_celery: Any = celery_consumer
+_RUN: Any = bootsteps.RUN  # type: ignore[attr-defined]  # not in the stubs
+_panel: dict[str, Any] = control.Panel.data
+
+
+class Woken(Exception):
+    """The main process has woken a process that waits: there is something to look at."""
+
+
+class Here(BasePool):
+    """Runs in this process the jobs that need Celery's own request.
+
+    `soft_timeout` and `timeout` are the limits of jobs without others, in seconds.
+    """
+
+    def __init__(self, slot: Slot, **options: Any) -> None:
+        super().__init__(**options)
+        self._slot = slot
+
+    def on_apply(
+        self,
+        target: Any,
+        args: Any = (),
+        kwargs: Any = None,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        **callbacks: Any,
+    ) -> None:
+        """Run a job; what would end a pool's process ends this one."""
+        soft, hard = self.options["soft_timeout"], self.options["timeout"]
+        limits = soft_timeout or soft or 0, timeout or hard or 0
+        accepted = callbacks.get("accept_callback")
+        run = partial(self._run, limits, target)
+        apply_target(run, args, kwargs, callbacks["callback"], accepted, propagate=BaseException)
+
+    def _run(self, limits: tuple[float, float], target: Any, *args: Any) -> Any:
+        self._slot.set_limits(*limits)
+        try:
+            return target(*args)
+        finally:
+            self._slot.set_limits(0, 0)
+
+
+class _Blueprint(_celery.Consumer.Blueprint):  # type: ignore[misc]  # not in the stubs
+    """The steps of a consumer that a process needs; the main process takes all others."""
+
+    name = "Process"
+    default_steps = (
+        "celery.worker.consumer.connection:Connection",
+        "celery.worker.consumer.events:Events",
+        "celery.worker.consumer.tasks:Tasks",
+        "celery.worker.consumer.consumer:Evloop",
+    )
+
+
+class Timer:
+    """Celery's timer, for a process that has nothing else to do until then."""
+
+    queue = ()
+
+    def call_at(self, eta: float, function: Any, args: Any = (), **_: Any) -> None:
+        """Wait, and call `function`; no message is fetched long before it is due."""
+        sleep(max(eta - time(), 0))
+        function(*args)
+
+
+class Process:
+    """What one process has in common with the main one.
+
+    `pool` is the `worker.pool.TaskPool` as it was when the process was forked.
+    """
+
+    def __init__(self, pool: Any, slot: Slot) -> None:
+        self._pool = pool
+        self._slot = slot
+        self._leadership = pool.leadership
+        self._news = pool.scoreboard.news
+        #: Whether a signal may interrupt the process.
+        self._waits = False
+        self._channel: Any = None
+        self._consumer: Any = None
+        #: What a lost connection has left: acks that are not confirmed, messages that have not run.
+        self._acks: list[Ack] = []
+        self._fetched: Sequence[Entry] = ()
+
+    def main(self) -> None:
+        """Run until the main process says stop; the process' entry point."""
+        parent, stamps = self._pool.consumer, dict(state.revoked_stamps)
+        process_initializer(parent.app, parent.hostname)
+        state.revoked_stamps.update(stamps)
+        set_event_loop(None)
+        signal.signal(signal.SIGUSR1, self.on_signal)
+        status = 1
+        try:
+            while not self._wait(self._gate_is_open):
+                if self._slot.fields.stops:
+                    raise SystemExit(0)
+            self._new_consumer(parent).start()
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else int(error.code is not None)
+            raise
+        finally:
+            process_destructor(os.getpid(), status)
+
+    def _new_consumer(self, parent: Any) -> Any:
+        app, controller = parent.app, parent.controller
+        app.steps["consumer"] = set()
+        controller.pool = here = Here(self._slot, limit=1, app=app, **self._pool.options)
+        controller.semaphore = None
+        own = {"Blueprint": _Blueprint, "_limit_task": self._limit, "_limit_post_eta": self._limit}
+        kind = type("Consumer", (type(parent),), own)
+        self._consumer = kind(
+            controller._process_task,  # noqa: SLF001 - Celery's
+            hostname=parent.hostname,
+            pool=here,
+            app=app,
+            timer=Timer(),
+            controller=controller,
+            disable_rate_limits=parent.disable_rate_limits,
+            initial_prefetch_count=0,
+            task_events=self._pool.sends_events,
+            without_mingle=True,  # a step that Celery's consumer of tasks requires
+        )
+        self._consumer.loop = self._loop
+        return self._consumer
+
+    def _limit(self, request: Any, *_: Any) -> None:
+        """Run a job of a rate-limited task if it may; else leave it to the main process."""
+        message = request.message
+        if message.headers.get(PERMITTED):
+            self._consumer._limit_move_to_pool(request)  # noqa: SLF001 - Celery's
+            return
+        message.channel.deliveries.forget(message.delivery_tag)
+        self._pool.park(message.delivery_tag)
+
+    # Signals ---------------------------------------------------------------------------
+
+    def on_signal(self, *_: Any) -> None:
+        """Look at what the main process has written to the slot."""
+        if self._waits:
+            raise Woken
+        fields = self._slot.fields
+        if fields.position == IDLE:
+            return
+        if fields.soft and monotonic() - fields.started > fields.soft:
+            fields.soft = 0  # once
+            raise SoftTimeLimitExceeded
+        with suppress(OSError, RedisError):  # with the next fetch
+            if self._channel:
+                self._channel.deliveries.flush()
+        self._send_events()
+
+    def _send_events(self) -> None:
+        dispatcher = self._consumer.event_dispatcher
+        # The job itself may be about to send one, interrupted by a signal.
+        if dispatcher and dispatcher.enabled and not dispatcher.mutex.locked():
+            dispatcher.flush()
+
+    def _keep_handler(self) -> None:
+        """Have signals arrive here, whatever the jobs have done."""
+        if signal.getsignal(signal.SIGUSR1) != self.on_signal:
+            signal.signal(signal.SIGUSR1, self.on_signal)
+
+    # The loop --------------------------------------------------------------------------
+
+    def _loop(
+        self, consumer: Any, connection: Any, task_consumer: Any, blueprint: Any, *_: Any, **__: Any
+    ) -> None:
+        """Fetch and run jobs until the process is to stop; raises a lost connection's errors."""
+        self._slot.ended()
+        self._channel = channel = task_consumer.channel
+        task_consumer.on_message = consumer.create_task_handler()
+        channel.deliveries.hand_over(self._pool.name)
+        if consumer.event_dispatcher:
+            consumer.event_dispatcher.buffer_group = _BUFFERED
+            consumer.event_dispatcher.buffer_limit = MAX_EVENTS
+        task_consumer.consume()
+        self._make_good(channel)
+        limits = self._pool.options["soft_timeout"], self._pool.options["timeout"]
+        runner = channel.dispatch.runner = Runner(consumer, channel, self._slot, limits)
+        try:
+            while blueprint.state == _RUN and not self._slot.fields.stops:
+                self._fetched = self._fetch(channel, min(runner.limit, self._jobs_left()))
+                self._read_news(consumer, channel)
+                if self._fetched:
+                    channel.dispatch.run_all(self._fetched, runner)
+                    self._fetched = ()
+                    self._after_jobs()
+            self._stop(channel)
+        except BaseException:  # a lost connection, or the job ends its process
+            channel.fetch.restore_acks()
+            with suppress(OSError, RedisError):
+                channel.deliveries.flush()
+            self._acks = [*channel.deliveries.pending_acks]
+            raise
+        raise SystemExit(0)
+
+    def _make_good(self, channel: Channel) -> None:
+        """Ack what a lost connection has left, and release the rest."""
+        acked = {ack.tag for ack in self._acks}
+        channel.deliveries.restore_acks(self._acks)
+        channel.deliveries.flush()
+        channel.deliveries.release(entry.tag for entry in self._fetched if entry.tag not in acked)
+        self._acks, self._fetched = [], ()
+
+    def _jobs_left(self) -> int:
+        """Return how many jobs the process may run; each process runs one at least."""
+        most = self._pool.options.get("maxtasksperchild")
+        return max(int(most) - state.all_total_count[0], 1) if most else queues.MOVE_BATCH
+
+    def _after_jobs(self) -> None:
+        self._keep_handler()
+        self._send_events()
+        most_jobs = self._pool.options.get("maxtasksperchild")
+        most_memory = self._pool.options.get("max_memory_per_child")
+        has_run_most = most_jobs and state.all_total_count[0] >= most_jobs
+        if has_run_most or (most_memory and mem_rss() > most_memory):
+            self._slot.fields.stops = True
+
+    def _read_news(self, consumer: Any, channel: Channel) -> None:
+        """Read which jobs are revoked, and repeat the main process' commands."""
+        scoreboard = self._pool.scoreboard
+        if self._news == scoreboard.news:
+            return
+        (_, before), self._news = self._news, scoreboard.news
+        channel.maintenance.read_revoked()
+        node = SimpleNamespace(app=consumer.app, hostname=consumer.hostname, consumer=consumer)
+        for method, arguments in scoreboard.commands(before):
+            _panel[method](node, **arguments)
+            consumer.perform_pending_operations()
+        if channel.dispatch.runner:
+            channel.dispatch.runner.refresh()
+        consumed = set(channel.durable_queues())
+        fetched, of = self._fetched, channel.queues.queue_of
+        if cancelled := [entry for entry in fetched if of(entry.tag) not in consumed]:
+            self._fetched = [entry for entry in fetched if of(entry.tag) in consumed]
+            channel.deliveries.release(entry.tag for entry in cancelled)
+
+    # Fetching --------------------------------------------------------------------------
+
+    def _fetch(self, channel: Channel, limit: int) -> list[Entry]:
+        """Return messages; none if there is something else to do."""
+        fetch = channel.fetch
+        link = channel.client.connection = channel.client.connection or (
+            channel.client.connection_pool.get_connection()
+        )
+        fields = self._slot.fields
+        if fetch.connection is None:
+            if fetch.waits and not fields.leads:
+                if channel.deliveries.pending_acks:  # callers wait for these results
+                    fetch.waits = fields.leads = self._leadership.acquire(block=False)
+                elif not self._wait(self._turn_comes):
+                    return []
+            fields.fetched = monotonic()
+            channel.start_fetch(limit, FETCH_SECONDS)
+            if fetch.connection is None:  # no queue is consumed from, or the server refuses
+                self._wait(_pause)
+                return []
+        if not self._wait(partial(_is_readable, link)):
+            return []
+        try:
+            reply, _ = fetch.read(link)
+        except Empty:  # refused, or only the acks are done
+            return []
+        if not fetch.is_from_streams:
+            self._run_listed(channel, reply)
+            return []
+        entries = queues.entries(reply)
+        fetch.waits = len(entries) < fetch.limit
+        if not fetch.waits or not entries:
+            self._hand_on()
+        return entries
+
+    def _wait(self, until: Callable[[], bool]) -> bool:
+        """Return what a function that waits returns; False if the main process interrupts it."""
+        self._waits = True
+        try:
+            return not self._slot.fields.stops and until()
+        except Woken:
+            return False
+        finally:
+            self._waits = False
+
+    def _gate_is_open(self) -> bool:
+        return bool(self._pool.pass_gate(TURN_SECONDS))
+
+    def _turn_comes(self) -> bool:
+        if is_leader := self._leadership.acquire(timeout=TURN_SECONDS):
+            self._slot.lead()
+        return bool(is_leader)
+
+    def _run_listed(self, channel: Channel, reply: Any) -> None:
+        """Run the job of a message from one of kombu's lists."""
+        self._hand_on()
+        listed = channel.read_listed(reply) if reply else None
+        if not listed:
+            return
+        message, queue = listed
+        self._slot.fetched([message["properties"]["delivery_tag"]])
+        self._slot.claim(0)
+        self._slot.keep(reply[1])
+        channel.deliver(message, queue)
+        self._slot.ended()
+
+    def _hand_on(self) -> None:
+        """Let another process wait for messages."""
+        if self._slot.stop_leading():
+            self._leadership.release()
+
+    def _stop(self, channel: Channel) -> None:
+        """Release what is fetched, and store what has ended."""
+        entries = channel.fetch.end(channel.plain_client)
+        self._hand_on()
+        channel.deliveries.flush()
+        channel.deliveries.release(entry.tag for entry in entries)
+
+
+def _is_readable(link: Any) -> bool:
+    """Wait for a reply; return False if none comes."""
+    poll = select.poll()
+    poll.register(link._sock, select.POLLIN)  # noqa: SLF001 - redis-py has no other name
+    return bool(poll.poll(1000 * (FETCH_SECONDS + REPLY_SECONDS)))
+
+
+def _pause() -> bool:
+    sleep(FETCH_SECONDS)
+    return True
