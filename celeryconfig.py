@@ -120,10 +120,6 @@ task_reject_on_worker_lost = True
 task_retry_on_worker_lost = _is_stock
 task_annotations = {
     "*": {"max_retries": 3, "default_retry_delay": 1},
-    # `inline`: run in the worker's main process (celery_streams.worker.inline), since handing such
-    # a quick task to the pool takes longer than the task itself. It must not block.
-    "add.tasks.add": {"inline": True},
-    "add.tasks.tsum": {"inline": True},
     # Limits of a single task: `rate_limit` per worker, time limits in seconds.
     "add.tasks.unsteady_add": {"rate_limit": "10/s", "soft_time_limit": 20, "time_limit": 30},
 }

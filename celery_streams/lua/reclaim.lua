@@ -1,9 +1,9 @@
 -- Reclaim messages whose lease has expired, and remove idle consumers; move the messages that an
 -- earlier version released into the stream of their priority step.
--- One consumer of a queue does this at a time, and removes idle consumers once a minute: to list them
--- costs the server more than all else that an idle worker does.
--- KEYS: the notes that it was done, and that idle consumers were removed; the earlier version's stream, then for each step its stream of returned messages and its
--- stream. ARGV: group, consumer, lease in milliseconds (0: reclaim nothing), maximum number of
+-- One consumer does this for all of its queue, once a second, and removes idle consumers once a
+-- minute: to list them costs the server more than all else that an idle worker does.
+-- KEYS: the notes that it was done, and that idle consumers were removed; the earlier version's
+-- stream, then for each step its stream of returned messages and its stream. ARGV: group, consumer, lease in milliseconds (0: reclaim nothing), maximum number of
 -- deliveries, milliseconds after which an idle consumer is removed, maximum number of messages to
 -- move from each stream, then the steps. Returns `stream, id, message` of each message that was
 -- delivered too often, which stays in its stream, held by the consumer.
@@ -51,16 +51,15 @@ local sweeps = redis.call('SET', KEYS[2], '', 'NX', 'PX', 60000)
 for k = first, #KEYS do
   local stream = KEYS[k]
   for _, each in ipairs(redis.call('XPENDING', stream, group, 'IDLE', lease, '-', '+', most)) do
-    local message, deliveries = take(stream, group, each[1])
+    local message, deliveries, published = take(stream, group, each[1])
     if message and deliveries + 1 >= limit then
       -- Its time begins anew: no other consumer is told of it meanwhile.
       redis.call('XCLAIM', stream, group, consumer, 0, each[1], 'JUSTID')
       too_often[#too_often + 1] = {stream, each[1], message}
+    elseif message then
+      local returned = k == 3 and returned_of(message) or KEYS[k - k % 2]
+      give_back(stream, group, each[1], returned, message, deliveries + 1, published)
     else
-      if message then
-        local returned = k == 3 and returned_of(message) or KEYS[k - k % 2]
-        redis.call('XADD', returned, '*', 'message', message, 'deliveries', deliveries + 1)
-      end
       drop(stream, group, each[1])
     end
   end

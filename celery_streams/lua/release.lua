@@ -5,12 +5,11 @@
 
 local count = 0
 for i = 4, #ARGV do
-  local message, deliveries = take(KEYS[2], ARGV[1], ARGV[i])
+  local message, deliveries, published = take(KEYS[2], ARGV[1], ARGV[i])
   if message then
-    redis.call(
-      'XADD', KEYS[1], '*', 'message', message, 'deliveries', deliveries + tonumber(ARGV[2]),
+    deliveries = deliveries + tonumber(ARGV[2])
+    give_back(KEYS[2], ARGV[1], ARGV[i], KEYS[1], message, deliveries, published,
       'is_permitted', ARGV[3])
-    drop(KEYS[2], ARGV[1], ARGV[i])
     count = count + 1
   end
 end

@@ -7,11 +7,10 @@ repeat
   local held = redis.pcall('XPENDING', KEYS[2], ARGV[1], start, '+', 1000, ARGV[2])
   if held.err then return count end
   for _, each in ipairs(held) do
-    local message, deliveries
-    if not keep[each[1]] then message, deliveries = take(KEYS[2], ARGV[1], each[1]) end
+    local message, deliveries, published
+    if not keep[each[1]] then message, deliveries, published = take(KEYS[2], ARGV[1], each[1]) end
     if message then
-      redis.call('XADD', KEYS[1], '*', 'message', message, 'deliveries', deliveries)
-      drop(KEYS[2], ARGV[1], each[1])
+      give_back(KEYS[2], ARGV[1], each[1], KEYS[1], message, deliveries, published)
       count = count + 1
     end
     start = '(' .. each[1]

@@ -25,7 +25,7 @@ from celery_streams.results.chords import ChordBackend
 from celery_streams.results.payloads import decompressed, is_portable, raised
 from celery_streams.results.states import Transition
 from celery_streams.retries import RetryingRedis, is_temporary
-from celery_streams.transport.queues import Result
+from celery_streams.transport.entries import Result
 
 _stock: Any = redis  # its type stubs leave out most of it
 _base: Any = base

@@ -26,9 +26,10 @@ from redis.exceptions import RedisError, ResponseError
 from celery_streams import worker_state
 from celery_streams.compression import decompress
 from celery_streams.errors import Malformed, Unreadable
-from celery_streams.transport import keys, queues
+from celery_streams.transport import entries, keys, queues
 from celery_streams.transport.deliveries import Deliveries
 from celery_streams.transport.dispatch import Dispatch
+from celery_streams.transport.entries import Entry
 from celery_streams.transport.fetch import Fetch
 from celery_streams.transport.maintenance import Maintenance
 from celery_streams.transport.publishing import PublishingChannel
@@ -234,16 +235,16 @@ class Channel(PublishingChannel):
                 self._flush_brpop_reauth()
         if not self.fetch.is_from_streams:
             return self._deliver_from_list(reply)
-        entries = queues.entries(reply)
-        self.fetch.waits = not entries
-        if not entries:
+        fetched = entries.fetched(reply)
+        self.fetch.waits = not fetched
+        if not fetched:
             raise Empty
         if self._takes_one:
-            self.dispatch.keep(entries)
+            self.dispatch.keep(fetched)
             if self.dispatch.deliver_kept():
                 return True
             raise Empty
-        self.dispatch.deliver_all(entries)
+        self.dispatch.deliver_all(fetched)
         if self.deliveries.pending_acks and acks_preceded and self.fetch.waits:
             sleep(BATCHING_DELAY)
         may_fetch = self.qos.can_consume() and not worker_state.is_stopping()
@@ -312,7 +313,7 @@ class Channel(PublishingChannel):
                 return message
         raise Empty
 
-    def _next_entry(self, queue: str) -> queues.Entry | None:
+    def _next_entry(self, queue: str) -> Entry | None:
         if kept := self.dispatch.take_kept(queue):
             return kept
         fetched = self.queues.fetch(self.deliveries.consumer, self.queues.streams(queue), 1)

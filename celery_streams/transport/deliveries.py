@@ -12,8 +12,9 @@ from typing import Any, ClassVar, NamedTuple
 from redis.exceptions import RedisError, ResponseError
 
 from celery_streams import worker_state
+from celery_streams.transport.entries import Ack, Entry, Result
 from celery_streams.transport.lease import Lease
-from celery_streams.transport.queues import Ack, Entry, Queues, Result
+from celery_streams.transport.queues import Queues
 from celery_streams.transport.refusals import Refusals
 from celery_streams.transport.validation import check, sender
 

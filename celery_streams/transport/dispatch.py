@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 from celery_streams import worker_state
 from celery_streams.errors import Malformed
-from celery_streams.transport import eta, keys
+from celery_streams.transport import eta
 from celery_streams.transport.deliveries import DeadMessage, Deliveries
+from celery_streams.transport.entries import Entry
 from celery_streams.transport.maintenance import Maintenance
-from celery_streams.transport.queues import Entry, Queues
+from celery_streams.transport.queues import Queues
 from celery_streams.transport.refusals import Refusals
 from celery_streams.transport.validation import check, sender
 
@@ -240,8 +241,7 @@ class Dispatch:
         ]
         if not limits:
             return False
-        since = int(keys.place(entry.tag)[1].partition("-")[0])
-        return -self._clock.seconds_until(since / 1000) > min(limits) / 1000 + MAX_EARLY
+        return -self._clock.seconds_until(entry.since / 1000) > min(limits) / 1000 + MAX_EARLY
 
     def _drop(self, tag: str, queue: str, message: Mapping[str, Any]) -> None:
         """Drop a message that is too old; one with a job is dead-lettered, for its caller."""

@@ -11,9 +11,10 @@ from redis.exceptions import RedisError, ResponseError
 
 from celery_streams import scripts
 from celery_streams.protocol import pack
-from celery_streams.transport import keys, queues
+from celery_streams.transport import entries, keys
 from celery_streams.transport.deliveries import Deliveries
-from celery_streams.transport.queues import Ack, Entry, Queues
+from celery_streams.transport.entries import Ack, Entry
+from celery_streams.transport.queues import Queues
 from celery_streams.transport.refusals import Refusals
 
 #: Seconds that the reply to a fetch that is ended may take, before its connection is closed.
@@ -134,7 +135,7 @@ class Fetch:
                 client.client_unblock(connection_id)
             reply = connection.read_response(timeout=max(left, 0) + UNBLOCK_TIMEOUT)
             if self.is_from_streams:
-                return queues.entries(reply)
+                return entries.fetched(reply)
             if reply:  # a message that was popped from its list
                 client.rpush(*reply)
         except (OSError, RedisError):

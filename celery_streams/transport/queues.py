@@ -14,48 +14,17 @@ from celery_streams import scripts
 from celery_streams.errors import QueueFull
 from celery_streams.protocol import error_text, text
 from celery_streams.scripts import Script
-from celery_streams.transport import keys
+from celery_streams.transport import entries, keys
+from celery_streams.transport.entries import Ack, Entry
 
 #: Messages that one command moves at most.
 MOVE_BATCH = 1000
-#: Digits of a valid number of deliveries.
-MAX_DIGITS = 10
 #: Approximate number of dead letters that a queue keeps; the oldest are removed first.
 MAX_DEAD_LETTERS = 100_000
 #: Seconds for which a `UniqueKey` is remembered.
 UNIQUE_SECONDS = 30 * 86_400
 #: Milliseconds that a queue with `x-expires` lasts at least, for maintenance renews it; at most.
 MIN_LIFETIME, MAX_LIFETIME = 2000, 10**14
-
-
-class Entry(NamedTuple):
-    """A message in a stream."""
-
-    #: Its delivery tag.
-    tag: str
-    message: bytes
-    #: The number of earlier deliveries; None for a message that was never released or reclaimed.
-    deliveries: int | None
-    #: Whether a worker's rate limit of its task permits it to run now.
-    is_permitted: bool = False
-
-
-class Result(NamedTuple):
-    """A job's result as it is stored."""
-
-    key: bytes
-    payload: bytes
-    #: Seconds until it expires; 0 for never.
-    seconds: int
-    #: The channel on which it is announced; empty for none.
-    channel: bytes
-
-
-class Ack(NamedTuple):
-    """The acknowledgement of a message, and the result that is stored in the same command."""
-
-    tag: str
-    result: Result | None = None
 
 
 class UniqueKey(NamedTuple):
@@ -225,7 +194,7 @@ class Queues:
     ) -> list[Entry]:
         """Ack messages, storing their results, then fetch up to `count` others without waiting."""
         names, argv = self.fetching(consumer, streams, count, acks)
-        return entries(scripts.FETCH(self._client(), names, *argv))
+        return entries.fetched(scripts.FETCH(self._client(), names, *argv))
 
     # Held messages -----------------------------------------------------------------------
 
@@ -233,7 +202,7 @@ class Queues:
         """Return a message; None if it is acked."""
         stream, entry_id = keys.place(tag)
         for _, fields in self._client().xrange(stream, entry_id, entry_id):
-            return Entry(tag, *_read([part for field in fields.items() for part in field]))
+            return entries.read(tag, [part for field in fields.items() for part in field])
         return None
 
     def release(
@@ -367,29 +336,6 @@ class Queues:
     def exists(self, queue: str) -> bool:
         """Return True if a queue has a stream."""
         return bool(self._client().exists(*self.streams(queue)))
-
-
-def entries(reply: Any) -> list[Entry]:
-    """Return the entries in a reply to XREADGROUP, in RESP2 or RESP3."""
-    found = []
-    for stream, fetched in reply.items() if isinstance(reply, dict) else reply or ():
-        name = text(stream)
-        for entry_id, fields in fetched:
-            found.append(Entry(keys.tag(name, text(entry_id)), *_read(fields)))
-    return found
-
-
-def _read(fields: list[bytes]) -> tuple[bytes, int | None, bool]:
-    """Return an entry's message, its number of deliveries, and whether it is permitted."""
-    if len(fields) == 2 and fields[0] == b"message":  # noqa: PLR2004 - as nearly all
-        return fields[1], None, False
-    named = dict(zip(fields[::2], fields[1::2], strict=True))
-    deliveries = named.get(b"deliveries")
-    if deliveries is not None:
-        is_count = deliveries.isdigit() and len(deliveries) < MAX_DIGITS
-        count = int(deliveries) if is_count else 0
-        return named.get(b"message", b""), count, named.get(b"is_permitted") == b"1"
-    return named.get(b"message", b""), None, False
 
 
 def refusal(error: Any) -> Any:

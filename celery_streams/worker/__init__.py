@@ -1,1 +1,1 @@
-"""Celery's worker on the transport: the consumer, the pool, inline tasks and remote control."""
+"""Celery's worker on the transport: the consumer, the pool and remote control."""

@@ -23,7 +23,9 @@ class Autoscaler(autoscale.Autoscaler):
         if busy < self.processes:
             return busy
         self._last_task_received = monotonic()
-        return int(busy + self.worker.consumer.waiting(self.max_concurrency))
+        channel = self.worker.consumer.task_consumer.channel
+        lengths = (channel.queues.lengths(queue).waiting for queue in channel.durable_queues())
+        return int(min(busy + sum(lengths), self.max_concurrency))
 
     @property
     def processes(self) -> int:

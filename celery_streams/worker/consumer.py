@@ -29,12 +29,11 @@ from celery_streams.transport.deliveries import DeadMessage
 from celery_streams.transport.revocation import Revoked
 from celery_streams.transport.transport import Connection, Transport
 from celery_streams.worker import messages, request
-from celery_streams.worker.other_pools import contain_errors, unenforced_limits
+from celery_streams.worker.other_pools import UnenforcedLimits, contain_errors
 from celery_streams.worker.pidbox import Node, ignore_malformed
 from celery_streams.worker.pool import TaskPool
 from celery_streams.worker.rate_limits import RateLimits
 from celery_streams.worker.running import RunningJobs
-from celery_streams.worker.scoreboard import Running
 from celery_streams.worker.started import Started
 
 logger = get_logger(__name__)
@@ -46,8 +45,6 @@ _LACKS_PERMISSION = ("ACL failure", "The user executing the script can't run")
 #: The header that keeps the ETA of a due job while Celery handles it as one without.
 _DUE_ETA = "streams.due_eta"
 _celery: Any = consumer
-#: The attributes of a task that hold its time limits, in the order of a message's header.
-_LIMITS = {"hard": "time_limit", "soft": "soft_time_limit"}
 
 
 class Blueprint(_celery.Consumer.Blueprint):  # type: ignore[misc]  # not in the stubs
@@ -74,8 +71,6 @@ class Consumer(consumer.Consumer):
     timer: Any
 
     Blueprint = Blueprint
-
-    _running_jobs: RunningJobs | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         """Check the URLs of the broker and of the result store; raises UnknownServer."""
@@ -113,9 +108,8 @@ class Consumer(consumer.Consumer):
         super().update_strategies()
 
     @cached_property
-    def _unenforced(self) -> set[str]:
-        """The time limits that the pool does not enforce and that no warning has named yet."""
-        return {*unenforced_limits(self.pool)}
+    def _unenforced(self) -> UnenforcedLimits:
+        return UnenforcedLimits(self.pool)
 
     @cached_property
     def rate_limits(self) -> RateLimits:
@@ -144,42 +138,12 @@ class Consumer(consumer.Consumer):
         """Apply the time limits of all tasks to the next jobs."""
         self.update_strategies()
 
-    def release(self, tags: list[str]) -> None:
-        """Release messages that a process of the pool has not begun with; raises OSError."""
-        self._connected_channel().deliveries.release(tags)
-
-    def _connected_channel(self) -> Channel:
-        channel: Channel | None = self.task_consumer and self.task_consumer.channel
-        if not channel or channel.closed:
-            raise ConnectionError("the worker is not connected")
-        return channel
-
-    def hold(self, tag: str) -> None:
-        """Hold a job until its task's rate limit permits it to run."""
-        request = self._running_jobs and self._running_jobs.held(tag)
-        if not request:
-            self.pool.parked.discard(tag)
-            return
-        if bucket := self.task_buckets[request.task.name]:
-            self.rate_limits.add(request, bucket, 1)
-        else:
-            self._limit_move_to_pool(request)
-
     def _limit_move_to_pool(self, request: Any) -> None:
         """Start a job that waited for its task's rate limit."""
-        if self._running_jobs is None:
-            super()._limit_move_to_pool(request)
-            return
-        tag = request.message.delivery_tag
-        self._running_jobs.forget(tag)
-        self.task_consumer.channel.queues.release([tag], is_permitted=True)
-        self.pool.parked.discard(tag)
-
-    def waiting(self, limit: int) -> int:
-        """Return how many messages wait in the queues, up to a limit."""
-        channel = self.task_consumer.channel
-        lengths = (channel.queues.lengths(queue).waiting for queue in channel.durable_queues())
-        return int(min(sum(lengths), limit))
+        if isinstance(self.pool, TaskPool) and self.pool.jobs:
+            self.pool.jobs.permit(request)
+        else:
+            super()._limit_move_to_pool(request)  # type: ignore[misc]  # not in the stubs
 
     def _wait_for_soft_shutdown(self, wait: Callable[[], object]) -> None:
         """Have Celery wait for the jobs that run."""
@@ -191,20 +155,10 @@ class Consumer(consumer.Consumer):
         self.refresh_running()
         super().cancel_active_requests()
 
-    def job_lost(self, pid: int, job: Running, exitcode: int, *, is_timeout: bool) -> None:
-        """Fail or requeue the job of a process that has ended; raises OSError."""
-        if self._running_jobs:
-            self._connected_channel()
-            self._running_jobs.lost(pid, job, exitcode, is_timeout=is_timeout)
-
     def refresh_running(self) -> None:
         """Have Celery's state list the jobs that the pool's processes run."""
-        if self._running_jobs:
-            self._running_jobs.refresh(self.pool.running())
-            totals = self.pool.totals()
-            state.total_count.clear()
-            state.total_count.update(totals)
-            state.all_total_count[0] = totals.total()
+        if isinstance(self.pool, TaskPool) and self.pool.jobs:
+            self.pool.jobs.refresh()
 
     def on_ready(self) -> None:
         """Let the pool's processes fetch: remote control reaches the worker now."""
@@ -214,7 +168,7 @@ class Consumer(consumer.Consumer):
 
     def start(self) -> None:
         """Run until the worker stops; an error that no retry can fix ends it."""
-        self._warn_of_limits()
+        self._unenforced.warn_of_tasks(self.app)
         try:
             super().start()
         except (WorkerShutdown, WorkerTerminate, KeyboardInterrupt):
@@ -226,30 +180,6 @@ class Consumer(consumer.Consumer):
                 raise SystemExit(1) from None
             worker_state.note_crash()
             raise
-
-    def _warn_of_limits(self) -> None:
-        """Warn at the start if tasks have time limits that the pool does not enforce."""
-        tasks = self.app.tasks.values()
-        for kind, name in _LIMITS.items():
-            is_set = self.app.conf.get(f"task_{name}") or any(
-                getattr(task, name, None) for task in tasks
-            )
-            if is_set and kind in self._unenforced:
-                self._warn_of_limit(kind)
-
-    def _warn_of_limits_of(self, headers: dict[str, Any]) -> None:
-        """Warn if a job has time limits that the pool does not enforce."""
-        for kind, limit in zip(_LIMITS, headers.get("timelimit") or (), strict=False):
-            if limit and kind in self._unenforced:
-                self._warn_of_limit(kind)
-
-    def _warn_of_limit(self, kind: str) -> None:
-        self._unenforced.discard(kind)  # once
-        logger.warning(
-            "this worker's pool keeps no %s time limits, neither of tasks nor of jobs: jobs run "
-            "to their ends; prefork keeps them",
-            kind,
-        )
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, without a limit on the tries; a broker that is back is found within seconds."""
@@ -268,18 +198,14 @@ class Consumer(consumer.Consumer):
             channel.deliveries.on_dead_letter = self.on_dead_letter
             channel.maintenance.watch_revoked(Revoked(self._on_revoked, channel.global_keyprefix))
             if isinstance(self.pool, TaskPool):
-                self._running_jobs = RunningJobs(self, channel)
-                self.pool.hold_lease(channel)
-                for tag in [*self.pool.parked]:  # since before the connection was lost
-                    self.call_soon(self.hold, tag)
+                self.pool.connected(RunningJobs(self, channel))
             self.on_task_message.add(_restore_eta)
 
         def on_message(message: Any) -> None:
             try:
                 messages.check_message(message)
                 message.headers.pop(_DUE_ETA, None)  # a producer must not set it
-                if self._unenforced:
-                    self._warn_of_limits_of(message.headers)
+                self._unenforced.warn_of_job(message.headers)
                 task = self.app.tasks.get(messages.task_of(message).get("task"))
                 message.acks_early = task is not None and not task.acks_late
                 if message.headers.get("eta") and isinstance(channel, Channel):

@@ -16,14 +16,15 @@ from uuid import uuid4
 import billiard
 from celery.concurrency import prefork
 from celery.concurrency.base import BasePool
+from celery.exceptions import ImproperlyConfigured
 from redis.exceptions import RedisError
 
 from celery_streams.transport import keys
-from celery_streams.transport.channel import Channel
 from celery_streams.transport.lease import Lease
 from celery_streams.transport.transport import Transport
 from celery_streams.worker.events import sends_events
 from celery_streams.worker.process import Process
+from celery_streams.worker.running import RunningJobs
 from celery_streams.worker.scoreboard import MAX_PROCESSES, Running, Scoreboard, Slot
 
 logger = logging.getLogger(__name__)
@@ -94,8 +95,9 @@ class TaskPool(BasePool):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        #: The worker's consumer, which sets it.
+        #: The worker's consumer, and the jobs as its connection shows them; the consumer sets them.
         self.consumer: Any = None
+        self.jobs: RunningJobs | None = None
         self.scoreboard: Any = None
         #: How many jobs of each task the processes have run that have ended.
         self._former_totals: Counter[str] = Counter()
@@ -109,11 +111,12 @@ class TaskPool(BasePool):
         self._is_leaderless = False
         self._children: list[Child] = []
         self._lease: Lease | None = None
-        self._channel: Channel | None = None
         self._size = 0
         self._is_open = False
         #: When the next process may start.
         self._next_start = 0.0
+        #: Tags of messages that are to be released.
+        self._unreleased: list[str] = []
         #: Tags of the jobs that wait for their tasks' rate limits.
         self.parked: set[str] = set()
         #: The pipe of the tags that are parked, and what is read of the next one.
@@ -125,6 +128,8 @@ class TaskPool(BasePool):
 
     def on_start(self) -> None:
         """Start the processes."""
+        if self.consumer is None:
+            raise ImproperlyConfigured("worker_consumer has to be celery_streams:Consumer")
         most = max(self.limit, self.consumer.controller.max_concurrency or 0)
         if not 1 <= most <= MAX_PROCESSES:
             logger.critical("the concurrency is 1 to %d, not %s", MAX_PROCESSES, most)
@@ -149,8 +154,9 @@ class TaskPool(BasePool):
         self.maintain_pool()
         if self._lease:
             self._lease.end()
-        channel, self._channel = self._channel, None
-        if channel:
+        jobs, self.jobs = self.jobs, None
+        if jobs:
+            channel = jobs.channel
             with suppress(OSError, RedisError):  # or their lease expires
                 channel.deliveries.flush()
                 channel.queues.release_all(self.name, channel.deliveries.streams, ())
@@ -203,7 +209,7 @@ class TaskPool(BasePool):
 
     def _get_info(self) -> dict[str, Any]:
         return {
-            **super()._get_info(),
+            **super()._get_info(),  # type: ignore[misc]  # not in the stubs
             "processes": [child.pid for child in self._children],
             "max-tasks-per-child": self.options.get("maxtasksperchild") or "N/A",
             "timeouts": (self.options.get("soft_timeout") or 0, self.options.get("timeout") or 0),
@@ -258,9 +264,12 @@ class TaskPool(BasePool):
 
     # Leases ------------------------------------------------------------------------------
 
-    def hold_lease(self, channel: Channel) -> None:
-        """Renew the lease on what the processes hold, and maintain the queues by a channel."""
-        self._channel = channel
+    def connected(self, jobs: RunningJobs) -> None:
+        """Look after the jobs by a new connection, renew their leases, maintain the queues."""
+        self.jobs = jobs
+        for tag in [*self.parked]:  # since before the last connection was lost
+            self.consumer.call_soon(jobs.hold, tag)
+        channel = jobs.channel
         channel.fetches = False
         channel.deliveries.hand_over(self.name)
         if self._lease is None:
@@ -270,7 +279,7 @@ class TaskPool(BasePool):
 
     def _held(self) -> list[str]:
         tags = (tag for child in [*self._children] for tag in child.slot.tags)
-        return [tag for tag in (*tags, *self.parked.copy()) if keys.is_tag(tag)]
+        return [tag for tag in (*tags, *self.parked.copy(), *self._unreleased) if keys.is_tag(tag)]
 
     # Rate limits ---------------------------------------------------------------------------
 
@@ -283,8 +292,9 @@ class TaskPool(BasePool):
             *lines, self._partial = (self._partial + os.read(self._parking[0], 65_536)).split(b"\n")
             tags = [line.decode() for line in lines]
             self.parked.update(tags)
-            for tag in tags:
-                self.consumer.hold(tag)
+            if self.jobs:
+                for tag in tags:
+                    self.jobs.hold(tag)
 
     # Supervision ---------------------------------------------------------------------------
 
@@ -300,8 +310,15 @@ class TaskPool(BasePool):
                 self._check(child)
             else:
                 self._bury(child)
+        self._release_the_rest()
         self._fill()
         self._heal_leadership()
+
+    def _release_the_rest(self) -> None:
+        if self._unreleased and self.jobs:
+            with suppress(OSError, RedisError):  # or at the next look
+                self.jobs.release(self._unreleased)
+                self._unreleased = []
 
     def _heal_leadership(self) -> None:
         """Replace the leadership of a process that died before it could note that it led."""
@@ -328,12 +345,12 @@ class TaskPool(BasePool):
         is_soft_due = running.soft and seconds > running.soft
         if seconds > LONG_JOB and (is_soft_due or child.woken_at != running.started):
             child.woken_at = running.started
-            if rest := child.slot.take_rest(LONG_JOB):
-                self.consumer.release(rest)
+            self._unreleased += child.slot.take_rest(LONG_JOB)
             if child.slot.stop_leading():
                 self.leadership.release()
             child.wake()
-            self.consumer.refresh_running()  # STARTED is stored for it
+            if self.jobs:
+                self.jobs.refresh()  # STARTED is stored for it
 
     def _bury(self, child: Child) -> None:
         """Replace a process that has ended, once its messages are let go of."""
@@ -352,9 +369,8 @@ class TaskPool(BasePool):
         running, tags = child.slot.running, child.slot.tags
         if running:
             tags.remove(running.tag)
-        if tags:
-            self.consumer.release(tags)
-        if running:
+        if running and self.jobs:
             is_timeout = child.ended_at == running.started
             exitcode = int(child.process.exitcode or 0)
-            self.consumer.job_lost(child.pid, running, exitcode, is_timeout=is_timeout)
+            self.jobs.lost(child.pid, running, exitcode, is_timeout=is_timeout)
+        self._unreleased += tags

@@ -26,11 +26,11 @@ from celery.worker import control, state
 from kombu.asynchronous import set_event_loop
 from redis.exceptions import RedisError
 
-from celery_streams.transport import queues
+from celery_streams.transport import entries
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.dispatch import PERMITTED
-from celery_streams.transport.queues import Ack, Entry
-from celery_streams.worker.runner import Runner
+from celery_streams.transport.entries import Ack, Entry
+from celery_streams.worker.runner import MAX_FETCH, Runner
 from celery_streams.worker.scoreboard import IDLE, Slot
 
 #: Seconds that a waiting fetch takes at most.
@@ -135,11 +135,12 @@ class Process:
         state.revoked_stamps.update(stamps)
         set_event_loop(None)
         signal.signal(signal.SIGUSR1, self.on_signal)
-        status = 1
+        status = 0
         try:
             while not self._wait(self._gate_is_open):
                 if self._slot.fields.stops:
-                    raise SystemExit(0)
+                    return
+            status = 1
             self._new_consumer(parent).start()
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -251,7 +252,7 @@ class Process:
     def _jobs_left(self) -> int:
         """Return how many jobs the process may run; each process runs one at least."""
         most = self._pool.options.get("maxtasksperchild")
-        return max(int(most) - state.all_total_count[0], 1) if most else queues.MOVE_BATCH
+        return max(int(most) - state.all_total_count[0], 1) if most else MAX_FETCH
 
     def _after_jobs(self) -> None:
         self._keep_handler()
@@ -310,11 +311,11 @@ class Process:
         if not fetch.is_from_streams:
             self._run_listed(channel, reply)
             return []
-        entries = queues.entries(reply)
-        fetch.waits = len(entries) < fetch.limit
-        if not fetch.waits or not entries:
+        fetched = entries.fetched(reply)
+        fetch.waits = len(fetched) < fetch.limit
+        if not fetch.waits or not fetched:
             self._hand_on()
-        return entries
+        return fetched
 
     def _wait(self, until: Callable[[], bool]) -> bool:
         """Return what a function that waits returns; False if the main process interrupts it."""
@@ -354,10 +355,10 @@ class Process:
 
     def _stop(self, channel: Channel) -> None:
         """Release what is fetched, and store what has ended."""
-        entries = channel.fetch.end(channel.plain_client)
+        fetched = channel.fetch.end(channel.plain_client)
         self._hand_on()
         channel.deliveries.flush()
-        channel.deliveries.release(entry.tag for entry in entries)
+        channel.deliveries.release(entry.tag for entry in fetched)
 
 
 def _is_readable(link: Any) -> bool:

@@ -23,7 +23,7 @@ from celery.worker import state, strategy
 from celery_streams.fastjson import MARK
 from celery_streams.results.backend import RedisBackend
 from celery_streams.transport.channel import Channel
-from celery_streams.transport.queues import Entry, Result
+from celery_streams.transport.entries import Entry, Result
 from celery_streams.transport.validation import MAX_DEPTH, MAX_NAME, MAX_REPR, MAX_RETRIES
 from celery_streams.worker import request as requests
 from celery_streams.worker.events import JobEvents, sends_events

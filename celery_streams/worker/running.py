@@ -5,7 +5,6 @@ read from its stream.
 """
 
 import logging
-from collections.abc import Iterable
 from contextlib import suppress
 from time import monotonic, time
 from typing import Any
@@ -19,7 +18,7 @@ from celery.worker import state, strategy
 from celery_streams.errors import Malformed
 from celery_streams.transport import keys
 from celery_streams.transport.channel import Channel
-from celery_streams.transport.queues import Entry
+from celery_streams.transport.entries import Entry
 from celery_streams.transport.validation import check
 from celery_streams.worker.scoreboard import Running
 
@@ -33,13 +32,17 @@ class RunningJobs:
 
     def __init__(self, consumer: Any, channel: Channel) -> None:
         self._consumer = consumer
-        self._channel = channel
+        self._pool = consumer.pool
+        self.channel = channel
         self._requests: dict[str, Any] = {}
-        self._waiting: dict[str, Any] = {}
 
-    def refresh(self, running: Iterable[tuple[int, Running]]) -> None:
-        """Have Celery's state hold these jobs, each with its process' id, and no others."""
-        jobs = {job.tag: (pid, job) for pid, job in running}
+    def refresh(self) -> None:
+        """Have Celery's state hold the jobs that run, and how many have run of each task."""
+        totals = self._pool.totals()
+        state.total_count.clear()
+        state.total_count.update(totals)
+        state.all_total_count[0] = totals.total()
+        jobs = {job.tag: (pid, job) for pid, job in self._pool.running()}
         for tag in self._requests.keys() - jobs.keys():
             self._forget(tag)
         for tag, (pid, job) in jobs.items():
@@ -47,8 +50,18 @@ class RunningJobs:
                 with suppress(Exception):  # it will end its process
                     self._request(pid, job)
 
+    def release(self, tags: list[str]) -> None:
+        """Release messages that a process has not begun with; raises OSError."""
+        self._check_connection()
+        self.channel.deliveries.release(tags)
+
+    def _check_connection(self) -> None:
+        if self.channel.closed:
+            raise ConnectionError("the worker is not connected")
+
     def lost(self, pid: int, job: Running, exitcode: int, *, is_timeout: bool) -> None:
-        """Fail or requeue the job of a process that has ended."""
+        """Fail or requeue the job of a process that has ended; raises OSError."""
+        self._check_connection()
         try:
             request = self._request(pid, job)
         except Exception as error:  # noqa: BLE001 - it may be why the process has ended
@@ -57,41 +70,49 @@ class RunningJobs:
         if request is None or request.acknowledged:  # it has ended, or was revoked
             return
         if request._already_cancelled:  # noqa: SLF001 - Celery's: the worker stops at once
-            self._consumer.release([job.tag])
+            self.release([job.tag])
         elif is_timeout:
             request.on_timeout(soft=False, timeout=job.hard)
         else:
             try:
-                raise WorkerLostError(f"Worker exited prematurely: {human_status(exitcode)}.")
+                text = f"Worker exited prematurely: {human_status(exitcode)}."
+                raise WorkerLostError(text)  # noqa: TRY301 - for its traceback
             except WorkerLostError:
                 request.on_failure(ExceptionInfo())
         self._forget(job.tag)
 
     def _requeue(self, tag: str, error: Exception) -> None:
         logger.error("cannot read the job of a process that ended: %r", error)
-        if entry := keys.is_tag(tag) and self._channel.queues.read(tag):
-            self._channel.deliveries.requeue_entry(entry)
+        if entry := keys.is_tag(tag) and self.channel.queues.read(tag):
+            self.channel.deliveries.requeue_entry(entry)
 
-    def held(self, tag: str) -> Any:
-        """Return the request of a job that waits; None if its message cannot be read."""
+    # Rate limits -------------------------------------------------------------------------
+
+    def hold(self, tag: str) -> None:
+        """Hold a job until its task's rate limit permits it to run."""
         request = self._read(tag)
-        if request:
-            self._waiting[tag] = request
-            state.task_reserved(request)
-        return request
+        if request is None:  # revoked, or its message cannot be read
+            self._pool.parked.discard(tag)
+            return
+        state.task_reserved(request)
+        if bucket := self._consumer.task_buckets[request.task.name]:
+            self._consumer.rate_limits.add(request, bucket, 1)
+        else:
+            self.permit(request)
 
-    def forget(self, tag: str) -> None:
-        """Forget a job that waits no more."""
-        request = self._waiting.pop(tag, None)
-        if request:
-            state.requests.pop(request.id, None)
-            state.reserved_requests.discard(request)
-            self._channel.deliveries.forget(tag)
+    def permit(self, request: Any) -> None:
+        """Have a process run a job that was held."""
+        tag = request.message.delivery_tag
+        self._drop(request)
+        self.channel.queues.release([tag], is_permitted=True)
+        self._pool.parked.discard(tag)
+
+    # Requests ----------------------------------------------------------------------------
 
     def _request(self, pid: int, job: Running) -> Any:
         """Return a running job's request; None if its message is acked, or can't be read."""
         known = self._requests.get(job.tag)
-        request = known or self._read(job.tag, self._consumer.pool.kept(pid))
+        request = known or self._read(job.tag, self._pool.kept(pid))
         if request and not known:
             request.worker_pid = pid
             request.time_start = time() - (monotonic() - job.started)
@@ -101,22 +122,22 @@ class RunningJobs:
         return request
 
     def _read(self, tag: str, kept: bytes = b"") -> Any:
-        entry = self._channel.queues.read(tag) if keys.is_tag(tag) else None
+        entry = self.channel.queues.read(tag) if keys.is_tag(tag) else None
         if entry is None and not kept:
             return None
-        entry = entry or Entry(tag, kept, None)
+        entry = entry or Entry(tag, kept)
         try:
-            envelope = check(entry.message, self._channel.max_message_bytes)
+            envelope = check(entry.message, self.channel.max_message_bytes)
         except Malformed:
             return None
         envelope["properties"]["delivery_tag"] = tag
         if entry.deliveries:
             envelope["headers"]["x-delivery-count"] = entry.deliveries
-        message: Any = self._channel.Message(envelope, self._channel)
+        message: Any = self.channel.Message(envelope, self.channel)
         message.accept = self._consumer.task_consumer.accept
         request = self._made(message)
         if request:
-            self._channel.deliveries.add(tag, message)
+            self.channel.deliveries.add(tag, message)
         return request
 
     def _made(self, message: Any) -> Any:
@@ -146,8 +167,10 @@ class RunningJobs:
         )
 
     def _forget(self, tag: str) -> None:
-        request = self._requests.pop(tag)
+        self._drop(self._requests.pop(tag))
+
+    def _drop(self, request: Any) -> None:
         state.requests.pop(request.id, None)
         state.reserved_requests.discard(request)
         state.active_requests.discard(request)
-        self._channel.deliveries.forget(tag)
+        self.channel.deliveries.forget(request.message.delivery_tag)

@@ -18,7 +18,7 @@ from celery_streams import dead_letters
 from celery_streams.errors import Malformed
 from celery_streams.results.buffer import OVERHEAD
 from celery_streams.results.consumer import RESULT_BUFFER_BYTES
-from celery_streams.transport import queues, validation
+from celery_streams.transport import entries, validation
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.dispatch import Dispatch
 from celery_streams.transport.validation import MAX_BYTES, MAX_NAME
@@ -112,7 +112,7 @@ def check_entry(data: bytes) -> None:
         fields = [b"message", data]
     elif len(fields) % 2:
         fields.append(b"")
-    [entry] = queues.entries([[b"add:stream:0", [[b"1-0", fields]]]])
+    [entry] = entries.fetched([[b"add:stream:0", [[b"1-0", fields]]]])
     assert entry.deliveries is None or 0 <= entry.deliveries < 10**18
     _consuming.queues.pending[entry.tag] = entry
     found = _dispatch.check(entry, "add")

@@ -125,7 +125,7 @@ def test_revoked_ids_that_cannot_be_read_hold_up_no_job(server_only: Local) -> N
     assert "WRONGTYPE" in server_only.own_log.read_text()
 
 
-def test_a_rate_limit_holds_for_a_task_that_runs_inline(client: Client) -> None:
+def test_a_rate_limit_holds_for_a_task_that_had_none(client: Client) -> None:
     assert answers(client, "rate_limit", task_name="add.tasks.add", rate_limit="4/s")["add"] == {
         "ok": "new rate limit set successfully"
     }

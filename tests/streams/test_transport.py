@@ -166,6 +166,26 @@ def test_what_is_released_comes_first_of_its_priority(connect: Connect, store: A
     assert Worker(connect()).wait_for(7) == names
 
 
+def test_what_is_given_back_keeps_its_age(connect: Connect, store: Any, holder: "Hold") -> None:
+    """However it is given back: a queue's message_ttl counts from when it was published."""
+    publish(connect(), *range(4))
+    published = [int(entry.partition("-")[0]) for entry, _ in store.xrange(keys.stream(QUEUE, 0))]
+
+    def ages() -> list[int]:
+        return sorted(int(each["published"]) for _, each in store.xrange(keys.returned(QUEUE, 0)))
+
+    first = Worker(connect())
+    first.wait_for(4)
+    first.messages[0].reject(requeue=True)
+    assert ages() == published[:1]
+    first.channel.close()
+    assert ages() == published
+    holder(4).kill()
+    worker = Worker(connect(), prefetch=1)
+    eventually("they are reclaimed", lambda: worker.drain(0.1) and len(ages()) + 1 == 4)
+    assert set(ages()) <= set(published)
+
+
 def test_what_a_dead_consumer_held_keeps_its_priority(
     connect: Connect, store: Any, holder: "Hold"
 ) -> None:

@@ -9,8 +9,9 @@ from redis.exceptions import ResponseError
 
 from celery_streams.transport import keys
 from celery_streams.transport.deliveries import Deliveries
+from celery_streams.transport.entries import Ack, Entry, Result
 from celery_streams.transport.maintenance import Maintenance
-from celery_streams.transport.queues import Ack, Entry, Promoted, Queues, Result
+from celery_streams.transport.queues import Promoted, Queues
 from celery_streams.transport.refusals import Refusals
 
 CONSUMER = "host:1:a-1"

@@ -10,7 +10,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from celery_streams import scripts, worker_state
 from celery_streams.transport.deliveries import ACK_BATCH, DeadMessage, Deliveries
-from celery_streams.transport.queues import Result
+from celery_streams.transport.entries import Result
 from tests.messages import JOB, message
 from tests.unit.queues import CONSUMER, Consuming
 

@@ -9,7 +9,7 @@ import pytest
 
 from celery_streams.transport.deliveries import DeadMessage
 from celery_streams.transport.dispatch import Dispatch
-from celery_streams.transport.queues import Entry
+from celery_streams.transport.entries import Entry
 from tests.messages import JOB, message
 from tests.unit.queues import CONSUMER, Consuming
 

@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 
 from celery_streams.transport import maintenance
 from celery_streams.transport.deliveries import DeadMessage
-from celery_streams.transport.queues import Entry
+from celery_streams.transport.entries import Entry
 from tests.messages import JOB, message
 from tests.unit.queues import Consuming
 
