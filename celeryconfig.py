@@ -94,7 +94,7 @@ beat_schedule = {
 # at the hard one its process is killed and replaced.
 task_time_limit = settings.integer("TASK_TIME_LIMIT", 120, maximum=settings.MAX_SECONDS)
 task_soft_time_limit = max(1, task_time_limit - 10)
-# Celery's own pool ignores a hard limit below the soft one.
+# Its processes fetch the jobs that they run.
 worker_pool = "celery_streams:TaskPool"
 # Lease of a message, in seconds, after which a dead worker's job is reclaimed. It may be shorter
 # than a job: workers renew it while they run the job (celery_streams.transport.lease).

@@ -12,7 +12,6 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain, count
 from queue import Empty
@@ -25,7 +24,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from celery_streams import worker_state
 from celery_streams.compression import decompress
-from celery_streams.errors import Malformed, Unreadable
+from celery_streams.errors import Unreadable
 from celery_streams.transport import entries, keys, queues
 from celery_streams.transport.deliveries import Deliveries
 from celery_streams.transport.dispatch import Dispatch
@@ -34,7 +33,6 @@ from celery_streams.transport.fetch import Fetch
 from celery_streams.transport.maintenance import Maintenance
 from celery_streams.transport.publishing import PublishingChannel
 from celery_streams.transport.qos import StreamQoS
-from celery_streams.transport.validation import check
 
 logger = logging.getLogger(__name__)
 
@@ -234,7 +232,10 @@ class Channel(PublishingChannel):
             if not self.fetch.connection:
                 self._flush_brpop_reauth()
         if not self.fetch.is_from_streams:
-            return self._deliver_from_list(reply)
+            if not (listed := self.read_listed(reply)):
+                raise Empty
+            self.deliver(*listed)
+            return True
         fetched = entries.fetched(reply)
         self.fetch.waits = not fetched
         if not fetched:
@@ -261,25 +262,6 @@ class Channel(PublishingChannel):
         """Pass a message to the consumer of its queue."""
         self._queue_cycle.rotate(queue)
         self.connection._deliver(message, queue)  # noqa: SLF001 - kombu's
-
-    def _deliver_from_list(self, reply: Sequence[bytes] | None) -> bool:
-        if not reply:
-            raise Empty
-        if listed := self.read_listed(reply):
-            self.deliver(*listed)
-        return True
-
-    def read_listed(self, reply: Sequence[bytes]) -> tuple[dict[str, Any], str] | None:
-        """Return a message from a list and its queue; None if it is malformed, and so dropped."""
-        name, text = reply
-        queue = name.decode().removeprefix(self.global_keyprefix).rsplit(self.sep, 1)[0]
-        try:
-            message = check(text, self.max_message_bytes)
-        except Malformed as error:
-            self._queue_cycle.rotate(queue)
-            logger.warning("dropped a message of %s: %s", queue, error)
-            return None
-        return message, queue
 
     def _on_connection_disconnect(self, connection: Any) -> None:
         if self.fetch.connection is connection:

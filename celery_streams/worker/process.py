@@ -338,8 +338,7 @@ class Process:
     def _run_listed(self, channel: Channel, reply: Any) -> None:
         """Run the job of a message from one of kombu's lists."""
         self._hand_on()
-        listed = channel.read_listed(reply) if reply else None
-        if not listed:
+        if not (listed := channel.read_listed(reply)):
             return
         message, queue = listed
         self._slot.fetched([message["properties"]["delivery_tag"]])
