@@ -333,6 +333,12 @@ class Queues:
         former = self._former_returned(queue)
         self._client().unlink(self._delayed(queue), former, *self.streams(queue))
 
+    def consumers(self, queue: str) -> int:
+        """Return how many consumers a queue has."""
+        stream = self.streams(queue)[-1]
+        groups = self._client().xinfo_groups(stream)
+        return sum(group["consumers"] for group in groups if text(group["name"]) == keys.GROUP)
+
     def exists(self, queue: str) -> bool:
         """Return True if a queue has a stream."""
         return bool(self._client().exists(*self.streams(queue)))

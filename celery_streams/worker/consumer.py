@@ -20,7 +20,7 @@ from kombu.utils.encoding import safe_repr
 from redis.exceptions import NoPermissionError, ResponseError
 
 from celery_streams import worker_state
-from celery_streams.errors import ServerTooOld, UnknownServer
+from celery_streams.errors import ServerTooOld, TooManyProcesses, UnknownServer
 from celery_streams.install import install_worker
 from celery_streams.retries import is_temporary
 from celery_streams.transport import keys, validation
@@ -44,6 +44,8 @@ _RECONNECT = {"interval_start": 1, "interval_step": 1, "interval_max": 5}
 _LACKS_PERMISSION = ("ACL failure", "The user executing the script can't run")
 #: The header that keeps the ETA of a due job while Celery handles it as one without.
 _DUE_ETA = "streams.due_eta"
+#: Errors that no retry can fix.
+_PERMANENT = (ServerTooOld, TooManyProcesses, UnknownServer, NoPermissionError)
 _celery: Any = consumer
 
 
@@ -335,7 +337,7 @@ def _permanent(error: BaseException | None) -> BaseException | None:
     """Return the error, or its cause, if no retry can fix it; else None."""
     while error is not None:
         is_refused = isinstance(error, ResponseError) and str(error).startswith(_LACKS_PERMISSION)
-        if is_refused or isinstance(error, (ServerTooOld, UnknownServer, NoPermissionError)):
+        if is_refused or isinstance(error, _PERMANENT):
             return error
         error = error.__cause__ or error.__context__
     return None

@@ -17,8 +17,9 @@ import billiard
 from celery.concurrency import prefork
 from celery.concurrency.base import BasePool
 from celery.exceptions import ImproperlyConfigured
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
+from celery_streams.errors import TooManyProcesses
 from celery_streams.transport import keys
 from celery_streams.transport.lease import Lease
 from celery_streams.transport.transport import Transport
@@ -32,8 +33,12 @@ _numbers = count(1)
 
 #: Seconds between two looks at the processes.
 INTERVAL = 0.1
+#: Seconds between two looks at how many workers there are.
+COUNT_INTERVAL = 5.0
 #: Seconds that a job may run before the rest of its fetch is released to other processes.
 LONG_JOB = 0.1
+#: Connections that a process takes: to fetch, to store results, and to send events and jobs.
+CONNECTIONS = 4
 #: Seconds that a process runs at least, or the next one is started as much later.
 MIN_LIFE = 1.0
 
@@ -204,6 +209,7 @@ class TaskPool(BasePool):
         """Look after the processes from the worker's event loop."""
         loop.add_reader(self._parking[0], self._read_parked)
         loop.call_repeatedly(INTERVAL, self.maintain_pool)
+        loop.call_repeatedly(COUNT_INTERVAL, self._count_consumers)
         if scaler := self.consumer.controller.autoscaler:
             loop.call_repeatedly(1.0, scaler.maybe_scale)
 
@@ -216,8 +222,9 @@ class TaskPool(BasePool):
         }
 
     def open(self) -> None:
-        """Let the processes fetch: the worker is ready."""
-        if not self._is_open:
+        """Let the processes fetch: the worker is ready; raises TooManyProcesses."""
+        if not self._is_open and self.jobs:
+            _check_connections(self.jobs.channel.plain_client, self._size)
             self._is_open = True
             self._gate.release()
 
@@ -280,6 +287,14 @@ class TaskPool(BasePool):
     def _held(self) -> list[str]:
         tags = (tag for child in [*self._children] for tag in child.slot.tags)
         return [tag for tag in (*tags, *self.parked.copy(), *self._unreleased) if keys.is_tag(tag)]
+
+    def _count_consumers(self) -> None:
+        """Tell the processes how many workers there are: they take turns waiting."""
+        if self.jobs:
+            channel = self.jobs.channel
+            with suppress(OSError, RedisError):  # or the next time
+                counts = map(channel.queues.consumers, channel.durable_queues())
+                self.scoreboard.consumers = max(counts, default=0)
 
     # Rate limits ---------------------------------------------------------------------------
 
@@ -374,3 +389,17 @@ class TaskPool(BasePool):
             exitcode = int(child.process.exitcode or 0)
             self.jobs.lost(child.pid, running, exitcode, is_timeout=is_timeout)
         self._unreleased += tags
+
+
+def _check_connections(client: Any, processes: int) -> None:
+    """Raise TooManyProcesses if the server has not as many connections left."""
+    try:
+        about = client.info("clients")
+    except NoPermissionError:
+        return
+    most, used = about.get("maxclients", 0), about.get("connected_clients", 0)
+    if most and processes * CONNECTIONS > most - used:
+        raise TooManyProcesses(
+            f"{processes} processes take up to {processes * CONNECTIONS} connections, and the "
+            f"server has {max(most - used, 0)} of {most} left"
+        )

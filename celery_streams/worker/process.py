@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty
+from random import random
 from time import monotonic, sleep, time
 from types import SimpleNamespace
 from typing import Any
@@ -39,6 +40,9 @@ FETCH_SECONDS = 1.0
 TURN_SECONDS = 10.0
 #: Seconds that the reply to a fetch may take, besides.
 REPLY_SECONDS = 5.0
+#: Workers that wait for messages of a queue at the same time; the others take turns with them,
+#: and fetch as often in a second, all together, while they do not.
+MAX_WAITING, MAX_POLLS = 50, 500
 #: Events of jobs that are sent together, at most.
 MAX_EVENTS = 1000
 #: The events that are sent together.
@@ -290,18 +294,8 @@ class Process:
         link = channel.client.connection = channel.client.connection or (
             channel.client.connection_pool.get_connection()
         )
-        fields = self._slot.fields
-        if fetch.connection is None:
-            if fetch.waits and not fields.leads:
-                if channel.deliveries.pending_acks:  # callers wait for these results
-                    fetch.waits = fields.leads = self._leadership.acquire(block=False)
-                elif not self._wait(self._turn_comes):
-                    return []
-            fields.fetched = monotonic()
-            channel.start_fetch(limit, FETCH_SECONDS)
-            if fetch.connection is None:  # no queue is consumed from, or the server refuses
-                self._wait(_pause)
-                return []
+        if fetch.connection is None and not self._start_fetch(channel, limit):
+            return []
         if not self._wait(partial(_is_readable, link)):
             return []
         try:
@@ -317,6 +311,26 @@ class Process:
             self._hand_on()
         return fetched
 
+    def _start_fetch(self, channel: Channel, limit: int) -> bool:
+        """Send a fetch; return False if there is something else to do."""
+        fetch, fields = channel.fetch, self._slot.fields
+        has_acks = bool(channel.deliveries.pending_acks)  # callers wait for these results
+        if fetch.waits and not fields.leads:
+            if has_acks:
+                fetch.waits = fields.leads = self._leadership.acquire(block=False)
+            elif not self._wait(self._turn_comes):
+                return False
+        if fetch.waits and not self._takes_turn():
+            fetch.waits = False
+            if not has_acks:
+                consumers = self._pool.scoreboard.consumers
+                self._wait(partial(_pause, max(FETCH_SECONDS, consumers / MAX_POLLS)))
+        fields.fetched = monotonic()
+        channel.start_fetch(limit, FETCH_SECONDS)
+        if fetch.connection is None:  # no queue is consumed from, or the server refuses
+            self._wait(partial(_pause, FETCH_SECONDS))
+        return fetch.connection is not None
+
     def _wait(self, until: Callable[[], bool]) -> bool:
         """Return what a function that waits returns; False if the main process interrupts it."""
         self._waits = True
@@ -326,6 +340,14 @@ class Process:
             return False
         finally:
             self._waits = False
+
+    def _takes_turn(self) -> bool:
+        """Return True if this worker waits for messages at the server now.
+
+        Each message wakes all that do, and the server tries them one after another.
+        """
+        consumers: int = self._pool.scoreboard.consumers
+        return consumers <= MAX_WAITING or random() < MAX_WAITING / consumers  # noqa: S311
 
     def _gate_is_open(self) -> bool:
         return bool(self._pool.pass_gate(TURN_SECONDS))
@@ -367,6 +389,6 @@ def _is_readable(link: Any) -> bool:
     return bool(poll.poll(1000 * (FETCH_SECONDS + REPLY_SECONDS)))
 
 
-def _pause() -> bool:
-    sleep(FETCH_SECONDS)
+def _pause(seconds: float) -> bool:
+    sleep(seconds)
     return True

@@ -218,7 +218,9 @@ class _News(Structure):
     #: How often jobs were revoked, and the bytes of the commands to repeat.
     revocations: int
     commands: int
-    _fields_ = (("revocations", c_longlong), ("commands", c_longlong))
+    #: How many consumers the queue with the most has, of all workers.
+    consumers: int
+    _fields_ = (("revocations", c_longlong), ("commands", c_longlong), ("consumers", c_longlong))
 
 
 class Scoreboard:
@@ -235,6 +237,15 @@ class Scoreboard:
     def news(self) -> tuple[int, int]:
         """What changes with the news."""
         return self._news.revocations, self._news.commands
+
+    @property
+    def consumers(self) -> int:
+        """How many consumers the queue with the most has, of all workers."""
+        return int(self._news.consumers)
+
+    @consumers.setter
+    def consumers(self, number: int) -> None:
+        self._news.consumers = number
 
     def note_revoked(self) -> None:
         """Have the processes read which jobs are revoked."""
