@@ -11,8 +11,8 @@ from typing import Any
 from celery.states import FAILURE, SUCCESS
 from kombu.exceptions import SerializationError
 
+from celery_streams.producer.jobs import new_id
 from celery_streams.producer.submission import PUBLISH_BATCH
-from celery_streams.producer.template import new_id
 from celery_streams.results.consumer import ResultConsumer
 from celery_streams.results.waiters import BatchWaiter
 from cluster import broker

@@ -11,7 +11,7 @@ from typing import Any
 from celery import canvas
 from celery.canvas import Signature
 
-from celery_streams.producer.template import new_id
+from celery_streams.producer.jobs import new_id
 from cluster.codec import Put, marked, pack
 
 #: Options of a job that hold signatures.

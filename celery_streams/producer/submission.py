@@ -1,8 +1,8 @@
 """The fast way to send a job: by its task's template, past most of Celery and kombu.
 
 It is taken by a plain job: JSON arguments, no options but a priority, limits and a place in a
-group, and nothing that observes the sending. All others are sent by Celery, and so is the first
-job of each task, from which the template is made.
+group. All others are sent by Celery, and so is the first job of each task, from which the template
+is made.
 """
 
 import logging
@@ -17,18 +17,17 @@ from celery import _state, signals
 from celery.app.routes import MapRoute
 from celery.canvas import Signature
 from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]
-from kombu.utils.json import dumps
 from redis.exceptions import RedisError, ResponseError
 
-from celery_streams import fastjson
 from celery_streams.errors import QueueFull
+from celery_streams.producer.jobs import Jobs, new_id
+from celery_streams.producer.observed import ObservedJob, is_observed
 from celery_streams.producer.sender import Sender
-from celery_streams.producer.template import Job, Recorder, Template, arguments_repr, new_id
+from celery_streams.producer.template import Recorder, Template
 from celery_streams.results.backend import RedisBackend
 from celery_streams.scripts import PUBLISH
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.queues import refusal
-from celery_streams.transport.validation import MAX_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -42,17 +41,12 @@ _PLAIN = frozenset(
     {
         *("task_id", "group_id", "group_index", "root_id", "parent_id", "reply_to"),
         *("priority", "ignore_result", "retry", "retry_policy", "add_to_parent", "task_type"),
-        *("time_limit", "soft_time_limit", "result_cls", "route_name"),
+        *("time_limit", "soft_time_limit", "result_cls", "route_name", "headers"),
     }
 )
 #: Options that are part of the template, and their types.
 _OF_TEMPLATE = ("priority", "ignore_result", "time_limit", "soft_time_limit")
 _SIMPLE = frozenset({NoneType, bool, int, float, str})
-#: Options that identify the job, its caller and its group, and their types.
-_IDS = ("task_id", "root_id", "parent_id", "group_id", "reply_to")
-_TEXT, _INDEX = frozenset({str, NoneType}), frozenset({int, NoneType})
-#: With a receiver of one of these signals, every message goes through Celery.
-_SIGNALS = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
 #: Celery's tasks that run another task, which decides where their jobs go.
 _WRAPPERS = frozenset({"celery.map", "celery.starmap"})
 #: Errors of an unreachable broker.
@@ -65,11 +59,18 @@ def _as_it_is(priority: Any) -> Any:
     return priority
 
 
+class _Message(NamedTuple):
+    """A plain job's message; its text is None if kombu has sent it."""
+
+    text: bytes | None
+    observed: ObservedJob | None = None
+
+
 class _Group(NamedTuple):
     """A group that is being sent: its producer, and its plain jobs by their template."""
 
     producer: Any
-    messages: dict[Template, list[bytes]]
+    messages: dict[Template, list[_Message]]
 
 
 class Submission:
@@ -84,6 +85,7 @@ class Submission:
         self._app = app
         self._priority_number = priority_number
         self._max_json = max_json
+        self._jobs: Jobs
         self._of_thread = threading.local()
         self._reset()
 
@@ -94,7 +96,7 @@ class Submission:
         #: By task and the options that are part of it; None for a task that has none.
         self._templates: dict[tuple[Any, ...], Template | None] = {}
         self._sender: Sender | None = None
-        self._max_levels = self._app.conf.task_repr_maxlevels
+        self._jobs = Jobs(self._app, self._max_json)
 
     def close(self) -> None:
         """Close the connections."""
@@ -141,7 +143,10 @@ class Submission:
             group.messages.setdefault(template, []).append(message)
             return True
         try:
-            self._sender.publish(template.key, template.max_length, [message])
+            if message.text and not message.observed:
+                self._sender.publish(template.key, template.max_length, [message.text])
+            else:  # if Celery sent it, receivers would be told twice
+                self._publish(template, [message], _policy(options))
         except QueueFull:
             store.result_consumer.cancel_for(options["task_id"])
             raise
@@ -263,7 +268,7 @@ class Submission:
             or self._router is not app.amqp.router
         ):
             self._reset()
-        if any(signal.receivers for signal in _SIGNALS) or _celery.get_current_worker_task():
+        if signals.task_sent.receivers or _celery.get_current_worker_task():
             return False
         return _PLAIN.issuperset(options) or all(
             value is None or name in _PLAIN or self._is_default(name, value)
@@ -281,52 +286,37 @@ class Submission:
 
     def _message(
         self, template: Template, args: Any, kwargs: Any, options: Mapping[str, Any]
-    ) -> bytes | None:
+    ) -> _Message | None:
         """Return a job's message; None if it is not plain, or too large."""
-        job = self._job(args, kwargs, options)
-        message = template.message(job) if job else None
-        return message if message and len(message) <= template.max_bytes else None
-
-    def _job(self, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Job | None:
-        """Return the fields of a job's message; None if it is not plain."""
-        if not isinstance(args, list | tuple | NoneType) or not isinstance(kwargs, dict | NoneType):
+        job = self._jobs.make(args, kwargs, options)
+        text = template.message(job) if job else None
+        if job is None or text is None or len(text) > template.max_bytes:
             return None
-        args = tuple(args or ())
-        text = fastjson.encode(args)
-        named = fastjson.encode(_without_signature(kwargs)) if kwargs else b"{}"
-        if text is None or named is None or len(text) + len(named) > self._max_json:
-            return None
-        ids = [options.get(name) for name in _IDS]
-        index = options.get("group_index")
-        if not _TEXT.issuperset(map(type, ids)) or type(index) not in _INDEX:
-            return None
-        for each in ids:  # a loop, for speed
-            if each is not None and not (0 < len(each) <= MAX_NAME and each.isascii()):
-                return None  # Celery's way checks it
-        job_id, root_id, parent_id, group, reply_to = map(_text, ids)
-        return Job(
-            id=job_id,
-            args=text,
-            kwargs=named,
-            args_repr=self._repr(args),
-            kwargs_repr=self._repr(kwargs) if kwargs else b'"{}"',
-            reply_to=reply_to if options.get("reply_to") else _text(self._app.thread_oid),
-            root_id=root_id if options.get("root_id") else job_id,
-            parent_id=parent_id,
-            group=group,
-            group_index=b"null" if index is None else b"%d" % index,
-        )
-
-    def _repr(self, values: Any) -> bytes:
-        """Return the JSON of the text by which Celery shows arguments."""
-        return _text(arguments_repr(values, self._app.amqp.argsrepr_maxsize, self._max_levels))
+        if not is_observed(options):
+            return _Message(text)
+        observed = ObservedJob(template.parts, job, options)
+        text = observed.message()
+        if text is None or len(text) > template.max_bytes:
+            with self._app.producer_or_acquire() as producer:
+                observed.publish(producer)
+            text = None
+        return _Message(text, observed)
 
     def _publish(
-        self, template: Template, messages: Sequence[bytes], policy: Mapping[str, Any]
+        self, template: Template, messages: Sequence[_Message], policy: Mapping[str, Any]
     ) -> None:
         """Publish messages; after a lost connection, retry by Celery's policy."""
-        for start in range(0, len(messages), PUBLISH_BATCH):
-            batch = messages[start : start + PUBLISH_BATCH]
+        texts = [message.text for message in messages if message.text]
+        self._publish_texts(template, texts, policy)
+        for message in messages:
+            if message.observed:
+                message.observed.sent()
+
+    def _publish_texts(
+        self, template: Template, texts: Sequence[bytes], policy: Mapping[str, Any]
+    ) -> None:
+        for start in range(0, len(texts), PUBLISH_BATCH):
+            batch = texts[start : start + PUBLISH_BATCH]
             try:
                 if self._sender:
                     self._sender.publish(template.key, template.max_length, batch)
@@ -362,16 +352,17 @@ class Submission:
                 job.apply_async(producer=recorder, ignore_result=True, queue=queue)
 
 
+def _policy(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a job's options change in Celery's retry policy."""
+    none = {} if options.get("retry") is not False else {"max_retries": 0}
+    return {**(options.get("retry_policy") or {}), **none}
+
+
 def _routed_by(name: str, kwargs: Any) -> Any:
     """Return the task whose route a job takes: of map and starmap, the one that they run."""
     if name in _WRAPPERS and isinstance(kwargs, dict) and isinstance(kwargs.get("task"), Signature):
         return kwargs["task"]["task"]
     return name
-
-
-def _without_signature(kwargs: dict[str, Any]) -> dict[str, Any]:
-    task = kwargs.get("task")
-    return {**kwargs, "task": dict(task)} if type(task) is Signature else kwargs
 
 
 def _template_key(name: str, options: Mapping[str, Any], kwargs: Any) -> tuple[Any, ...] | None:
@@ -383,10 +374,3 @@ def _template_key(name: str, options: Mapping[str, Any], kwargs: Any) -> tuple[A
         return None
     # With their types: True, which is not a priority, is equal to 1.
     return (name, routed_by, *values, *map(type, values))
-
-
-def _text(value: Any) -> bytes:
-    """Return the JSON of a text or None."""
-    if value is None:
-        return b"null"
-    return fastjson.encode(value) or dumps(value).encode()

@@ -7,16 +7,16 @@ they build one message per task; each later job only fills in the placeholders.
 import re
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
+from copy import deepcopy
 from operator import itemgetter
-from os import urandom
-from types import NoneType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 from uuid import uuid4
 
-from celery.utils.saferepr import saferepr
 from kombu.messaging import Producer
-from kombu.utils.json import dumps
+from kombu.utils.json import dumps, loads
 
+from celery_streams.producer.jobs import Job, new_id
+from celery_streams.producer.observed import Parts
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.publishing import TRANSIENT
 
@@ -24,30 +24,20 @@ from celery_streams.transport.publishing import TRANSIENT
 _TOKEN = uuid4().hex
 #: Options of a job that its message carries in the headers.
 _HEADER_OPTIONS = ("ignore_result", "time_limit", "soft_time_limit")
-_NUMBERS = frozenset({int, float, bool, NoneType})
 _BODY_START = "[[], {}, "
-
-
-class Job(NamedTuple):
-    """The per-job fields of a message, as JSON."""
-
-    id: bytes
-    args: bytes
-    kwargs: bytes
-    args_repr: bytes
-    kwargs_repr: bytes
-    reply_to: bytes
-    root_id: bytes
-    parent_id: bytes = b"null"
-    group: bytes = b"null"
-    group_index: bytes = b"null"
 
 
 class Template:
     """A task's message with placeholders for the per-job fields, and its target stream."""
 
     def __init__(
-        self, text: str, rest_of_body: str, max_bytes: int, key: str, max_length: int
+        self,
+        text: str,
+        rest_of_body: str,
+        parts: Parts,
+        max_bytes: int,
+        key: str,
+        max_length: int,
     ) -> None:
         fields = (*Job._fields, "body", "tag")
         text, *rest = re.split(f'"{_placeholder("(.+?)")}"', text)
@@ -56,6 +46,8 @@ class Template:
         self._text = "%b".join(each.replace("%", "%%") for each in texts).encode()
         self._in_order = itemgetter(*map(fields.index, names))
         self._rest_of_body = rest_of_body.encode()
+        #: What the text is made of.
+        self.parts = parts
         #: The limit on a message's bytes.
         self.max_bytes = max_bytes
         #: The stream, and its maximum length in messages.
@@ -88,10 +80,19 @@ class Template:
         body = _text_of(envelope)
         if target is None or not body.startswith(_BODY_START):
             return None
+        parts = Parts(
+            name,
+            dict(message.headers),
+            dict(message.properties),
+            loads(body)[2],
+            *producer.where,
+            dict(app.conf.task_publish_retry_policy),
+            deepcopy(envelope),
+        )
         envelope["body"] = _placeholder("body")
         envelope["properties"]["delivery_tag"] = _placeholder("tag")
         rest_of_body = body.removeprefix(_BODY_START)
-        return cls(dumps(envelope), rest_of_body, channel.max_message_bytes, *target)
+        return cls(dumps(envelope), rest_of_body, parts, channel.max_message_bytes, *target)
 
     def message(self, job: Job) -> bytes:
         """Return the message of `job`."""
@@ -101,17 +102,12 @@ class Template:
         return message
 
 
-def new_id() -> str:
-    """Return a random UUID of version 4, like Celery's ids; faster than `uuid4`."""
-    digits = urandom(16).hex()
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
-
-
 class Recorder(Producer):
     """A producer that records its message, and the queue, instead of sending it."""
 
     recorded: tuple[str, dict[str, Any]]
+    #: The exchange, the routing key, and what is declared.
+    where: tuple[str, str, list[Any]]
 
     def _publish(
         self,
@@ -136,6 +132,7 @@ class Recorder(Producer):
             self.maybe_declare(entity)
         channel._inplace_augment_message(message, exchange, routing_key)  # noqa: SLF001 - kombu's
         self.recorded = ("" if exchange else routing_key, message)
+        self.where = (exchange, routing_key, declare)
 
 
 def _placeholder(name: str) -> str:
@@ -159,22 +156,3 @@ def _text_of(envelope: Mapping[str, Any]) -> str:
     if not is_json or not is_encoded or envelope["headers"].get("compression"):
         return ""
     return a2b_base64(envelope["body"]).decode()
-
-
-def arguments_repr(values: Any, limit: int, max_levels: int) -> str:
-    """Return arguments, a tuple or a dict, as Celery shows them in `limit` characters."""
-    if type(values) is tuple and _NUMBERS.issuperset(map(type, values)):
-        text = repr(values)
-        if len(text) < limit:
-            return text
-    # `saferepr` walks through the whole of a list, whatever it shows.
-    if isinstance(values, dict):
-        values = {key: _beginning(each, limit) for key, each in values.items()}
-    else:
-        values = tuple(_beginning(each, limit) for each in values)
-    return saferepr(values, limit, maxlevels=max_levels)
-
-
-def _beginning(value: Any, limit: int) -> Any:
-    """Return the items of a list that can appear in `limit` characters, three for each."""
-    return value[: limit // 3 + 2] if type(value) is list else value

@@ -222,7 +222,6 @@ NOT_PLAIN: dict[str, dict[str, Any]] = {
     "shadow": {"shadow": "name"},
     "serializer": {"serializer": "yaml"},
     "compression": {"compression": "zlib"},
-    "headers": {"headers": {"x": 1}},
     "queue": {"queue": "factorial"},
     "routing_key": {"routing_key": "add"},
     "delivery_mode": {"delivery_mode": 1},
@@ -265,19 +264,139 @@ def outcome(function: Callable[[], Any], caller: Client) -> Any:
     return repr(found), len(body)  # what is large is under a name of its own
 
 
-@pytest.mark.parametrize("name", ["before_task_publish", "after_task_publish", "task_sent"])
-def test_who_looks_on_is_told(caller: Client, plainly: list[int], name: str) -> None:
+def test_a_receiver_of_a_signal_is_told_as_by_celery(
+    caller: Client, plainly: list[int], receivers: list[Any]
+) -> None:
+    for number, options in enumerate([{"task_id": "a"}, {"task_id": "b", "priority": "high"}]):
+        caller.app.send_task(ADD, (1, 2), **options)  # teaches what the messages are like
+        plainly.clear()
+        receivers.clear()
+        messages(caller)
+        told, sent = sent_with(caller, receivers, number, options)
+        assert plainly == [1]
+        with_celery, sent_by_celery = sent_with(caller, receivers, number, options, by_celery=True)
+        assert plainly == [1]
+
+        assert [name for name, _ in told] == ["before_task_publish", "after_task_publish"]
+        assert told == with_celery
+        assert sent == sent_by_celery
+        assert sent[0]["headers"]["traceparent"] == "00-ab-cd-01"
+        assert sent[0]["body"][1] == {"added": True}
+
+
+def sent_with(
+    caller: Client, told: list[Any], number: int, options: Any, *, by_celery: bool = False
+) -> tuple[list[Any], list[Any]]:
+    """Send a job; return what receivers were told, and the message."""
+    with pytest.MonkeyPatch.context() as patch:
+        if by_celery:
+            patch.setattr(caller.app.submission, "try_send", lambda *_: False)
+        caller.app.send_task(ADD, [number, 2], {"x": None}, reply_to="me", **options)
+    found, told[:] = [*told], []
+    return found, [without_tag(each) for each in messages(caller)]
+
+
+@pytest.fixture
+def receivers() -> Iterator[list[Any]]:
+    """What receivers of the publishing signals are told; the first one adds to the message."""
+    told: list[Any] = []
+
+    def before(**about: Any) -> None:
+        about["headers"]["traceparent"] = "00-ab-cd-01"
+        about["body"][1].clear()
+        about["body"][1]["added"] = True
+        tell("before_task_publish", about)
+
+    def after(**about: Any) -> None:
+        tell("after_task_publish", about)
+
+    def tell(name: str, about: dict[str, Any]) -> None:
+        told.append((name, repr({key: each for key, each in about.items() if key != "signal"})))
+
+    signals.before_task_publish.connect(before)
+    signals.after_task_publish.connect(after)
+    yield told
+    signals.before_task_publish.disconnect(before)
+    signals.after_task_publish.disconnect(after)
+
+
+def test_receivers_are_told_of_each_job_of_a_batch_and_a_group(
+    caller: Client, plainly: list[int], receivers: list[Any]
+) -> None:
+    group(caller.signature(ADD, i, i) for i in range(3)).apply_async()
+    assert plainly == [3]
+    jobs = {f"job-{i}": (i, i) for i in range(4)}
+    assert caller.app.submission.send_batch(ADD, jobs, reply_to="me") == []
+    assert plainly == [3, 4]
+
+    names = [name for name, _ in receivers]
+    assert names.count("before_task_publish") == names.count("after_task_publish") == 7
+    sent = messages(caller)
+    assert all(each["headers"]["traceparent"] for each in sent)
+    assert len(sent) == 7
+
+
+def test_a_receiver_may_change_where_a_job_goes(caller: Client, plainly: list[int]) -> None:
+    def before(properties: dict[str, Any], **_: Any) -> None:
+        properties["priority"] = 0
+
+    signals.before_task_publish.connect(before)
+    try:
+        job = caller.submit(ADD, 1, 2)
+    finally:
+        signals.before_task_publish.disconnect(before)
+
+    [(_, fields)] = redis(caller).xrange("add:stream:0")
+    assert loads(fields[b"message"])["headers"]["id"] == job.id
+    assert plainly == []
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyError("x")])
+def test_an_error_of_a_receiver_holds_up_no_job(
+    caller: Client, plainly: list[int], error: Exception
+) -> None:
+    def before(**_: Any) -> None:
+        raise error
+
+    signals.before_task_publish.connect(before)
+    try:
+        caller.submit(ADD, 1, 2)
+    finally:
+        signals.before_task_publish.disconnect(before)
+
+    assert (len(messages(caller)), plainly) == (1, [1])
+
+
+def test_receivers_are_told_once_if_the_connection_is_lost(
+    caller: Client, receivers: list[Any]
+) -> None:
+    redis(caller).client_kill_filter(_type="normal", skipme=True)
+    job = caller.submit(ADD, 1, 2)
+
+    assert [name for name, _ in receivers] == ["before_task_publish", "after_task_publish"]
+    assert [each["headers"]["id"] for each in messages(caller)] == [job.id]
+
+
+def test_own_headers_are_those_of_celery(caller: Client, plainly: list[int]) -> None:
+    options = {"task_id": "job", "reply_to": "me", "headers": {"x": 1, "baggage": "a=b", "é": [2]}}
+    told = outcome(lambda: caller.app.send_task(ADD, (1, 2), **options), caller)
+    assert plainly == [1]
+    caller.app.submission.try_send = lambda *_: False  # type: ignore[method-assign]
+
+    assert told == outcome(lambda: caller.app.send_task(ADD, (1, 2), **options), caller)
+
+
+def test_a_receiver_of_a_signal_of_old_is_told(caller: Client, plainly: list[int]) -> None:
     told: list[Any] = []
 
     def tell(**about: Any) -> None:
         told.append(about["sender"])
 
-    looked_on = getattr(signals, name)
-    looked_on.connect(tell)
+    signals.task_sent.connect(tell)
     try:
         caller.submit(ADD, 1, 2)
     finally:
-        looked_on.disconnect(tell)
+        signals.task_sent.disconnect(tell)
 
     assert (told, plainly) == ([ADD], [])
 

@@ -9,8 +9,9 @@ import pytest
 from celery import Celery
 from kombu import Exchange, Producer, Queue
 
+from celery_streams.producer.jobs import Job, new_id
 from celery_streams.producer.sender import Sender
-from celery_streams.producer.template import Job, Template, new_id
+from celery_streams.producer.template import Template
 from celery_streams.transport import keys
 from tests.streams.conftest import Connect
 from tests.streams.test_transport import QUEUE, Worker, publish, queue
