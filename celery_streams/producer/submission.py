@@ -346,7 +346,8 @@ class Submission:
     def warm_up(self, queue: str) -> None:
         """Take Celery's way up to its last step: a forked process pays for each first use."""
         with self._app.producer_or_acquire() as producer:
-            if isinstance(producer.channel, Channel) and self._may_send({}):
+            is_ours = isinstance(producer.channel, Channel)
+            if is_ours and self._may_send({}) and not is_observed({}):
                 recorder = Recorder(producer.channel, auto_declare=False)
                 job = self._app.signature("celery.accumulate")
                 job.apply_async(producer=recorder, ignore_result=True, queue=queue)

@@ -73,8 +73,10 @@ class Template:
             kwargsrepr=_placeholder("kwargs_repr"),
             **header_options,
         )
+        message.properties.update(options)
         producer = Recorder(channel, auto_declare=False)
-        app.amqp.send_task_message(producer, name, message, queue=queue, retry=False, **options)
+        where = _where(app, queue)
+        producer.publish(message.body, headers=message.headers, **where, **message.properties)
         destination, envelope = producer.recorded
         target = _target(channel, destination, envelope)
         body = _text_of(envelope)
@@ -133,6 +135,20 @@ class Recorder(Producer):
         channel._inplace_augment_message(message, exchange, routing_key)  # noqa: SLF001 - kombu's
         self.recorded = ("" if exchange else routing_key, message)
         self.where = (exchange, routing_key, declare)
+
+
+def _where(app: Any, queue: Any) -> dict[str, Any]:
+    """Return where and how Celery publishes to a queue, without the signals that it sends."""
+    conf, exchange = app.conf, queue.exchange
+    is_direct = exchange.type == "direct"
+    return {
+        "exchange": "" if is_direct else exchange.name or app.amqp.default_exchange,
+        "routing_key": queue.name if is_direct else queue.routing_key,
+        "serializer": conf.task_serializer,
+        "compression": conf.task_compression,
+        "delivery_mode": exchange.delivery_mode or conf.task_default_delivery_mode,
+        "declare": [queue],
+    }
 
 
 def _placeholder(name: str) -> str:

@@ -7,13 +7,11 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import count
 from multiprocessing import get_context
 from time import monotonic, sleep
 from typing import Any
 from uuid import uuid4
 
-import billiard
 from celery.concurrency import prefork
 from celery.concurrency.base import BasePool
 from celery.exceptions import ImproperlyConfigured
@@ -23,13 +21,13 @@ from celery_streams.errors import TooManyProcesses
 from celery_streams.transport import keys
 from celery_streams.transport.lease import Lease
 from celery_streams.transport.transport import Transport
+from celery_streams.worker.child import Child
 from celery_streams.worker.events import sends_events
-from celery_streams.worker.process import Process
+from celery_streams.worker.rate_limits import ParkedJobs
 from celery_streams.worker.running import RunningJobs
-from celery_streams.worker.scoreboard import MAX_PROCESSES, Running, Scoreboard, Slot
+from celery_streams.worker.scoreboard import MAX_PROCESSES, Running, Scoreboard
 
 logger = logging.getLogger(__name__)
-_numbers = count(1)
 
 #: Seconds between two looks at the processes.
 INTERVAL = 0.1
@@ -41,46 +39,6 @@ LONG_JOB = 0.1
 CONNECTIONS = 4
 #: Seconds that a process runs at least, or the next one is started as much later.
 MIN_LIFE = 1.0
-
-
-class Child:
-    """A process of the pool, as the main process sees it."""
-
-    def __init__(self, pool: "TaskPool") -> None:
-        self.slot: Slot = pool.scoreboard.add()
-        self.started = monotonic()
-        #: The start of the job at which the process has last been woken, and of the one whose
-        #: hard limit ended the process.
-        self.woken_at = self.ended_at = 0.0
-        main = Process(pool, self.slot).main
-        # As in Celery's prefork: programs show it in their logs.
-        self.process = billiard.Process(target=main, name=f"ForkPoolWorker-{next(_numbers)}")
-        self.process.daemon = True
-        self.process.start()
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return int(self.process.pid or 0)
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the process has not ended."""
-        return self.process.exitcode is None
-
-    def wake(self) -> None:
-        """Have the process look at its slot."""
-        self.kill(signal.SIGUSR1)
-
-    def kill(self, number: int) -> None:
-        """Send a signal, if the process still exists: it is not reaped before."""
-        if self.is_alive:
-            os.kill(self.pid, number)
-
-    def stop(self) -> None:
-        """Let the process end after its job."""
-        self.slot.fields.stops = True
-        self.wake()
 
 
 class TaskPool(BasePool):
@@ -122,12 +80,7 @@ class TaskPool(BasePool):
         self._next_start = 0.0
         #: Tags of messages that are to be released.
         self._unreleased: list[str] = []
-        #: Tags of the jobs that wait for their tasks' rate limits.
-        self.parked: set[str] = set()
-        #: The pipe of the tags that are parked, and what is read of the next one.
-        self._parking = os.pipe()
-        os.set_blocking(self._parking[0], False)
-        self._partial = b""
+        self.parked = ParkedJobs()
 
     # Celery's interface ------------------------------------------------------------------
 
@@ -207,7 +160,7 @@ class TaskPool(BasePool):
 
     def register_with_event_loop(self, loop: Any) -> None:
         """Look after the processes from the worker's event loop."""
-        loop.add_reader(self._parking[0], self._read_parked)
+        loop.add_reader(self.parked.reader, self._hold_parked)
         loop.call_repeatedly(INTERVAL, self.maintain_pool)
         loop.call_repeatedly(COUNT_INTERVAL, self._count_consumers)
         if scaler := self.consumer.controller.autoscaler:
@@ -274,7 +227,7 @@ class TaskPool(BasePool):
     def connected(self, jobs: RunningJobs) -> None:
         """Look after the jobs by a new connection, renew their leases, maintain the queues."""
         self.jobs = jobs
-        for tag in [*self.parked]:  # since before the last connection was lost
+        for tag in [*self.parked.tags]:  # since before the last connection was lost
             self.consumer.call_soon(jobs.hold, tag)
         channel = jobs.channel
         channel.fetches = False
@@ -286,7 +239,9 @@ class TaskPool(BasePool):
 
     def _held(self) -> list[str]:
         tags = (tag for child in [*self._children] for tag in child.slot.tags)
-        return [tag for tag in (*tags, *self.parked.copy(), *self._unreleased) if keys.is_tag(tag)]
+        return [
+            tag for tag in (*tags, *self.parked.tags.copy(), *self._unreleased) if keys.is_tag(tag)
+        ]
 
     def _count_consumers(self) -> None:
         """Tell the processes how many workers there are: they take turns waiting."""
@@ -296,20 +251,10 @@ class TaskPool(BasePool):
                 counts = map(channel.queues.consumers, channel.durable_queues())
                 self.scoreboard.consumers = max(counts, default=0)
 
-    # Rate limits ---------------------------------------------------------------------------
-
-    def park(self, tag: str) -> None:
-        """Leave a job to the main process until its task's rate limit permits it; by a process."""
-        os.write(self._parking[1], f"{tag}\n".encode())
-
-    def _read_parked(self) -> None:
-        with suppress(BlockingIOError):
-            *lines, self._partial = (self._partial + os.read(self._parking[0], 65_536)).split(b"\n")
-            tags = [line.decode() for line in lines]
-            self.parked.update(tags)
-            if self.jobs:
-                for tag in tags:
-                    self.jobs.hold(tag)
+    def _hold_parked(self) -> None:
+        for tag in self.parked.read():
+            if self.jobs:  # or when the worker is connected again
+                self.jobs.hold(tag)
 
     # Supervision ---------------------------------------------------------------------------
 

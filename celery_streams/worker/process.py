@@ -181,7 +181,7 @@ class Process:
             self._consumer._limit_move_to_pool(request)  # noqa: SLF001 - Celery's
             return
         message.channel.deliveries.forget(message.delivery_tag)
-        self._pool.park(message.delivery_tag)
+        self._pool.parked.park(message.delivery_tag)
 
     # Signals ---------------------------------------------------------------------------
 

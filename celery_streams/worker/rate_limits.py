@@ -4,7 +4,9 @@ Celery starts a chain of timers per limited job, of which kombu's loop fires onl
 also counts waiting limited jobs in the prefetch limit, so that they block all others.
 """
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 #: Limited jobs that a worker holds in addition to its prefetch limit; more count towards it.
@@ -18,6 +20,33 @@ class _Consumer(Protocol):
     timer: Any
 
     def _limit_move_to_pool(self, request: Any) -> object: ...
+
+
+class ParkedJobs:
+    """Jobs that a pool's processes leave to the main process, until rate limits permit them.
+
+    A process sends the tags of their messages through a pipe.
+    """
+
+    def __init__(self) -> None:
+        self.reader, self._writer = os.pipe()
+        os.set_blocking(self.reader, False)
+        #: What is read of the next tag.
+        self._partial = b""
+        self.tags: set[str] = set()
+
+    def park(self, tag: str) -> None:
+        """Leave a job to the main process; by a process."""
+        os.write(self._writer, f"{tag}\n".encode())
+
+    def read(self) -> list[str]:
+        """Return the tags of jobs that were left since the last call."""
+        with suppress(BlockingIOError):
+            *lines, self._partial = (self._partial + os.read(self.reader, 65_536)).split(b"\n")
+            tags = [line.decode() for line in lines]
+            self.tags.update(tags)
+            return tags
+        return []
 
 
 class RateLimits:

@@ -92,7 +92,7 @@ class RunningJobs:
         """Hold a job until its task's rate limit permits it to run."""
         request = self._read(tag)
         if request is None:  # revoked, or its message cannot be read
-            self._pool.parked.discard(tag)
+            self._pool.parked.tags.discard(tag)
             return
         state.task_reserved(request)
         if bucket := self._consumer.task_buckets[request.task.name]:
@@ -105,7 +105,7 @@ class RunningJobs:
         tag = request.message.delivery_tag
         self._drop(request)
         self.channel.queues.release([tag], is_permitted=True)
-        self._pool.parked.discard(tag)
+        self._pool.parked.tags.discard(tag)
 
     # Requests ----------------------------------------------------------------------------
 
