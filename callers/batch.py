@@ -1,16 +1,19 @@
-"""Many jobs of one task: submitted in batches, and yielded in order while others still run."""
+"""Many calls of one task: submitted in batches, and yielded in order while others still run."""
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from itertools import islice
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery.states import FAILURE, SUCCESS
 from kombu.exceptions import SerializationError
 
+from callers.bundling import OPEN, Bundling, Unit
+from celery_streams.errors import Unreadable
+from celery_streams.producer import bundles
 from celery_streams.producer.jobs import new_id
 from celery_streams.producer.submission import PUBLISH_BATCH
 from celery_streams.results.consumer import ResultConsumer
@@ -22,8 +25,10 @@ from cluster.backend import Meta
 from cluster.codec import Packed
 from cluster.errors import ClusterError, JobTimeout, QueueFull, Unreachable
 
-#: Jobs that are submitted and not yielded yet.
+#: Calls that are submitted and not yielded yet.
 WINDOW = 10_000
+#: Bundles that are submitted at once.
+BUNDLES = 4
 #: Seconds in which a batch of arguments should come; if it takes longer, the next one is smaller.
 ARGUMENTS_TIME = 0.005
 #: Seconds for operations that the caller does not wait for.
@@ -32,13 +37,20 @@ CLEANUP_TIMEOUT = 1.0
 _OF_ONE_JOB = (TypeError, ValueError, RecursionError, SerializationError, ClusterError)
 
 
-class BatchRun:
-    """The jobs of one task, at most `window` of them submitted and not yielded.
+class _Ended(NamedTuple):
+    """The end of a call that was a job of its own: what is stored of it."""
 
-    Each may take `timeout` seconds from its submission; `deadline` is for all, by the monotonic
-    clock. `transfers` is a context for moving large values; `why_late` describes a late job. If
-    it `cleans_up`, it removes results that were yielded, and revokes jobs whose values are not
-    wanted any more.
+    job_id: str
+    meta: Any
+
+
+class BatchRun:
+    """The calls of one task, at most `window` of them submitted and not yielded.
+
+    Many quick ones travel as bundles, as many in each as take 10 ms. Each call may take `timeout`
+    seconds from its submission; `deadline` is for all, by the monotonic clock. `transfers` is a
+    context for moving large values; `why_late` describes a late job. If it `cleans_up`, it removes
+    results that were yielded, and revokes jobs whose values are not wanted any more.
     """
 
     def __init__(
@@ -63,10 +75,12 @@ class BatchRun:
         self._left = len(rows) if isinstance(rows, list | tuple | range) else math.inf
         self._window, self._size = window, 1
         self._timeout, self._deadline = timeout, deadline
-        #: Submitted jobs in order, each with its deadline.
-        self._order: deque[tuple[str, float]] = deque()
-        #: What is known of the jobs that ended, by their ids.
-        self._ended: dict[str, Any] = {}
+        self._bundling = Bundling(window)
+        #: Submitted units in order, and by the ids of their jobs that have not ended.
+        self._order: deque[Unit] = deque()
+        self._units: dict[str, Unit] = {}
+        #: The number of calls that are submitted and not yielded.
+        self._submitted = 0
         #: Jobs that were yielded, whose results are to be removed.
         self._yielded: list[str] = []
         self._some_were_late = False
@@ -76,14 +90,14 @@ class BatchRun:
         self._waiter: BatchWaiter
 
     def values(self) -> Iterator[Any]:
-        """Yield each job's value, or the error in its place, in order."""
+        """Yield each call's value, or the error in its place, in order."""
         seconds = min(self._timeout, CLEANUP_TIMEOUT)
         with self._results.batch(seconds) as self._waiter:
             try:
                 while self._order or self._left:
                     self._step()
-                    while self._order and self._order[0][0] in self._ended:
-                        yield self._next()
+                    while self._order and (yield from self._take(self._order[0])):
+                        self._order.popleft()
             except Unreachable:
                 raise
             except BaseException:
@@ -92,10 +106,21 @@ class BatchRun:
             finally:
                 self._forget()
 
+    def _take(self, unit: Unit) -> Generator[Any, None, bool]:
+        """Yield the values of a unit that are there; return True if it has no others."""
+        for each in unit.outcomes[unit.yielded :]:
+            if each is OPEN:
+                return False
+            unit.yielded += 1
+            self._submitted -= 1
+            yield self._value(each) if type(each) is _Ended else each
+        return True
+
     def _step(self) -> None:
         """Submit some jobs, or wait if enough are submitted; then collect those that ended."""
-        room = self._window - len(self._order)
-        if self._left and room >= min(self._size, max(1, self._window // 4)):
+        room = self._window - self._submitted
+        wanted = min(self._size, max(1, self._window // 4))
+        if self._left and room >= wanted and not self._bundling.waits(self._submitted):
             self._submit(min(self._size, room))
             if self._left:
                 self._results.poll()
@@ -103,7 +128,7 @@ class BatchRun:
             self._wait()
         while self._waiter.ended:
             meta = self._waiter.ended.popleft()
-            self._ended[meta["task_id"]] = meta
+            self._ended(meta["task_id"], meta)
 
     # Submit ----------------------------------------------------------------------------
 
@@ -117,17 +142,53 @@ class BatchRun:
         now = monotonic()
         # If arguments come slowly, those at hand are submitted sooner.
         is_quick = now - began < ARGUMENTS_TIME
-        self._size = min(2 * count, PUBLISH_BATCH) if is_quick else max(1, count // 4)
+        most = max(PUBLISH_BATCH, BUNDLES * self._bundling.calls)
+        self._size = min(2 * count, most) if is_quick else max(1, count // 4)
         deadline = min(self._deadline, now + self._timeout)
-        jobs = {new_id(): args for args in rows}
-        self._waiter.expect(jobs)
-        self._order.extend((job_id, deadline) for job_id in jobs)
+        units: dict[str, tuple[Unit, Sequence[Any]]] = {}
+        for part in self._bundling.parts(rows):
+            unit = Unit(new_id(), len(part), deadline)
+            units[unit.id] = unit, part
+        self._waiter.expect(units)
+        self._order.extend(unit for unit, _ in units.values())
+        self._submitted += len(rows)
         try:
-            self._send(jobs, deadline - now)
+            self._send(units, deadline - now)
         except broker.UNREACHABLE_ERRORS as error:
             raise broker.unreachable(self._app, error) from None
 
-    def _send(self, jobs: dict[str, Sequence[Any]], seconds: float) -> None:
+    def _send(self, units: dict[str, tuple[Unit, Sequence[Any]]], seconds: float) -> None:
+        single: dict[str, Sequence[Any]] = {}
+        for unit, rows in self._unbundled(units, seconds):
+            unit.is_bundle = False
+            own = {unit.call_id(position): row for position, row in enumerate(rows)}
+            self._waiter.forget([unit.id])
+            self._waiter.expect(own)
+            self._units |= dict.fromkeys(own, unit)
+            single |= own
+        if single:
+            self._send_single(single, seconds)
+
+    def _unbundled(
+        self, units: dict[str, tuple[Unit, Sequence[Any]]], seconds: float
+    ) -> Iterator[tuple[Unit, Sequence[Any]]]:
+        """Send the bundles, and return the units whose calls are to be sent as jobs."""
+        bundled = {job_id: (rows,) for job_id, (unit, rows) in units.items() if unit.is_bundle}
+        others: Iterable[str] | None = ()
+        if bundled:
+            own = {"task": self._task, "kwargs": self._kwargs}
+            self._app.submission.learn(bundles.NAME, {}, own)
+            others = self._app.submission.send_batch(
+                bundles.NAME, bundled, own, reply_to=self._waiter.oid, **retry_policy(seconds)
+            )
+        sent = bundled.keys() - (bundled if others is None else others)
+        for job_id, (unit, rows) in units.items():
+            if job_id in sent:
+                self._units[job_id] = unit
+            else:
+                yield unit, rows
+
+    def _send_single(self, jobs: dict[str, Sequence[Any]], seconds: float) -> None:
         policy = retry_policy(seconds)
         others = self._app.submission.send_batch(
             self._task, jobs, self._kwargs, reply_to=self._waiter.oid, **policy
@@ -149,22 +210,26 @@ class BatchRun:
         except (QueueFull, Unreachable):
             raise
         except _OF_ONE_JOB as error:
-            self._end(job_id, error)
+            unit = self._units[job_id]
+            self._end(unit, unit.position(job_id), error)
 
     # Collect ---------------------------------------------------------------------------
 
     def _wait(self) -> None:
         """Wait until some job has ended; at the deadline of the next one, end it as late."""
-        until = self._order[0][1]
-        if self._results.wait(self._waiter, until):
+        until = self._order[0].deadline
+        if self._results.wait(self._waiter, min(until, self._bundling.waits_until)):
             return
         if self._waiter.error:
             raise broker.unreachable(self._app, self._waiter.error)
-        for job_id, deadline in self._order:
-            if deadline > until:
+        if monotonic() < until:
+            return
+        for unit in self._order:
+            if unit.deadline > until:
                 break
-            if job_id not in self._ended:
-                self._end(job_id, JobTimeout(self._why_late(job_id)))
+            for position in unit.open():
+                job_id = unit.id if unit.is_bundle else unit.call_id(position)
+                self._end(unit, position, JobTimeout(self._why_late(job_id)))
 
     def _why_late(self, job_id: str) -> str:
         if self._some_were_late:  # asking all workers takes seconds
@@ -172,18 +237,49 @@ class BatchRun:
         self._some_were_late = True
         return self._why_late_of(self._app.AsyncResult(job_id), self._task, self._timeout)
 
-    def _end(self, job_id: str, error: BaseException) -> None:
-        """End a job without a stored result."""
-        self._waiter.forget([job_id])
-        self._ended[job_id] = {"status": FAILURE, "result": error}
+    def _ended(self, job_id: str, meta: Any) -> None:
+        """Note what is stored of a job that has ended."""
+        unit = self._units.pop(job_id, None)
+        if unit and unit.is_bundle:
+            self._note_yielded(job_id)
+            self._bundle_ended(unit, meta)
+            return
+        unit = unit or self._units.get(bundles.bundle_of(job_id))
+        if unit:  # or it was late
+            unit.outcomes[unit.position(job_id)] = _Ended(job_id, meta)
 
-    def _next(self) -> Any:
-        job_id, _ = self._order.popleft()
-        meta = self._ended.pop(job_id)
-        if "task_id" in meta and self._cleans_up:
+    def _bundle_ended(self, unit: Unit, meta: Any) -> None:
+        unit.is_bundle = False
+        try:
+            outcome = bundles.outcome(meta["result"], len(unit.outcomes))
+        except Unreadable as error:
+            if meta["status"] == SUCCESS:
+                meta = {"status": FAILURE, "result": error}
+            unit.end([_Ended(unit.id, meta)] * len(unit.outcomes))
+            return
+        self._bundling.ended(outcome)
+        if own := unit.end(outcome.values, outcome.own):
+            self._units |= dict.fromkeys(own, unit)
+            self._waiter.expect(own)
+            self._waiter.read_at = 0.0  # a notice may have been lost
+
+    def _end(self, unit: Unit, position: int, error: BaseException) -> None:
+        """End a call without a stored result."""
+        job_id = unit.id if unit.is_bundle else unit.call_id(position)
+        self._units.pop(job_id, None)
+        self._waiter.forget([job_id])
+        unit.outcomes[position] = _Ended(job_id, {"status": FAILURE, "result": error})
+
+    def _note_yielded(self, job_id: str) -> None:
+        if self._cleans_up:
             self._yielded.append(job_id)
             if len(self._yielded) >= PUBLISH_BATCH:
                 self._forget()
+
+    def _value(self, ended: _Ended) -> Any:
+        job_id, meta = ended
+        if "task_id" in meta:
+            self._note_yielded(job_id)
         if type(meta) is dict:
             value = meta["result"]
             if meta["status"] == SUCCESS or isinstance(value, BaseException):
@@ -218,7 +314,7 @@ class BatchRun:
 
     def _revoke(self) -> None:
         """Revoke the jobs whose values are not wanted any more."""
-        waiting = [job_id for job_id, _ in self._order if job_id not in self._ended]
+        waiting = [job_id for unit in self._order for job_id in unit.open_jobs()]
         if waiting and self._cleans_up:
             with suppress(OSError, *broker.UNREACHABLE_ERRORS):
                 self._app.control.revoke(waiting)

@@ -9,7 +9,7 @@ from celery.app.backends import by_url
 from celery_streams import address
 from celery_streams.address import SCHEMES
 from celery_streams.install import install
-from celery_streams.producer import starmap
+from celery_streams.producer import bundles, starmap
 from celery_streams.producer.submission import Submission
 from celery_streams.results import backend
 
@@ -116,3 +116,4 @@ def _speed_up(app: Any) -> None:
     install(app)
     if app.finalized:
         starmap.install(app)
+        bundles.install(app)

@@ -3,17 +3,19 @@
 from functools import cache
 from typing import Any
 
-from celery_streams.producer import groups, starmap
+from celery_streams.producer import bundles, groups, starmap
 
 
 def install(app: Any) -> None:
     """Prepare Celery for an app of ours.
 
     For this app alone, its tasks `celery.map` and `celery.starmap` make one request for each job
-    (producer/starmap.py). Once in the process, `celery.canvas.group.apply_async` sends the groups
-    of apps that have a `submission` in one write (producer/groups.py); others take Celery's way.
+    (producer/starmap.py), and it has the task of bundles (producer/bundles.py). Once in the
+    process, `celery.canvas.group.apply_async` sends the groups of apps that have a `submission` in
+    one write (producer/groups.py); others take Celery's way.
     """
     app.on_after_finalize.connect(starmap.install, weak=False)
+    app.on_after_finalize.connect(bundles.install, weak=False)
     _install_groups()
 
 

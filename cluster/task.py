@@ -34,15 +34,16 @@ class Task(CeleryTask[Any, Any]):
         try:
             if are_scalars(*args, *kwargs.values()):
                 value = self.run(*args, **kwargs)
-                return value if are_scalars(value) else self._packed(value)
+                return value if are_scalars(value) else self.encode_result(value)
             store: Any = self.backend
             if isinstance(store, RedisBackend):
                 args, kwargs = store.fetch((args, kwargs), request.id)
-            return self._packed(self.run(*args, **kwargs))
+            return self.encode_result(self.run(*args, **kwargs))
         except MemoryError as error:
             raise out_of_memory(error) from None
 
-    def _packed(self, value: Any) -> Any:
+    def encode_result(self, value: Any) -> Any:
+        """Return a value of the running job in the form in which it is stored."""
         store: Any = self.backend
         if not isinstance(store, RedisBackend):
             return pack(value)
@@ -67,5 +68,6 @@ class Task(CeleryTask[Any, Any]):
                 store.forget_arguments(job_id, (args, kwargs))
 
 
-# Values of a map are packed together (see celery_streams.producer.starmap).
-Task.plain_calls = (Task.__call__,)
+# Values of a map are packed together (celery_streams.producer.starmap), and the arguments of calls
+# in a bundle are small (celery_streams.worker.bundle).
+Task.plain_calls = (Task.__call__, Task.on_success, Task.on_failure)

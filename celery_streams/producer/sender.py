@@ -4,7 +4,7 @@ Kombu sends messages one by one, and redis-py's client adds overhead to each com
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -69,6 +69,26 @@ class Sender:
         except NoScriptError:  # on first use, and after a restart of the server
             connection.send_packed_command([pack(b"EVAL", _SOURCE, *arguments)])
             connection.read_response()
+
+
+def publish_with_retries(
+    app: Any, key: str, max_length: int, messages: Sequence[bytes], policy: Mapping[str, Any]
+) -> None:
+    """Publish messages as `Sender` does, by an app's producer, and retry as Celery does.
+
+    `policy` overrides Celery's retry policy. Raises QueueFull or kombu's OperationalError.
+    """
+    with app.producer_or_acquire() as producer:
+
+        def publish() -> None:
+            PUBLISH(producer.channel.plain_client, [key], max_length, *messages)
+
+        policy = {**app.conf.task_publish_retry_policy, **policy}
+        with producer.connection._reraise_as_library_errors():  # noqa: SLF001 - as Celery
+            try:
+                producer.connection.ensure(producer, publish, **policy)()
+            except ResponseError as error:
+                raise refusal(error) from None
 
 
 _DIGEST, _SOURCE = PUBLISH.digest.encode(), PUBLISH.source.encode()

@@ -14,7 +14,8 @@ from celery.canvas import signature
 _celery: Any = _state
 
 
-#: A task class whose `__call__` adds nothing to the calls of a map lists it as `plain_calls`.
+#: A task class whose `__call__` adds nothing to the calls of a map lists it as `plain_calls`; in
+#: those of a bundle, the request's `running` is true (worker/bundle.py).
 PLAIN_CALLS = (Task.__call__,)
 
 
@@ -29,7 +30,7 @@ def install(sender: Any, **_: Any) -> None:
 
     def values(named: Any, calls: Iterable[Iterable[Any]]) -> list[Any]:
         task = signature(named, app=sender).type
-        return _values(task, calls) if _is_plain(task) else [task(*args) for args in calls]
+        return _values(task, calls) if is_plain(task) else [task(*args) for args in calls]
 
     functions: dict[str, Callable[..., list[Any]]] = {"celery.map": map_, "celery.starmap": starmap}
     for name, function in functions.items():
@@ -54,7 +55,7 @@ def _values(task: Any, calls: Iterable[Iterable[Any]]) -> list[Any]:
     return values
 
 
-def _is_plain(task: Any) -> bool:
+def is_plain(task: Any) -> bool:
     """Return True if a task is an unbound function, which cannot change its request."""
     kind = type(task)
     is_function = isinstance(getattr_static(kind, "run"), staticmethod)

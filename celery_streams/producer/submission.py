@@ -10,24 +10,21 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from types import NoneType
 from typing import Any, NamedTuple
 
 from celery import _state, signals
 from celery.app.routes import MapRoute
-from celery.canvas import Signature
 from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from celery_streams.errors import QueueFull
+from celery_streams.producer import bundles
 from celery_streams.producer.jobs import Jobs, new_id
 from celery_streams.producer.observed import ObservedJob, is_observed
-from celery_streams.producer.sender import Sender
-from celery_streams.producer.template import Recorder, Template
+from celery_streams.producer.sender import Sender, publish_with_retries
+from celery_streams.producer.template import OF_TEMPLATE, Recorder, Template, key_of, routed_by
 from celery_streams.results.backend import RedisBackend
-from celery_streams.scripts import PUBLISH
 from celery_streams.transport.channel import Channel
-from celery_streams.transport.queues import refusal
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +41,6 @@ _PLAIN = frozenset(
         *("time_limit", "soft_time_limit", "result_cls", "route_name", "headers"),
     }
 )
-#: Options that are part of the template, and their types.
-_OF_TEMPLATE = ("priority", "ignore_result", "time_limit", "soft_time_limit")
-_SIMPLE = frozenset({NoneType, bool, int, float, str})
-#: Celery's tasks that run another task, which decides where their jobs go.
-_WRAPPERS = frozenset({"celery.map", "celery.starmap"})
 #: Errors of an unreachable broker.
 _UNREACHABLE = (OSError, OperationalError, BatchPublishError, RedisError)
 
@@ -182,6 +174,31 @@ class Submission:
         self._publish(template, messages, policy)
         return others
 
+    def send_at_once(
+        self, name: str, jobs: Mapping[str, Sequence[Any]], kwargs: Any, *, reply_to: str
+    ) -> bool:
+        """Send jobs from a worker, by their ids; a signal handler may call it.
+
+        Return False, with some or none sent, if they are not plain, the task's template is not
+        known or the server does not answer.
+        """
+        template = self._template(name, {}, kwargs, is_worker=True)
+        if template is None or self._sender is None:
+            return False
+        texts = []
+        for job_id, args in jobs.items():
+            options = {"task_id": job_id, "reply_to": reply_to}
+            message = self._message(template, args, kwargs, options)
+            if message is None or message.text is None:
+                return False
+            texts.append(message.text)
+        try:
+            if texts:
+                self._sender.publish(template.key, template.max_length, texts)
+        except (OSError, RedisError, QueueFull):
+            return False
+        return True
+
     @property
     def _group(self) -> _Group | None:
         """The group that this thread is sending."""
@@ -204,34 +221,38 @@ class Submission:
 
     # Templates -------------------------------------------------------------------------
 
-    def learn(self, name: str, options: Mapping[str, Any], kwargs: Any = None) -> None:
+    def learn(
+        self, name: str, options: Mapping[str, Any], kwargs: Any = None, *, is_worker: bool = False
+    ) -> None:
         """Make the template of a task, if its jobs are plain and the broker is reachable."""
         options = self._with_task_options(name, options)
-        key = _template_key(name, options, kwargs)
-        if key and self._may_send(options) and key not in self._templates:
+        key = key_of(name, options, kwargs)
+        may_send = self._may_send(options, is_worker=is_worker)
+        if key and may_send and key not in self._templates:
             with suppress(*_UNREACHABLE):  # made by a later job
                 self._templates[key] = self._make_template(name, options, kwargs)
 
     def knows(self, name: str) -> bool:
         """Return True if `learn` was called for a task, so that its name needs no other check."""
         options = self._with_task_options(name, {})
-        return _template_key(name, options, None) in self._templates
+        return key_of(name, options, None) in self._templates
 
     def _make_template(self, name: str, options: Mapping[str, Any], kwargs: Any) -> Template | None:
         app, conf = self._app, self._app.conf
         if conf.task_send_sent_event or conf.task_always_eager:
             return None
-        if not self._has_fixed_route(_routed_by(name, kwargs)):
+        if not self._has_fixed_route(routed_by(name, kwargs)):
             return None
         if not isinstance(app.backend, RedisBackend):
             return None
-        more = {each: options.get(each) for each in _OF_TEMPLATE}
+        more = {each: options.get(each) for each in OF_TEMPLATE}
         more["priority"] = self._priority_number(more["priority"])
         with app.producer_or_acquire(options.get("producer")) as producer:
             channel: Any = producer.channel
             if not isinstance(channel, Channel):
                 return None
-            queue = app.amqp.router.route({}, name, (), kwargs)["queue"]
+            routed = kwargs["task"] if name == bundles.NAME else name
+            queue = app.amqp.router.route({}, routed, (), kwargs)["queue"]
             if self._sender is None:
                 self._sender = Sender(channel.connection_parameters)
             return Template.of(app, channel, name, queue, **more)
@@ -246,21 +267,24 @@ class Submission:
         return True  # the default queue
 
     def _template(
-        self, name: str, options: Mapping[str, Any], kwargs: Any = None
+        self, name: str, options: Mapping[str, Any], kwargs: Any = None, *, is_worker: bool = False
     ) -> Template | None:
         options = self._with_task_options(name, options)
-        key = _template_key(name, options, kwargs)
-        return self._templates.get(key) if key and self._may_send(options) else None
+        key = key_of(name, options, kwargs)
+        may_send = key and self._may_send(options, is_worker=is_worker)
+        return self._templates.get(key) if key and may_send else None
 
     def _with_task_options(self, name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return options with those of the task itself, as Celery's `send_task` adds them."""
+        if name == bundles.NAME:
+            return options
         task = self._app._tasks.get(name)  # noqa: SLF001 - without finalizing the app
         if task is None or options.get("task_type"):
             return options
         own = {key: value for key, value in task._get_exec_options().items() if value is not None}  # noqa: SLF001
         return {**own, **options}
 
-    def _may_send(self, options: Mapping[str, Any]) -> bool:
+    def _may_send(self, options: Mapping[str, Any], *, is_worker: bool = False) -> bool:
         app = self._app
         if (
             self._process != os.getpid()
@@ -268,7 +292,9 @@ class Submission:
             or self._router is not app.amqp.router
         ):
             self._reset()
-        if signals.task_sent.receivers or _celery.get_current_worker_task():
+        if signals.task_sent.receivers:
+            return False
+        if not is_worker and _celery.get_current_worker_task():
             return False
         return _PLAIN.issuperset(options) or all(
             value is None or name in _PLAIN or self._is_default(name, value)
@@ -325,23 +351,7 @@ class Submission:
                 raise
             except (OSError, RedisError) as error:
                 logger.debug("publishing by Celery's retry policy: %s", error)
-            self._publish_with_retries(template, batch, policy)
-
-    def _publish_with_retries(
-        self, template: Template, messages: Sequence[bytes], policy: Mapping[str, Any]
-    ) -> None:
-        with self._app.producer_or_acquire() as producer:
-
-            def publish() -> None:
-                client = producer.channel.plain_client
-                PUBLISH(client, [template.key], template.max_length, *messages)
-
-            policy = {**self._app.conf.task_publish_retry_policy, **policy}
-            with producer.connection._reraise_as_library_errors():  # noqa: SLF001 - as Celery
-                try:
-                    producer.connection.ensure(producer, publish, **policy)()
-                except ResponseError as error:
-                    raise refusal(error) from None
+            publish_with_retries(self._app, template.key, template.max_length, batch, policy)
 
     def warm_up(self, queue: str) -> None:
         """Take Celery's way up to its last step: a forked process pays for each first use."""
@@ -357,21 +367,3 @@ def _policy(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a job's options change in Celery's retry policy."""
     none = {} if options.get("retry") is not False else {"max_retries": 0}
     return {**(options.get("retry_policy") or {}), **none}
-
-
-def _routed_by(name: str, kwargs: Any) -> Any:
-    """Return the task whose route a job takes: of map and starmap, the one that they run."""
-    if name in _WRAPPERS and isinstance(kwargs, dict) and isinstance(kwargs.get("task"), Signature):
-        return kwargs["task"]["task"]
-    return name
-
-
-def _template_key(name: str, options: Mapping[str, Any], kwargs: Any) -> tuple[Any, ...] | None:
-    values = [options.get(each) for each in _OF_TEMPLATE]
-    routed_by = _routed_by(name, kwargs)
-    if not _SIMPLE.issuperset(map(type, values)):
-        return None
-    if options.get("route_name") not in {None, routed_by}:
-        return None
-    # With their types: True, which is not a priority, is equal to 1.
-    return (name, routed_by, *values, *map(type, values))

@@ -9,12 +9,15 @@ from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
 from copy import deepcopy
 from operator import itemgetter
+from types import NoneType
 from typing import Any, Self
 from uuid import uuid4
 
+from celery.canvas import Signature
 from kombu.messaging import Producer
 from kombu.utils.json import dumps, loads
 
+from celery_streams.producer import bundles
 from celery_streams.producer.jobs import Job, new_id
 from celery_streams.producer.observed import Parts
 from celery_streams.transport.channel import Channel
@@ -24,6 +27,11 @@ from celery_streams.transport.publishing import TRANSIENT
 _TOKEN = uuid4().hex
 #: Options of a job that its message carries in the headers.
 _HEADER_OPTIONS = ("ignore_result", "time_limit", "soft_time_limit")
+#: Options that are part of the template, and their types.
+OF_TEMPLATE = ("priority", "ignore_result", "time_limit", "soft_time_limit")
+_SIMPLE = frozenset({NoneType, bool, int, float, str})
+#: Celery's tasks that run another task, which decides where their jobs go.
+_WRAPPERS = frozenset({"celery.map", "celery.starmap"})
 _BODY_START = "[[], {}, "
 
 
@@ -172,3 +180,24 @@ def _text_of(envelope: Mapping[str, Any]) -> str:
     if not is_json or not is_encoded or envelope["headers"].get("compression"):
         return ""
     return a2b_base64(envelope["body"]).decode()
+
+
+def routed_by(name: str, kwargs: Any) -> Any:
+    """Return the task whose route a job takes: the one that a map, starmap or bundle runs."""
+    if name == bundles.NAME:
+        return kwargs["task"]
+    if name in _WRAPPERS and isinstance(kwargs, dict) and isinstance(kwargs.get("task"), Signature):
+        return kwargs["task"]["task"]
+    return name
+
+
+def key_of(name: str, options: Mapping[str, Any], kwargs: Any) -> tuple[Any, ...] | None:
+    """Return what jobs with the same template have in common; None if they can have none."""
+    values = [options.get(each) for each in OF_TEMPLATE]
+    routed = routed_by(name, kwargs)
+    if not _SIMPLE.issuperset(map(type, values)):
+        return None
+    if options.get("route_name") not in {None, routed}:
+        return None
+    # With their types: True, which is not a priority, is equal to 1.
+    return (name, routed, *values, *map(type, values))

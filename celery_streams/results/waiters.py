@@ -8,6 +8,8 @@ from typing import Any
 
 from celery.states import READY_STATES
 
+from celery_streams.producer.bundles import bundle_of
+
 #: Seconds between reads of the key of a job that is not announced here; doubled from the first to
 #: the second after each. The second is also the interval of tries to subscribe.
 MIN_POLL, MAX_POLL = 0.005, 0.25
@@ -62,6 +64,7 @@ class ResultWaiter:
 class BatchWaiter(ResultWaiter):
     """One thread that waits for many jobs of its own, without a result object for each.
 
+    A call of a bundle that it waits for may end before the bundle, as a job of its own.
     `batches` maps the ids of all such jobs to their waiters.
     """
 
@@ -89,7 +92,9 @@ class BatchWaiter(ResultWaiter):
 
     def notify(self, job_id: str, meta: Any) -> None:
         """Note a job's state, and wake the thread if the job has ended."""
-        if meta["status"] in READY_STATES and self.open.pop(job_id, None) is not None:
+        if meta["status"] not in READY_STATES:
+            return
+        if self.open.pop(job_id, None) is not None or bundle_of(job_id) in self.open:
             self._batches.pop(job_id, None)
             self.ended.append(meta)
             if not self.woken.is_set():

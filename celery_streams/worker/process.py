@@ -31,6 +31,7 @@ from celery_streams.transport import entries
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.dispatch import PERMITTED
 from celery_streams.transport.entries import Ack, Entry
+from celery_streams.worker import bundle, scoreboard
 from celery_streams.worker.runner import MAX_FETCH, Runner
 from celery_streams.worker.scoreboard import IDLE, Slot
 
@@ -135,6 +136,7 @@ class Process:
     def main(self) -> None:
         """Run until the main process says stop; the process' entry point."""
         parent, stamps = self._pool.consumer, dict(state.revoked_stamps)
+        scoreboard.current = self._slot
         process_initializer(parent.app, parent.hostname)
         state.revoked_stamps.update(stamps)
         set_event_loop(None)
@@ -198,6 +200,7 @@ class Process:
         with suppress(OSError, RedisError):  # with the next fetch
             if self._channel:
                 self._channel.deliveries.flush()
+        bundle.hand_over()
         self._send_events()
 
     def _send_events(self) -> None:

@@ -62,6 +62,10 @@ class _Fields(Structure):
 _TAGS_AT = sizeof(_Fields)
 
 
+#: The slot of this process, if a pool has forked it.
+current: "Slot | None" = None
+
+
 class Running(NamedTuple):
     """A job that runs, and its limits in seconds; 0 for none."""
 
@@ -112,6 +116,11 @@ class Slot:
             fields.started, fields.soft, fields.hard = monotonic(), 0, 0
             fields.position = position
         return True
+
+    def begin_call(self, soft: float, hard: float) -> None:
+        """Begin with a call of a bundle; its limits are in seconds, 0 for none."""
+        self.fields.started = monotonic()
+        self.set_limits(soft, hard)
 
     def set_limits(self, soft: float, hard: float) -> None:
         """Set the running job's limits, in seconds; 0 for none."""

@@ -1,0 +1,214 @@
+"""Runs bundles (`producer.bundles`): calls of a task one after another, under one request.
+
+A call costs no more than the function and its time limits. Whatever is unusual about one is done as
+for a job, under the id that the call has as a job.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from typing import Any
+
+from celery import _state, signals
+from celery.app.task import Context, Task
+from celery.app.trace import TraceInfo
+from celery.exceptions import Ignore, NotRegistered, Reject, Retry
+from celery.states import FAILURE, RETRY
+from celery.worker import state
+
+from celery_streams import fastjson
+from celery_streams.producer import starmap
+from celery_streams.producer.bundles import call_id
+from celery_streams.worker import scoreboard
+from celery_streams.worker.request import out_of_memory
+
+#: Seconds after which the calls that are left become jobs.
+MAX_SECONDS = 0.1
+#: Bytes of JSON of the values.
+MAX_BYTES = 512 * 1024
+#: Signals of each job; with a receiver, each call is a job.
+_SIGNALS = (signals.task_prerun, signals.task_postrun, signals.task_success)
+#: What a task class may do before and after each job.
+_HOOKS = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
+#: What the request of a call has in place of the bundle's.
+_OWN = {"parent_id": None, "argsrepr": None, "kwargsrepr": None, "running": True}
+_celery: Any = _state
+#: The bundle that this process runs, if any.
+_running: list["Bundle"] = []
+
+
+def run(job: Any, rows: Sequence[Sequence[Any]], name: str, kwargs: dict[str, Any]) -> Any:
+    """Make the calls of a bundle, the job of the task `job`, and return their outcome."""
+    task = job.app.tasks.get(name)
+    if task is None:
+        raise NotRegistered(name)
+    bundle = Bundle(job, task, rows, kwargs)
+    if not is_plain(task) or job.request.get("x-delivery-count"):  # it has ended its process
+        bundle.hand_over(range(len(rows)))
+        return bundle.outcome()
+    _running.append(bundle)
+    try:
+        bundle.run()
+    finally:
+        _running.clear()
+    return bundle.outcome()
+
+
+def hand_over() -> None:
+    """Make jobs of the calls behind the present one, for it takes long; by a signal handler."""
+    for bundle in _running:
+        bundle.hand_over_rest()
+
+
+def is_plain(task: Any) -> bool:
+    """Return True if nothing but its function and its limits belongs to a call of a task."""
+    kind = type(task)
+    own = (*getattr(kind, "plain_calls", ()), *(getattr(Task, hook) for hook in _HOOKS))
+    return (
+        starmap.is_plain(task)
+        and all(getattr(kind, hook) in own for hook in _HOOKS)
+        and bool(task.acks_late)
+        and not task.rate_limit
+        and not any(signal.receivers for signal in _SIGNALS)
+    )
+
+
+class Bundle:
+    """The calls of one bundle."""
+
+    def __init__(self, job: Any, task: Any, rows: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        self._app, self._task = job.app, task
+        self._rows, self._kwargs = rows, kwargs
+        self._id = str(job.request.id)
+        self._request = Context(job.request.__dict__, **_OWN, task=task.name, kwargs=kwargs)
+        self._queue = job.request.delivery_info["routing_key"]
+        self._slot = slot = scoreboard.current
+        # Without limits of the task, those of all jobs, which the bundle has.
+        self._soft = float(task.soft_time_limit or (slot.fields.soft if slot else 0))
+        self._hard = float(task.time_limit or (slot.fields.hard if slot else 0))
+        #: The position of the present call, and of the first one that is not made here.
+        self._position, self._end = 0, len(rows)
+        self._values: list[Any] = []
+        #: Positions of calls that are jobs of their own.
+        self._own: list[int] = []
+        self._seconds = 0.0
+        # Before a signal handler needs it.
+        self._app.submission.learn(task.name, {}, kwargs, is_worker=True)
+
+    def run(self) -> None:
+        """Make the calls, until it takes too long."""
+        request: Any = self._request
+        began = monotonic()
+        _celery._task_stack.push(self._task)  # noqa: SLF001 - as Celery's Task.__call__
+        self._task.request_stack.push(request)
+        process = os.getpid()
+        try:
+            while self._position < self._end:
+                self._set_call(self._position)
+                self._values.append(self._call(request.args))
+                if os.getpid() != process:  # it has forked, and this is the copy
+                    os._exit(0)
+                if monotonic() - began > MAX_SECONDS:
+                    self.hand_over_rest()
+                self._position += 1
+        finally:
+            self._task.request_stack.pop()
+            _celery._task_stack.pop()  # noqa: SLF001 - the same
+        self._seconds = monotonic() - began
+        count = len(self._values)
+        state.total_count[self._task.name] += count
+        state.all_total_count[0] += count
+
+    def _set_call(self, position: int) -> None:
+        """Have the request be that of a call."""
+        request: Any = self._request
+        request.id = request.root_id = call_id(self._id, position)
+        request.args = tuple(self._rows[position])
+        request._children = None  # noqa: SLF001 - the jobs that it sends
+
+    def _call(self, args: tuple[Any, ...]) -> Any:
+        slot = self._slot
+        try:
+            if slot:
+                slot.begin_call(self._soft, self._hard)
+            try:
+                return self._task.run(*args, **self._kwargs)
+            except MemoryError as error:
+                raise out_of_memory(error) from None
+            finally:
+                if slot:
+                    slot.set_limits(0, 0)
+        except Ignore:
+            self._own.append(self._position)
+        except Reject:
+            self.hand_over([self._position])
+        except Exception as error:  # noqa: BLE001 - it is the call's
+            self._fail(error)
+        return None
+
+    def _fail(self, error: Exception) -> None:
+        """Store that the present call has failed, or is retried."""
+        self._own.append(self._position)
+        is_retry = isinstance(error, Retry)
+        info = TraceInfo(RETRY if is_retry else FAILURE, error)
+        info.handle_error_state(self._task, self._request)
+
+    # Calls that become jobs ------------------------------------------------------------
+
+    def hand_over_rest(self) -> None:
+        """Make jobs of the calls behind the present one."""
+        rest = range(self._position + 1, self._end)
+        if self._sent_at_once(rest):
+            self._end = self._position + 1
+            self._own += rest
+
+    def hand_over(self, positions: Sequence[int]) -> None:
+        """Make jobs of calls."""
+        if not self._sent_at_once(positions):
+            for position in positions:
+                self._app.send_task(
+                    self._task.name,
+                    self._rows[position],
+                    self._kwargs,
+                    queue=self._queue,
+                    task_id=call_id(self._id, position),
+                    root_id=call_id(self._id, position),
+                    reply_to=self._request.reply_to,
+                    add_to_parent=False,
+                )
+        self._own += positions
+
+    def _sent_at_once(self, positions: Sequence[int]) -> bool:
+        """Make jobs of calls by one command, if they are plain and the server answers."""
+        jobs = {call_id(self._id, position): self._rows[position] for position in positions}
+        submission, name = self._app.submission, self._task.name
+        return bool(
+            submission.send_at_once(name, jobs, self._kwargs, reply_to=self._request.reply_to)
+        )
+
+    # The outcome -----------------------------------------------------------------------
+
+    def outcome(self) -> Mapping[str, Any]:
+        """Return the outcome, as plain JSON."""
+        text = fastjson.encode(self._values)
+        if text is None or len(text) > MAX_BYTES:
+            self._store_others(is_long=text is not None)
+        return {"values": self._values, "own": sorted(self._own), "seconds": self._seconds}
+
+    def _store_others(self, *, is_long: bool) -> None:
+        """Store the values that are not plain JSON, or all, as the results of jobs."""
+        encode = getattr(self._task, "encode_result", None)
+        for position, value in enumerate(self._values):
+            if position in self._own or not (is_long or fastjson.encode(value) is None):
+                continue
+            self._own.append(position)
+            self._values[position] = None
+            self._set_call(position)
+            self._task.request_stack.push(self._request)
+            try:
+                encoded = encode(value) if encode else value
+                self._task.backend.mark_as_done(self._request.id, encoded, self._request)
+            except Exception as error:  # noqa: BLE001 - as Celery's tracer
+                TraceInfo(FAILURE, error).handle_error_state(self._task, self._request)
+            finally:
+                self._task.request_stack.pop()
