@@ -149,7 +149,7 @@ class BatchRun:
         for part in self._bundling.parts(rows):
             unit = Unit(new_id(), len(part), deadline)
             units[unit.id] = unit, part
-        self._waiter.expect(units)
+        self._waiter.expect(job_id for job_id, (unit, _) in units.items() if unit.is_bundle)
         self._order.extend(unit for unit, _ in units.values())
         self._submitted += len(rows)
         try:

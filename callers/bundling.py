@@ -50,8 +50,8 @@ class Unit:
         return [position for position, each in enumerate(self.outcomes) if each is OPEN]
 
     def open_jobs(self) -> list[str]:
-        """Return the ids of the jobs that have not ended."""
-        return [self.id] if self.is_bundle else [*map(self.call_id, self.open())]
+        """Return the ids of the jobs that may not have ended: of a bundle, also of its calls."""
+        return [*map(self.call_id, self.open()), *([self.id] if self.is_bundle else ())]
 
 
 class Bundling:
@@ -66,13 +66,14 @@ class Bundling:
     @property
     def waits_until(self) -> float:
         """Until when, by the monotonic clock, to wait for the first bundle; infinity if not."""
-        return math.inf if self._has_learned else self._began + FIRST_SECONDS
+        until = self._began + FIRST_SECONDS
+        if monotonic() > until:
+            self._has_learned = True  # they take longer, or the workers are busy
+        return math.inf if self._has_learned else until
 
     def waits(self, submitted: int) -> bool:
         """Return True if no more calls should be submitted before a bundle has ended."""
-        if not self._has_learned and monotonic() > self.waits_until:
-            self._has_learned = True  # they take longer, or the workers are busy
-        return not self._has_learned and submitted >= FIRST_CALLS
+        return submitted >= FIRST_CALLS and self.waits_until < math.inf
 
     def parts(self, rows: Sequence[Any]) -> list[Sequence[Any]]:
         """Divide rows into those of each message."""

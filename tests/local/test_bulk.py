@@ -18,6 +18,7 @@ from celery.states import REVOKED, SUCCESS
 from celery.utils import uuid
 
 from callers import batch
+from callers.bundling import Bundling
 from callers.client import Client
 from celery_streams.producer.sender import Sender
 from celery_streams.results import waiters
@@ -35,6 +36,17 @@ def redis(client: Client) -> Any:
     """Return the plain client of a client's server."""
     store: Any = client.app.backend
     return store.client
+
+
+@pytest.fixture
+def jobs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call is a job of its own."""
+    monkeypatch.setattr(Bundling, "__init__", no_bundles)
+
+
+def no_bundles(bundling: Bundling, _: int) -> None:
+    """Begin without bundles."""
+    bundling.calls, bundling._most, bundling._has_learned, bundling._began = 1, 1, True, inf
 
 
 def results(client: Client) -> set[str]:
@@ -137,6 +149,7 @@ def test_arguments_that_come_slowly_keep_no_job_waiting(client: Client) -> None:
     assert began.is_set()
 
 
+@pytest.mark.usefixtures("jobs_alone")
 def test_batches_grow_only_while_arguments_come_at_once(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +184,7 @@ from callers.client import Client
 with Client() as client:
     print(client.map({ADD!r}, [(i, i) for i in range(5)]))
     print([*client.imap({ADD!r}, ((i, 0) for i in range(5)), window=2)])
-    print(*client.app.submission._templates.values())
+    print(*{{*client.app.submission._templates.values()}})
 """
 
 
@@ -309,6 +322,7 @@ def test_a_job_that_nobody_announces_is_found(server_only: Local) -> None:
 # To stop ------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("jobs_alone")
 def test_what_has_not_begun_when_the_caller_stops_never_runs(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,6 +354,8 @@ def assert_revoked(client: Client, ids: list[str]) -> None:
 STOPPED = f"""
 from callers.client import Client
 from celery_streams.results.consumer import ResultConsumer
+from tests.local.test_bulk import Bundling, no_bundles
+Bundling.__init__ = no_bundles
 client = Client()
 wait = ResultConsumer.wait
 def report(self, waiter, until):  # all are submitted

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from callers import batch
+from callers.bundling import Bundling
 from callers.client import Client
 from cluster.errors import Unreadable
 from tests.local.local import Local
+from tests.local.test_bulk import no_bundles
 
 ADD = "add.tasks.add"
 
@@ -77,6 +79,7 @@ def test_an_invalid_result_is_an_error_in_its_place_alone(
         return ids[-1]
 
     monkeypatch.setattr(batch, "new_id", ids_in_order)
+    monkeypatch.setattr(Bundling, "__init__", no_bundles)
     with server_only.client() as client:
         for first in (0, 3):
             for number in (0, 1, 2):
