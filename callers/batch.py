@@ -12,8 +12,8 @@ from celery.states import FAILURE, SUCCESS
 from kombu.exceptions import SerializationError
 
 from callers.bundling import OPEN, Bundling, Unit
+from celery_streams import bundles
 from celery_streams.errors import Unreadable
-from celery_streams.producer import bundles
 from celery_streams.producer.jobs import new_id
 from celery_streams.producer.submission import PUBLISH_BATCH
 from celery_streams.results.consumer import ResultConsumer

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
-from celery_streams.producer import bundles
-from celery_streams.producer.bundles import MAX_CALLS, SECONDS, Outcome
+from celery_streams import bundles
+from celery_streams.bundles import MAX_CALLS, SECONDS, Outcome
 
 #: Calls that are sent first, to learn how long they take, and seconds to wait for that.
 FIRST_CALLS, FIRST_SECONDS = 7, 0.02

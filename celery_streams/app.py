@@ -6,10 +6,10 @@ from typing import Any
 import celery
 from celery.app.backends import by_url
 
-from celery_streams import address
+from celery_streams import address, bundles
 from celery_streams.address import SCHEMES
 from celery_streams.install import install
-from celery_streams.producer import bundles, starmap
+from celery_streams.producer import starmap
 from celery_streams.producer.submission import Submission
 from celery_streams.results import backend
 

@@ -3,14 +3,15 @@
 from functools import cache
 from typing import Any
 
-from celery_streams.producer import bundles, groups, starmap
+from celery_streams import bundles
+from celery_streams.producer import groups, starmap
 
 
 def install(app: Any) -> None:
     """Prepare Celery for an app of ours.
 
     For this app alone, its tasks `celery.map` and `celery.starmap` make one request for each job
-    (producer/starmap.py), and it has the task of bundles (producer/bundles.py). Once in the
+    (producer/starmap.py), and it has the task of bundles (bundles.py). Once in the
     process, `celery.canvas.group.apply_async` sends the groups of apps that have a `submission` in
     one write (producer/groups.py); others take Celery's way.
     """

@@ -17,8 +17,8 @@ from celery.app.routes import MapRoute
 from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]
 from redis.exceptions import RedisError
 
+from celery_streams import bundles
 from celery_streams.errors import QueueFull
-from celery_streams.producer import bundles
 from celery_streams.producer.jobs import Jobs, new_id
 from celery_streams.producer.observed import ObservedJob, is_observed
 from celery_streams.producer.sender import Sender, publish_with_retries

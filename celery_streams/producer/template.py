@@ -17,7 +17,7 @@ from celery.canvas import Signature
 from kombu.messaging import Producer
 from kombu.utils.json import dumps, loads
 
-from celery_streams.producer import bundles
+from celery_streams import bundles
 from celery_streams.producer.jobs import Job, new_id
 from celery_streams.producer.observed import Parts
 from celery_streams.transport.channel import Channel

@@ -20,11 +20,10 @@ from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.states import FAILURE, PROPAGATE_STATES, READY_STATES, SUCCESS
 from redis.exceptions import AuthenticationError, ResponseError
 
-from celery_streams.producer.bundles import bundle_of
 from celery_streams.results.buffer import ResultBuffer
 from celery_streams.results.connections import ResultConnections
 from celery_streams.results.listener import Listener
-from celery_streams.results.waiters import MAX_POLL, MIN_POLL, BatchWaiter, ResultWaiter
+from celery_streams.results.waiters import MAX_POLL, MIN_POLL, BatchWaiter, ResultWaiter, batch_of
 from celery_streams.retries import is_state_of_server
 
 logger = logging.getLogger(__name__)
@@ -306,7 +305,7 @@ class ResultConsumer(BaseResultConsumer):
             self._notify_or_buffer(self.backend.metas(notice))
             return
         self._sent.discard(job_id)  # there will be no other notice
-        if self._batch_of(job_id) or _pending(self._pending_results, job_id):
+        if batch_of(self.batches, job_id) or _pending(self._pending_results, job_id):
             found = _stored(self.backend, self._connections, [job_id], math.inf)
             self._notify_or_buffer(found)
 
@@ -324,7 +323,7 @@ class ResultConsumer(BaseResultConsumer):
     def _notify(self, meta: Any) -> bool:
         """Pass a job's state on; return False if it is new and nothing waits for it."""
         job_id, fulfilled = meta["task_id"], list[Any]()
-        batch = self._batch_of(job_id)
+        batch = batch_of(self.batches, job_id)
         is_known = job_id not in self._sent
         if batch is not None:
             self._sent.discard(job_id)
@@ -345,10 +344,6 @@ class ResultConsumer(BaseResultConsumer):
                 if waiter.is_for_any or job_id in waiter.open:
                     waiter.notify(job_id, meta)
         return is_known or bool(results)
-
-    def _batch_of(self, job_id: str) -> BatchWaiter | None:
-        """Return who waits for a job of a batch, or for the bundle of which it is a call."""
-        return self.batches.get(job_id) or self.batches.get(bundle_of(job_id))
 
     def _reset_after_fork(self) -> None:
         if self._process != os.getpid():

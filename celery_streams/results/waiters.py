@@ -8,7 +8,7 @@ from typing import Any
 
 from celery.states import READY_STATES
 
-from celery_streams.producer.bundles import bundle_of
+from celery_streams.bundles import bundle_of
 
 #: Seconds between reads of the key of a job that is not announced here; doubled from the first to
 #: the second after each. The second is also the interval of tries to subscribe.
@@ -99,3 +99,8 @@ class BatchWaiter(ResultWaiter):
             self.ended.append(meta)
             if not self.woken.is_set():
                 self.woken.set()
+
+
+def batch_of(batches: dict[str, BatchWaiter], job_id: str) -> BatchWaiter | None:
+    """Return who waits for a job of a batch, or for the bundle of which it is a call."""
+    return batches.get(job_id) or batches.get(bundle_of(job_id))

@@ -1,4 +1,4 @@
-"""Runs bundles (`producer.bundles`): calls of a task one after another, under one request.
+"""Runs bundles (`celery_streams.bundles`): calls of a task one after another, under one request.
 
 A call costs no more than the function and its time limits. Whatever is unusual about one is done as
 for a job, under the id that the call has as a job.
@@ -17,8 +17,8 @@ from celery.states import FAILURE, RETRY
 from celery.worker import state
 
 from celery_streams import fastjson
+from celery_streams.bundles import call_id
 from celery_streams.producer import starmap
-from celery_streams.producer.bundles import call_id
 from celery_streams.worker import scoreboard
 from celery_streams.worker.request import out_of_memory
 

@@ -15,8 +15,8 @@ from billiard.exceptions import WorkerLostError
 from celery.utils.imports import symbol_by_name
 from celery.worker import state, strategy
 
+from celery_streams import bundles
 from celery_streams.errors import Malformed
-from celery_streams.producer import bundles
 from celery_streams.transport import keys
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.entries import Entry

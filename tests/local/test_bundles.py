@@ -13,7 +13,7 @@ import pytest
 from callers import batch
 from callers.bundling import Bundling
 from callers.client import Client
-from celery_streams.producer import bundles
+from celery_streams import bundles
 from cluster.errors import JobTimeout
 from tests.local import bundled_tasks
 from tests.local.local import Local

@@ -9,6 +9,8 @@ takes long.
 
 from typing import Any, NamedTuple
 
+from celery.utils.imports import symbol_by_name
+
 from celery_streams.errors import Unreadable
 
 #: The task of bundles; its arguments are the rows of the calls, and by name the task that they are
@@ -60,8 +62,7 @@ def install(sender: Any, **_: Any) -> None:
 
     def bundle(self: Any, rows: Any, task: str, kwargs: Any = None) -> Any:
         """Make many calls of a task."""
-        from celery_streams.worker.bundle import run  # a caller loads no worker
-
+        run = symbol_by_name("celery_streams.worker.bundle:run")  # a caller loads no worker
         return run(self, rows, task, kwargs or {})
 
     sender.task(
