@@ -133,7 +133,8 @@ def _time_of(server: OwnServer, keys: float) -> float:
 
 
 def _with(count: int) -> System:
-    return OURS._replace(workers=OURS.workers[:1] * count)
+    one = (("ADD_CONCURRENCY", "1"),)
+    return OURS._replace(workers=OURS.workers[:1] * count, variables=one)
 
 
 def table(curve: Curve) -> Table:

@@ -1,5 +1,6 @@
 """The peers' virtual environments: one each, as they need different versions of packages."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,18 @@ def argv(system: System, line: tuple[str, ...]) -> list[str]:
     return [str(programs(system) / line[0]), *line[1:]]
 
 
+def _interpreter(system: System) -> str:
+    """Return the Python that makes a system's environment; raises ClusterError."""
+    if not system.python or system.python == "{}.{}".format(*sys.version_info):
+        return sys.executable
+    name = f"python{system.python}"
+    of_pyenv = (Path.home() / ".pyenv" / "versions").glob(f"{system.python}.*/bin/{name}")
+    found = [*of_pyenv, shutil.which(name)]
+    if not found[0]:
+        raise ClusterError(f"{system.title} needs {name}, which is not installed")
+    return str(found[0])
+
+
 def make(system: System) -> None:
     """Create or update a system's environment if its requirements have changed.
 
@@ -39,7 +52,7 @@ def make(system: System) -> None:
     click.echo(f"installing {system.folder} into {made.parent.relative_to(ROOT)}", err=True)
     python = programs(system) / "python"
     try:
-        subprocess.run([sys.executable, "-m", "venv", made.parent], check=True)
+        subprocess.run([_interpreter(system), "-m", "venv", "--clear", made.parent], check=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         install = [*pip, "--requirement", str(requirements)]
         subprocess.run(install, check=True, capture_output=True)

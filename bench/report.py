@@ -7,7 +7,6 @@ from bench.chart import Group, bars, short
 from bench.comparison import Row
 from bench.curve import Curve
 from bench.figures import Figure, Measured
-from bench.processes import TICKS
 from bench.run import Run
 from bench.systems import OURS
 from local.server import ROOT
@@ -22,21 +21,22 @@ result is stored, fetched by the caller and checked.
 They take turns: a system's workers start on an empty server, and stop before those of the next \
 system start, because some poll, and would disturb the others. \
 {rounds} round(s), each starting with a different system. In all of them redis-py has hiredis.
-The clock starts when connections are open and every worker has run a job; ours, which do not \
-report which worker ran a job, answer a ping after enough slow jobs for all.
+The clock starts when connections are open and every process has run a job.
 
-- **Submit**: {jobs} jobs, one call after the other; **in bulk**: by the library's own way for \
-many, if it has one. For this cluster that is a group: `map` submits and fetches in one.
-- **End to end**: from the first submit until the caller has the last result, {jobs} jobs.
+- **Submit**: up to {jobs} jobs, as many as take about {seconds:g} s, one call after the other; \
+**in bulk**: by the library's own way for many, if it has one. For this cluster \
+that is a group: `map` submits and fetches in one.
+- **End to end**: from the first submit until the caller has the last result, as many jobs.
 - **Round trip**: {trips} single jobs, one after the other. **Half loaded**: while a second client \
 process tries to submit and fetch half as many a second as the system did end to end, one by one; \
 the load that it reached is in the table, and is not always half.
 - **CPU**: of all processes of the workers, of the caller and of the server, from /proc, while \
-jobs were done end to end in bulk. It counts in steps of {tick:g} ms a job here, so a ratio of \
-few steps is approximate.
+jobs were done end to end in bulk. It counts in steps of 10 ms, so the less there is, the more \
+approximate is a ratio.
 - **Memory**: {memory}, of all processes of the workers, by the number of workers, before they had \
 run more than the warm-up.
-- **chunks**: {adds:,} sums of one caller, {chunk} per job, over the jobs a second of `map`.
+- **Calls by map**: {calls:,} sums by one `Client.map`, which sends many in one job. In bulk, end \
+to end, this cluster's jobs are single ones (`bundle=False`).
 
 Values are medians of the rounds, with those of the lowest and of the highest round in brackets; \
 a p99 is that of all rounds together.
@@ -49,6 +49,11 @@ queues: jobs that were there before the two workers started, and the rate at whi
 appeared in Redis; best is what stays flat.
 """
 
+_FLEET = """\
+This cluster alone, and stock Celery's memory, with the last setting above. Hundreds of idle \
+workers are threads of one process, which do at Redis what a worker does. Sleeping jobs are \
+measured on more processes until the machine's cores are full.
+"""
 
 #: The meaning of each setting to its users.
 _PERSISTENCES = {
@@ -59,14 +64,19 @@ _PERSISTENCES = {
 }
 
 
-def write_report(runs: Sequence[Run], curve: Curve | None, folder: Path = FOLDER) -> None:
+def write_report(
+    runs: Sequence[Run],
+    curve: Curve | None,
+    fleet: Sequence[Figure] = (),
+    folder: Path = FOLDER,
+) -> None:
     """Write the page and its plots."""
     for name, plot in _plots(runs, curve).items():
         (folder / f"{NAME}-{name}.svg").write_text(plot)
-    (folder / f"{NAME}.md").write_text(page(runs, curve))
+    (folder / f"{NAME}.md").write_text(page(runs, curve, fleet))
 
 
-def page(runs: Sequence[Run], curve: Curve | None) -> str:
+def page(runs: Sequence[Run], curve: Curve | None, fleet: Sequence[Figure] = ()) -> str:
     """Return the page: figures, systems, guarantees, method and machine."""
     first = runs[0]
     return (
@@ -81,6 +91,7 @@ def page(runs: Sequence[Run], curve: Curve | None) -> str:
                 *_section("Jobs a second", _each(runs, _throughput, "throughput")),
                 *_section("Round trips", _each(runs, _trips, "latency")),
                 *_section("CPU and memory", _each(runs, _costs)),
+                *(_section("Many processes, many workers", _fleet(fleet)) if fleet else ()),
                 *(_section("More workers, longer queues", _curve(first, curve)) if curve else ()),
                 *_section("What becomes of a job whose worker dies", _promises(first.rows)),
                 *_section("How it was measured", _how(first)),
@@ -100,7 +111,7 @@ def _arguments(run: Run, curve: Curve | None) -> str:
     deep = ""
     if curve and curve.depth:
         deep = f" --depth {max(map(int, curve.depth))} --curve-rounds {curve.rounds}"
-    return f"--rounds {run.rounds} --jobs {sizes.jobs} --adds {sizes.adds}{deep} --report"
+    return f"--rounds {run.rounds} --jobs {sizes.jobs} --calls {sizes.calls}{deep} --report"
 
 
 def _about(run: Run) -> Iterator[str]:
@@ -245,6 +256,10 @@ def _costs(rows: Sequence[Row]) -> list[str]:
     )
 
 
+def _fleet(figures: Sequence[Figure]) -> list[str]:
+    return [_FLEET, *_figure_table(figures)]
+
+
 def _curve(run: Run, curve: Curve) -> list[str]:
     return [
         _CURVE.format(jobs=run.sizes.jobs, rounds=curve.rounds),
@@ -277,11 +292,10 @@ def _how(run: Run) -> list[str]:
         workers=2,
         rounds=run.rounds,
         jobs=run.sizes.jobs,
+        seconds=run.sizes.seconds,
         trips=run.sizes.trips,
-        tick=1000 / TICKS / run.sizes.jobs,
         memory=" or ".join(sorted(kinds)),
-        adds=run.sizes.adds,
-        chunk=run.sizes.chunk,
+        calls=run.sizes.calls,
     )
     return text.rstrip().split("\n")
 

@@ -56,7 +56,7 @@ class Run:
     @cached_property
     def figures(self) -> list[Figure]:
         """The figures with their bounds."""
-        return comparison.figures(self.rows)
+        return comparison.figures(self.rows, self.appendfsync)
 
     @property
     def named_figures(self) -> list[Figure]:

@@ -13,7 +13,7 @@ import redis
 
 from bench.peers import protocol
 from bench.processes import cpu_seconds
-from bench.systems import System
+from bench.systems import WORKERS, System
 from cluster.password import VARIABLE
 from local import server
 from local.process import Process
@@ -70,7 +70,7 @@ class OwnServer:
             "CELERY_RESULT_BACKEND": url,
             VARIABLE: str(self._password),
             "LOCAL_STATE": str(self.folder / "state"),
-            "ADD_CONCURRENCY": "1",
+            "ADD_CONCURRENCY": str(WORKERS),
             "LOG_LEVEL": "WARNING",
         }
 

@@ -23,6 +23,8 @@ class System(NamedTuple):
     guarantee: str
     #: Settings that its worker and its client share.
     variables: tuple[tuple[str, str], ...] = ()
+    #: The Python that it needs, if not this one, such as "3.13".
+    python: str = ""
 
     @property
     def is_ours(self) -> bool:
@@ -49,10 +51,10 @@ _CELERY_TUNED = (
 )
 
 
-def _celery(pool: str, processes: int, concurrency: int) -> System:
+def _celery(pool: str, processes: int, concurrency: int, folder: str = "celery") -> System:
     line = (
         "celery",
-        "--app=bench.peers.celery.tasks",
+        f"--app=bench.peers.{folder}.tasks",
         "--quiet",
         "worker",
         f"--pool={pool}",
@@ -67,7 +69,7 @@ def _celery(pool: str, processes: int, concurrency: int) -> System:
     return System(
         f"celery-{pool}",
         f"Celery, {pool}",
-        "celery",
+        folder,
         tuple((*line, f"--hostname={pool}{number}@%h") for number in range(processes)),
         ("celery", "kombu", "redis", "hiredis"),
         f"{how.get(pool, f'{processes} workers')}; {_CELERY_TUNED}",
@@ -101,9 +103,10 @@ OURS = System(
     "ours",
     "this cluster",
     "ours",
-    (("python", "-m", "local", "worker", "add"),) * WORKERS,
+    (("python", "-m", "local", "worker", "add"),),
     ("celery", "kombu", "redis", "hiredis"),
-    f"{WORKERS} `add` workers of one process each, otherwise as local mode starts them",
+    f"an `add` worker with {WORKERS} processes, otherwise as local mode starts it; in bulk each "
+    "job by itself (`bundle=False`)",
     "At least once: what a killed worker held runs elsewhere after the lease, 15 s; no accepted "
     "job is lost, nor with a killed Redis ([counted](reliability.md)).",
 )
@@ -113,6 +116,15 @@ SYSTEMS = (
     _celery("prefork", 1, WORKERS),
     _celery("threads", WORKERS, 8),
     _celery("solo", WORKERS, 1),
+    _celery("prefork", 1, WORKERS, "celery_redis_plus")._replace(
+        name="celery-redis-plus",
+        title="Celery, redis-plus",
+        packages=("celery-redis-plus", "celery", "kombu", "redis", "hiredis"),
+        tuned=f"prefork, on sorted sets: a worker with {WORKERS} processes; {_CELERY_TUNED}",
+        guarantee="At least once: what a dead worker held is queued again when its visibility "
+        "timeout, 5 minutes, has passed.",
+        python="3.13",
+    ),
     System(
         "dramatiq",
         "dramatiq",

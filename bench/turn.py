@@ -16,6 +16,8 @@ from local.server import ROOT
 
 #: Jobs that are run by each way before the clock starts, to connect and to import modules.
 WARM_UP = 100
+#: Jobs of each way at least.
+MIN_JOBS = 200
 #: Ratio of the load during single jobs to the system's rate one by one.
 LOAD_SHARE = 0.5
 
@@ -23,11 +25,12 @@ LOAD_SHARE = 0.5
 class Sizes(NamedTuple):
     """The numbers of jobs of a turn."""
 
+    #: Jobs of each way at most; a slow system does fewer, in about as many seconds.
     jobs: int
+    seconds: float
     trips: int
-    #: Sums by `chunks`, and sums per job; 0 leaves `chunks` out.
-    adds: int
-    chunk: int
+    #: Calls in bundles, by `map`; 0 leaves them out.
+    calls: int
 
 
 class Cpu(NamedTuple):
@@ -54,8 +57,8 @@ class Sample(NamedTuple):
     #: MB of an idle worker, and how they are counted: PSS or RSS.
     memory: float
     memory_kind: str
-    #: Sums a second by `chunks`, 0 if not measured.
-    chunks: float
+    #: Calls a second by `map`, in bundles; 0 if not measured.
+    calls: float
 
 
 def take(system: System, server: Server, sizes: Sizes, load: Load) -> Sample:
@@ -109,20 +112,22 @@ def _measure(
     other: Conversation,
 ) -> Sample:
     idle, kind = memory(_pids(workers))
-    with _cpu(workers, client, server, sizes.jobs) as cpu_each:
-        each = client.ask("each", count=sizes.jobs)
-    submit_bulk = client.ask("submit_bulk", count=sizes.jobs)
-    with _cpu(workers, client, server, sizes.jobs) as cpu_bulk:
-        bulk = client.ask("bulk", count=sizes.jobs)
+    count = _fitting(client, "each", sizes)
+    with _cpu(workers, client, server, count) as cpu_each:
+        each = client.ask("each", count=count)
+    in_bulk = _fitting(client, "bulk", sizes)
+    submit_bulk = client.ask("submit_bulk", count=in_bulk)
+    with _cpu(workers, client, server, in_bulk) as cpu_bulk:
+        bulk = client.ask("bulk", count=in_bulk)
     trips = client.ask("trips", count=sizes.trips)["ms"]
-    rate = LOAD_SHARE * sizes.jobs / each["total"]
+    rate = LOAD_SHARE * count / each["total"]
     loaded, load = _half_loaded(client, other, rate, sizes.trips)
     return Sample(
         system.name,
-        submit=sizes.jobs / each["submit"],
-        each=sizes.jobs / each["total"],
-        submit_bulk=sizes.jobs / submit_bulk["submit"],
-        bulk=sizes.jobs / bulk["total"],
+        submit=count / each["submit"],
+        each=count / each["total"],
+        submit_bulk=in_bulk / submit_bulk["submit"],
+        bulk=in_bulk / bulk["total"],
         trips=trips,
         loaded=loaded,
         load=load,
@@ -130,8 +135,14 @@ def _measure(
         cpu_bulk=cpu_bulk[0],
         memory=idle / WORKERS,
         memory_kind=kind,
-        chunks=_chunks(client, sizes) if system.is_ours else 0.0,
+        calls=_calls(client, sizes) if system.is_ours else 0.0,
     )
+
+
+def _fitting(client: Conversation, way: str, sizes: Sizes) -> int:
+    """Return how many jobs a system does in so many seconds, within limits."""
+    rate = WARM_UP / float(client.ask(way, count=WARM_UP)["total"])
+    return max(min(sizes.jobs, int(rate * sizes.seconds)), min(MIN_JOBS, sizes.jobs))
 
 
 def _half_loaded(
@@ -144,11 +155,10 @@ def _half_loaded(
     return times, load["jobs"] / load["seconds"]
 
 
-def _chunks(client: Conversation, sizes: Sizes) -> float:
-    if not sizes.adds:
+def _calls(client: Conversation, sizes: Sizes) -> float:
+    if not sizes.calls:
         return 0.0
-    done = client.ask("chunks", count=sizes.adds, size=sizes.chunk)
-    return sizes.adds / float(done["total"])
+    return sizes.calls / float(client.ask("calls", count=sizes.calls)["total"])
 
 
 @contextmanager

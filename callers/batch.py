@@ -50,7 +50,8 @@ class BatchRun:
     Many quick ones travel as bundles, as many in each as take 10 ms. Each call may take `timeout`
     seconds from its submission; `deadline` is for all, by the monotonic clock. `transfers` is a
     context for moving large values; `why_late` describes a late job. If it `cleans_up`, it removes
-    results that were yielded, and revokes jobs whose values are not wanted any more.
+    results that were yielded, and revokes jobs whose values are not wanted any more. Without
+    `bundle`, each call is a job.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class BatchRun:
         transfers: Callable[[str, float, float], AbstractContextManager[object]],
         why_late: Callable[[Any, str, float], str],
         cleans_up: bool = True,
+        bundle: bool = True,
     ) -> None:
         self._app, self._task, self._kwargs = app, task, kwargs
         self._transfers, self._why_late_of = transfers, why_late
@@ -75,7 +77,7 @@ class BatchRun:
         self._left = len(rows) if isinstance(rows, list | tuple | range) else math.inf
         self._window, self._size = window, 1
         self._timeout, self._deadline = timeout, deadline
-        self._bundling = Bundling(window)
+        self._bundling = Bundling(window if bundle else 1)
         #: Submitted units in order, and by the ids of their jobs that have not ended.
         self._order: deque[Unit] = deque()
         self._units: dict[str, Unit] = {}

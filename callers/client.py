@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from typing import Any, Self
 
-from celery.canvas import Signature, maybe_signature
+from celery.canvas import Signature, group, maybe_signature
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult, ResultBase, ResultSet, allow_join_result
 
@@ -167,17 +167,32 @@ class Client:
         with self._transfers("the job", deadline, timeout):
             return self._value(result, "the job", deadline, timeout)
 
-    def map(
-        self, task: str, list_of_args: Iterable[Sequence[Any]], timeout: float = TIMEOUT
-    ) -> list[Any]:
-        """Submit a job for each tuple of arguments, in bulk, and return the values in order.
+    def submit_many(self, task: str, list_of_args: Iterable[Sequence[Any]]) -> list[Any]:
+        """Submit a job for each tuple of arguments, in bulk, and return Celery's results.
 
-        The error of a job stands in its value's place: what the job raised, what is wrong with
-        its arguments, or JobTimeout. `timeout` is in seconds, for all jobs together. Raises
-        UnknownTask, Unreachable and QueueFull as `submit` does.
+        Raises what `submit` raises; then some of the jobs may have been submitted.
+        """
+        jobs = [self.signature(task, *args) for args in list_of_args]
+        return self.submit(group(jobs)).results if jobs else []
+
+    def map(
+        self,
+        task: str,
+        list_of_args: Iterable[Sequence[Any]],
+        timeout: float = TIMEOUT,
+        *,
+        bundle: bool = True,
+    ) -> list[Any]:
+        """Call a task with each tuple of arguments, in bulk, and return the values in order.
+
+        The error of a call stands in its value's place: what it raised, what is wrong with its
+        arguments, or JobTimeout. `timeout` is in seconds, for all calls together. Quick calls
+        travel many in one job, unless `bundle` is false. Raises UnknownTask, Unreachable and
+        QueueFull as `submit` does.
         """
         deadline = monotonic() + check_timeout(timeout)
-        return [*self._run(task, list_of_args, timeout=timeout, deadline=deadline).values()]
+        run = self._run(task, list_of_args, timeout=timeout, deadline=deadline, bundle=bundle)
+        return [*run.values()]
 
     def imap(
         self,
@@ -185,17 +200,21 @@ class Client:
         iterable_of_args: Iterable[Sequence[Any]],
         timeout: float = TIMEOUT,
         window: int = WINDOW,
+        *,
+        bundle: bool = True,
     ) -> Iterator[Any]:
-        """Submit a job for each tuple of arguments, and yield the values in order.
+        """Call a task with each tuple of arguments, and yield the values in order.
 
-        At most `window` jobs are submitted and not yet yielded, so the arguments may be endless.
-        Errors stand in their values' places, as with `map`. `timeout` is in seconds, for each job
-        from its submission. If the caller stops early, jobs that have not started are revoked.
+        At most `window` calls are submitted and not yet yielded, so the arguments may be endless.
+        Errors stand in their values' places, and quick calls travel together, as with `map`.
+        `timeout` is in seconds, for each call from its submission. If the caller stops early,
+        calls that have not started are revoked.
         """
         check_timeout(timeout)
         if type(window) is not int or window < 1:
             raise ValueError(f"window must be a number of jobs above zero, not {brief(window)}")
-        return self._run(task, iterable_of_args, timeout=timeout, window=window).values()
+        run = self._run(task, iterable_of_args, timeout=timeout, window=window, bundle=bundle)
+        return run.values()
 
     def _run(
         self,
@@ -207,6 +226,7 @@ class Client:
         deadline: float = math.inf,
         window: int = WINDOW,
         cleans_up: bool = True,
+        bundle: bool = True,
     ) -> BatchRun:
         if not self.app.submission.knows(task):
             broker.connect(self.app, min(timeout, CONNECT_TIMEOUT))
@@ -223,6 +243,7 @@ class Client:
             transfers=self._transfers,
             why_late=why_late,
             cleans_up=cleans_up,
+            bundle=bundle,
         )
 
     @contextmanager

@@ -4,16 +4,16 @@ All of them use one Redis server with the same persistence, and the same number 
 Every result is fetched and checked.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import comparison, curve, environments, turn
+from bench import comparison, curve, environments, fleet, turn
 from bench.curve import Curve
-from bench.figures import check_writable, missed, table, write, write_json
+from bench.figures import Figure, check_writable, missed, table, write, write_json
 from bench.load import Load
 from bench.progress import Progress as Record
 from bench.report import write_report
@@ -24,11 +24,9 @@ from bench.turn import Sample, Sizes
 from callers.command import run
 from cluster.errors import ClusterError
 
-#: Single jobs are one in this many jobs, but at least this many.
-JOBS_PER_TRIP, MIN_TRIPS = 10, 50
-FULL = Sizes(jobs=5000, trips=500, adds=1_000_000, chunk=1000)
-QUICK = Sizes(jobs=30, trips=10, adds=1000, chunk=100)
-ROUNDS, CURVE_ROUNDS = 5, 2
+FULL = Sizes(jobs=5000, seconds=1.2, trips=200, calls=200_000)
+QUICK = Sizes(jobs=30, seconds=1, trips=10, calls=1000)
+ROUNDS, CURVE_ROUNDS = 3, 2
 #: The settings of this cluster, and of Redis by default.
 PERSISTENCES = ("always", "everysec")
 
@@ -40,14 +38,14 @@ PERSISTENCES = ("always", "everysec")
     type=click.IntRange(min=10),
     default=FULL.jobs,
     show_default=True,
-    help="Jobs of each way per round; single ones: a tenth, but at least 50.",
+    help="Jobs of each way per round at most.",
 )
 @click.option(
-    "--adds",
+    "--calls",
     type=click.IntRange(min=0),
-    default=FULL.adds,
+    default=FULL.calls,
     show_default=True,
-    help="Sums by chunks per round.",
+    help="Calls by map, in bundles, per round; 0 for none.",
 )
 @click.option(
     "--only",
@@ -94,7 +92,7 @@ PERSISTENCES = ("always", "everysec")
 def peers(
     rounds: int,
     jobs: int,
-    adds: int,
+    calls: int,
     only: tuple[str, ...],
     persistences: tuple[str, ...],
     file: Path | None,
@@ -113,17 +111,9 @@ def peers(
         raise click.UsageError("--quick measures too little for a --report")
     if running and only != NAMES:
         raise click.UsageError("--running measures the running cluster, and excludes --only")
-    try:
-        systems = (OURS,) if running else named(",".join(only))
-        for target in (file, file and samples_file(file)):
-            if target:
-                check_writable(target)
-    except OSError as error:
-        raise click.UsageError(f"cannot write {str(file)!r}: {error.strerror}") from None
-    except ClusterError as error:
-        raise click.UsageError(str(error)) from None
-    trips = max(MIN_TRIPS, jobs // JOBS_PER_TRIP)
-    sizes = QUICK if quick else FULL._replace(jobs=jobs, trips=trips, adds=adds)
+    systems = (OURS,) if running else _chosen(only)
+    _check_writable(file)
+    sizes = QUICK if quick else FULL._replace(jobs=jobs, calls=calls)
     runs: list[Run] = []
     with (
         Record("peers") as record,
@@ -134,24 +124,54 @@ def peers(
                 done = _measure(systems, server, sizes, 1 if quick else rounds, persistence, record)
                 runs.append(done)
                 _write(file, runs, None)  # what follows takes long, and may fail
-            curved = (
-                curve.measure(server, curve_rounds, sizes.jobs, depth, record)
-                if depth and isinstance(server, OwnServer)
-                else None
-            )
+            measured: list[Figure] = []
+            curved = None
+            if isinstance(server, OwnServer) and OURS in systems:
+                measured = [] if quick else fleet.measure(server, record)
+                _write(file, runs, None, measured)
+                curved = _curved(server, curve_rounds, sizes.jobs, depth, record)
         except BaseException:
             _print(runs, None, running=running, quick=quick)
             raise
     _print(runs, curved, running=running, quick=quick)
-    _write(file, runs, curved)
+    _print_figures(measured)
+    _write(file, runs, curved, measured)
     if report:
-        write_report(runs, curved)
+        write_report(runs, curved, measured)
 
 
-def _write(file: Path | None, runs: list[Run], curved: Curve | None) -> None:
+def _chosen(only: tuple[str, ...]) -> tuple[System, ...]:
+    try:
+        return named(",".join(only))
+    except ClusterError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _check_writable(file: Path | None) -> None:
+    try:
+        for target in (file, samples_file(file)) if file else ():
+            check_writable(target)
+    except OSError as error:
+        raise click.UsageError(f"cannot write {str(file)!r}: {error.strerror}") from None
+
+
+def _curved(server: OwnServer, rounds: int, jobs: int, depth: int, record: Record) -> Curve | None:
+    return curve.measure(server, rounds, jobs, depth, record) if depth else None
+
+
+def _print_figures(figures: Sequence[Figure]) -> None:
+    if figures:
+        console = Console(width=160)
+        console.print(table(figures))
+        console.print(missed(figures), highlight=False, soft_wrap=True)
+
+
+def _write(
+    file: Path | None, runs: list[Run], curved: Curve | None, measured: Sequence[Figure] = ()
+) -> None:
     """Write the figures to `file`, if there is one, and the samples beside it."""
     if file:
-        write([figure for run in runs for figure in run.named_figures], file)
+        write([*(figure for run in runs for figure in run.named_figures), *measured], file)
         curve_samples = {"curve": curved._asdict()} if curved else {}
         written = {"runs": [run.as_json() for run in runs], **curve_samples}
         write_json(written, samples_file(file))
@@ -171,12 +191,17 @@ def _measure(
     record: Record,
 ) -> Run:
     server.persist(persistence)
+    failed: dict[str, str] = {}
     for system in systems:
         record.report(f"preparing {system.title}")
-        environments.make(system)
+        try:
+            environments.make(system)
+        except ClusterError as error:
+            failed[system.name] = str(error)
+            record.report(f"{system.title} is left out: {error}")
+    systems = tuple(system for system in systems if system.name not in failed)
     load = Load()
     start = now()
-    failed: dict[str, str] = {}
     samples: list[Sample] = []
     try:
         for sample in _samples(systems, server, sizes, rounds, load, failed, record):

@@ -65,8 +65,12 @@ class Client(ABC):
     def who(self, count: int) -> Iterable[Any]:
         """Run `count` jobs, and return the workers that ran them."""
 
-    def chunks(self, count: int, size: int) -> Sequence[Any]:
-        """Return `count` sums, i + i, computed in jobs of `size` sums."""
+    def naps(self, count: int, seconds: float) -> None:
+        """Run jobs that sleep, each by itself."""
+        raise NotImplementedError
+
+    def calls(self, pairs: Sequence[Pair]) -> Sequence[Any]:
+        """Return the values of many calls, in fewer jobs."""
         raise NotImplementedError
 
     def leave(self, pairs: Sequence[Pair]) -> list[str]:
@@ -172,12 +176,20 @@ def _load(client: Client, rate: float) -> dict[str, float]:
     return {"jobs": done, "seconds": perf_counter() - start}
 
 
-def _chunks(client: Client, count: int, size: int) -> dict[str, float]:
-    """Compute sums by `chunks`; return the seconds in total."""
+def _naps(client: Client, count: int, seconds: float) -> dict[str, float]:
+    """Run jobs that sleep, in bulk; return the seconds in total."""
     start = perf_counter()
-    values = client.chunks(count, size)
+    client.naps(count, seconds)
+    return {"total": perf_counter() - start}
+
+
+def _calls(client: Client, count: int) -> dict[str, float]:
+    """Make calls in fewer jobs; return the seconds in total."""
+    pairs = _pairs(count)
+    start = perf_counter()
+    values = client.calls(pairs)
     total = perf_counter() - start
-    check(values, [(i, i) for i in range(count)])
+    check(values, pairs)
     return {"total": total}
 
 
@@ -205,7 +217,8 @@ _DO: dict[str, Callable[..., Any]] = {
     "bulk": _bulk,
     "trips": _trips,
     "load": _load,
-    "chunks": _chunks,
+    "naps": _naps,
+    "calls": _calls,
     "queue": _queue,
     "fetch": _fetch,
 }

@@ -323,10 +323,10 @@ class Process:
                 fetch.waits = fields.leads = self._leadership.acquire(block=False)
             elif not self._wait(self._turn_comes):
                 return False
-        if fetch.waits and not self._takes_turn():
+        consumers = self._pool.scoreboard.consumers
+        if fetch.waits and not turn_of(consumers):
             fetch.waits = False
             if not has_acks:
-                consumers = self._pool.scoreboard.consumers
                 self._wait(partial(_pause, max(FETCH_SECONDS, consumers / MAX_POLLS)))
         fields.fetched = monotonic()
         channel.start_fetch(limit, FETCH_SECONDS)
@@ -343,14 +343,6 @@ class Process:
             return False
         finally:
             self._waits = False
-
-    def _takes_turn(self) -> bool:
-        """Return True if this worker waits for messages at the server now.
-
-        Each message wakes all that do, and the server tries them one after another.
-        """
-        consumers: int = self._pool.scoreboard.consumers
-        return consumers <= MAX_WAITING or random() < MAX_WAITING / consumers  # noqa: S311
 
     def _gate_is_open(self) -> bool:
         return bool(self._pool.pass_gate(TURN_SECONDS))
@@ -383,6 +375,14 @@ class Process:
         self._hand_on()
         channel.deliveries.flush()
         channel.deliveries.release(entry.tag for entry in fetched)
+
+
+def turn_of(consumers: int) -> bool:
+    """Return True if one of so many workers waits for messages at the server now, by chance.
+
+    Each message wakes all that do, and the server tries them one after another.
+    """
+    return consumers <= MAX_WAITING or random() < MAX_WAITING / consumers  # noqa: S311
 
 
 def _is_readable(link: Any) -> bool:

@@ -28,17 +28,12 @@ def test_this_cluster_alone_is_measured(tmp_path: Path) -> None:
     done = python("bench.peers", "--quick", "--only", "ours", "--json", str(file))
 
     assert done.returncode == 0, done.stderr
-    figure, other = json.loads(file.read_text())
-    assert figure["name"] == "adds by chunks, over jobs by map, appendfsync always"
-    assert other["name"] == "adds by chunks, over jobs by map, appendfsync everysec"
-    assert figure["bound"] == 10
-    assert figure["ratio"] == pytest.approx(figure["ours"] / figure["yardstick"])
-    assert figure["met"] is (figure["ratio"] >= 10)
+    assert json.loads(file.read_text()) == []  # there is no other system to compare with
     runs = json.loads((tmp_path / "figures.samples.json").read_text())["runs"]
     assert [run["appendfsync"] for run in runs] == ["always", "everysec"]
     (sample,) = runs[0]["samples"]
     assert len(sample["trips"]) == len(sample["loaded"]) == 10
-    for name in ("submit", "each", "submit_bulk", "bulk", "load", "memory", "chunks"):
+    for name in ("submit", "each", "submit_bulk", "bulk", "load", "memory", "calls"):
         assert sample[name] > 0, name
     for words in ("left out: celery-prefork", "other programs", "these figures mean nothing"):
         assert words in done.stdout
@@ -48,7 +43,7 @@ def test_a_cluster_that_runs_is_measured_as_it_is(local: Local) -> None:
     done = local.command("bench.peers", "--running", "--quick")
 
     assert done.returncode == 0, done.stderr
-    for words in ("│ ours ", "adds by chunks", "the workers are not visible from here"):
+    for words in ("│ ours ", "the workers are not visible from here"):
         assert words in done.stdout
     assert "is not known" in done.stdout  # its workers are not ours
 

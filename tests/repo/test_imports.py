@@ -19,7 +19,7 @@ from tests.repo.repo import ROOT, imports
         ("callers", {"celery_streams", "cluster"}),
         *((family, {"cluster"}) for family in FAMILIES),
         ("local", {"celeryconfig", "cluster"}),
-        ("bench", {"callers", "cluster", "local"}),
+        ("bench", {"callers", "celery_streams", "cluster", "local"}),
         ("deploy/flower", {"celery_streams", "cluster"}),
     ],
 )

@@ -1,10 +1,9 @@
 """The client of this cluster: `callers.client`, as its callers use it."""
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import Any
 
-from celery import chunks, group
+from celery import group
 
 from bench.peers.protocol import MOMENT, TIMEOUT, Client, Pair, serve
 from callers.client import Client as Cluster
@@ -37,23 +36,27 @@ class Ours(Client):
         return values
 
     def map(self, pairs: Sequence[Pair]) -> Sequence[Any]:
-        """Submit and fetch by `Client.map`."""
-        return self.cluster.map(ADD, pairs, timeout=TIMEOUT)
+        """Submit and fetch by `Client.map`, each job by itself."""
+        return self.cluster.map(ADD, pairs, timeout=TIMEOUT, bundle=False)
 
     def call(self, x: int, y: int) -> Any:
         """Submit and fetch by `Client.call`."""
         return self.cluster.call(ADD, x, y, timeout=TIMEOUT)
 
     def who(self, count: int) -> Iterable[Any]:
-        """Return the workers that answer a ping, after enough slow jobs for each to get some."""
-        self.cluster.map("add.tasks.longtime_add", [(1, 1, MOMENT)] * count, timeout=TIMEOUT)
-        return self.cluster.app.control.inspect(timeout=1.0).ping() or ()
+        """Return the processes of workers, after enough slow jobs for each to get some."""
+        self.naps(count, MOMENT)
+        stats = self.cluster.app.control.inspect(timeout=1.0).stats() or {}
+        return [pid for each in stats.values() for pid in each["pool"]["processes"]]
 
-    def chunks(self, count: int, size: int) -> Sequence[Any]:
-        """Compute sums by Celery's `chunks`."""
-        pairs = [(i, i) for i in range(count)]
-        work = chunks(self.cluster.signature(ADD), pairs, size)
-        return list(chain.from_iterable(self.cluster.call(work, timeout=10 * TIMEOUT)))
+    def naps(self, count: int, seconds: float) -> None:
+        """Run jobs of `longtime_add`."""
+        rows = [(1, 1, seconds)] * count
+        self.cluster.map("add.tasks.longtime_add", rows, timeout=TIMEOUT, bundle=False)
+
+    def calls(self, pairs: Sequence[Pair]) -> Sequence[Any]:
+        """Call by `Client.map`."""
+        return self.cluster.map(ADD, pairs, timeout=TIMEOUT)
 
     def leave(self, pairs: Sequence[Pair]) -> list[str]:
         """Submit a group."""
