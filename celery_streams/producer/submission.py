@@ -41,6 +41,8 @@ _PLAIN = frozenset(
         *("time_limit", "soft_time_limit", "result_cls", "route_name", "headers"),
     }
 )
+#: Options of a task that hold for each call of a bundle, and not for the bundle.
+_OF_CALLS = ("time_limit", "soft_time_limit", "ignore_result")
 #: Errors of an unreachable broker.
 _UNREACHABLE = (OSError, OperationalError, BatchPublishError, RedisError)
 
@@ -225,7 +227,7 @@ class Submission:
         self, name: str, options: Mapping[str, Any], kwargs: Any = None, *, is_worker: bool = False
     ) -> None:
         """Make the template of a task, if its jobs are plain and the broker is reachable."""
-        options = self._with_task_options(name, options)
+        options = self._with_task_options(name, options, kwargs)
         key = key_of(name, options, kwargs)
         may_send = self._may_send(options, is_worker=is_worker)
         if key and may_send and key not in self._templates:
@@ -269,19 +271,23 @@ class Submission:
     def _template(
         self, name: str, options: Mapping[str, Any], kwargs: Any = None, *, is_worker: bool = False
     ) -> Template | None:
-        options = self._with_task_options(name, options)
+        options = self._with_task_options(name, options, kwargs)
         key = key_of(name, options, kwargs)
         may_send = key and self._may_send(options, is_worker=is_worker)
         return self._templates.get(key) if key and may_send else None
 
-    def _with_task_options(self, name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _with_task_options(
+        self, name: str, options: Mapping[str, Any], kwargs: Any = None
+    ) -> Mapping[str, Any]:
         """Return options with those of the task itself, as Celery's `send_task` adds them."""
-        if name == bundles.NAME:
-            return options
+        is_bundle = name == bundles.NAME
+        name = kwargs["task"] if is_bundle else name
         task = self._app._tasks.get(name)  # noqa: SLF001 - without finalizing the app
         if task is None or options.get("task_type"):
             return options
         own = {key: value for key, value in task._get_exec_options().items() if value is not None}  # noqa: SLF001
+        for each in _OF_CALLS if is_bundle else ():
+            own.pop(each, None)
         return {**own, **options}
 
     def _may_send(self, options: Mapping[str, Any], *, is_worker: bool = False) -> bool:

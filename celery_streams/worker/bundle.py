@@ -6,6 +6,7 @@ for a job, under the id that the call has as a job.
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -19,8 +20,7 @@ from celery.worker import state
 from celery_streams import fastjson
 from celery_streams.bundles import call_id
 from celery_streams.producer import starmap
-from celery_streams.worker import scoreboard
-from celery_streams.worker.request import out_of_memory
+from celery_streams.worker import request, scoreboard
 
 #: Seconds after which the calls that are left become jobs.
 MAX_SECONDS = 0.1
@@ -50,14 +50,15 @@ def run(job: Any, rows: Sequence[Sequence[Any]], name: str, kwargs: dict[str, An
     try:
         bundle.run()
     finally:
-        _running.clear()
+        _running.remove(bundle)
     return bundle.outcome()
 
 
 def hand_over() -> None:
     """Make jobs of the calls behind the present one, for it takes long; by a signal handler."""
     for bundle in _running:
-        bundle.hand_over_rest()
+        with suppress(Exception):  # the present call must not get the error
+            bundle.hand_over_rest()
 
 
 def is_plain(task: Any) -> bool:
@@ -67,7 +68,8 @@ def is_plain(task: Any) -> bool:
     return (
         starmap.is_plain(task)
         and all(getattr(kind, hook) in own for hook in _HOOKS)
-        and bool(task.acks_late)
+        and bool(task.acks_late and task.acks_on_failure)
+        and task.Request == request.NAME
         and not task.rate_limit
         and not any(signal.receivers for signal in _SIGNALS)
     )
@@ -80,7 +82,7 @@ class Bundle:
         self._app, self._task = job.app, task
         self._rows, self._kwargs = rows, kwargs
         self._id = str(job.request.id)
-        self._request = Context(job.request.__dict__, **_OWN, task=task.name, kwargs=kwargs)
+        self._request: Any = Context(job.request.__dict__, **_OWN, task=task.name, kwargs=kwargs)
         self._queue = job.request.delivery_info["routing_key"]
         self._slot = slot = scoreboard.current
         # Without limits of the task, those of all jobs, which the bundle has.
@@ -97,15 +99,14 @@ class Bundle:
 
     def run(self) -> None:
         """Make the calls, until it takes too long."""
-        request: Any = self._request
         began = monotonic()
         _celery._task_stack.push(self._task)  # noqa: SLF001 - as Celery's Task.__call__
-        self._task.request_stack.push(request)
+        self._task.request_stack.push(self._request)
         process = os.getpid()
         try:
             while self._position < self._end:
                 self._set_call(self._position)
-                self._values.append(self._call(request.args))
+                self._values.append(self._call())
                 if os.getpid() != process:  # it has forked, and this is the copy
                     os._exit(0)
                 if monotonic() - began > MAX_SECONDS:
@@ -121,20 +122,20 @@ class Bundle:
 
     def _set_call(self, position: int) -> None:
         """Have the request be that of a call."""
-        request: Any = self._request
-        request.id = request.root_id = call_id(self._id, position)
-        request.args = tuple(self._rows[position])
-        request._children = None  # noqa: SLF001 - the jobs that it sends
+        present = self._request
+        present.id = present.root_id = call_id(self._id, position)
+        present.args = tuple(self._rows[position])
+        present._children = None  # noqa: SLF001 - the jobs that it sends
 
-    def _call(self, args: tuple[Any, ...]) -> Any:
+    def _call(self) -> Any:
         slot = self._slot
         try:
             if slot:
                 slot.begin_call(self._soft, self._hard)
             try:
-                return self._task.run(*args, **self._kwargs)
+                return self._task.run(*self._request.args, **self._kwargs)
             except MemoryError as error:
-                raise out_of_memory(error) from None
+                raise request.out_of_memory(error) from None
             finally:
                 if slot:
                     slot.set_limits(0, 0)
