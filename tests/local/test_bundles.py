@@ -38,7 +38,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
 @pytest.fixture
 def client(local: Local, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """A client whose calls are all in one bundle; it knows the tasks' queue."""
-    monkeypatch.setattr(Bundling, "parts", lambda _, rows: [rows])
+    monkeypatch.setattr(Bundling, "parts", all_at_once)
     monkeypatch.setattr(Bundling, "waits", lambda *_: False)
     begin = batch.BatchRun.__init__
 
@@ -51,6 +51,11 @@ def client(local: Local, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
         routes = client.app.conf.task_routes
         client.app.conf.task_routes = [bundled_tasks.ROUTES, *routes]
         yield client
+
+
+def all_at_once(bundling: Bundling, rows: Any) -> list[Any]:
+    """Divide no rows, if they are bundled at all."""
+    return [rows] if bundling._most > 1 else [[row] for row in rows]
 
 
 @pytest.fixture
@@ -207,3 +212,16 @@ def test_nothing_is_left_in_redis(client: Client) -> None:
     client.map(f"{MODULE}.do", [("value", 1), ("error",), ("complex",), ("value", 2)])
 
     eventually("the results are removed", lambda: keys() <= before)
+
+
+def test_calls_are_jobs_if_the_caller_wants_that(client: Client, sent: list[str]) -> None:
+    rows = [("value", i) for i in range(20)]
+    task = f"{MODULE}.do"
+
+    assert client.map(task, rows, bundle=False) == [*range(20)]
+    assert [*client.imap(task, rows, bundle=False)] == [*range(20)]
+    assert {*sent} == {task}
+    jobs = client.submit_many(task, rows)
+    assert len({job.id for job in jobs}) == 20
+    assert [client.get(job) for job in jobs] == [*range(20)]
+    assert client.submit_many(task, []) == []
