@@ -28,7 +28,7 @@ from bench.turn import WARM_UP, started
 from callers.client import Client
 from celery_streams.transport import entries
 from celery_streams.transport.channel import Channel
-from celery_streams.worker.process import FETCH_SECONDS, turn_of
+from celery_streams.worker.process import WAIT_SECONDS, turn_of
 
 ROUNDS = 3
 JOBS = 3000
@@ -163,7 +163,7 @@ def _idle_workers(server: OwnServer) -> Iterator[Figure]:
     """Return the share of a core that Redis takes for idle workers."""
     with Child(_idle, server.variables(OURS), IDLE) as fleet:
         fleet.receive()
-        sleep(2 * FETCH_SECONDS)
+        sleep(2 * WAIT_SECONDS)
         before, began = server.cpu_seconds(), monotonic()
         sleep(SECONDS)
         share = 100 * (server.cpu_seconds() - before) / (monotonic() - began)
@@ -185,7 +185,7 @@ def _submitted(server: OwnServer, workers: int) -> float:
     with Child(_idle, server.variables(OURS), workers) as fleet, _client(server) as client:
         fleet.receive()
         client.submit("add.tasks.add", 1, 1)
-        sleep(2 * FETCH_SECONDS)
+        sleep(2 * WAIT_SECONDS)
         seconds = SUBMITTED / 200
         idle = server.cpu_seconds()
         sleep(seconds)
@@ -228,10 +228,10 @@ def _be_worker(app: Any, number: int, count: int, stop: Event) -> None:
             channel.maintenance.run()
             fetch = channel.fetch
             if fetch.waits and not turn_of(count):
-                stop.wait(FETCH_SECONDS)
+                stop.wait(WAIT_SECONDS)
                 fetch.waits = False
             try:
-                fetch.from_streams(link, streams, 1, FETCH_SECONDS)
+                fetch.from_streams(link, streams, 1, WAIT_SECONDS)
                 found = entries.fetched(fetch.read(link)[0])
             except (OSError, RedisError):
                 return

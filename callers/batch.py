@@ -77,7 +77,7 @@ class BatchRun:
         self._left = len(rows) if isinstance(rows, list | tuple | range) else math.inf
         self._window, self._size = window, 1
         self._timeout, self._deadline = timeout, deadline
-        self._bundling = Bundling(window if bundle else 1)
+        self._bundling = Bundling(window if bundle and not kwargs else 1)
         #: Submitted units in order, and by the ids of their jobs that have not ended.
         self._order: deque[Unit] = deque()
         self._units: dict[str, Unit] = {}
@@ -178,11 +178,13 @@ class BatchRun:
         bundled = {job_id: (rows,) for job_id, (unit, rows) in units.items() if unit.is_bundle}
         others: Iterable[str] | None = ()
         if bundled:
-            own = {"task": self._task, "kwargs": self._kwargs}
-            self._app.submission.learn(bundles.NAME, {}, own)
+            named = {"task": self._task}
+            self._app.submission.learn(bundles.NAME, {}, named)
             others = self._app.submission.send_batch(
-                bundles.NAME, bundled, own, reply_to=self._waiter.oid, **retry_policy(seconds)
+                bundles.NAME, bundled, named, reply_to=self._waiter.oid, **retry_policy(seconds)
             )
+            if others:
+                self._bundling.too_large()
         sent = bundled.keys() - (bundled if others is None else others)
         for job_id, (unit, rows) in units.items():
             if job_id in sent:
@@ -220,12 +222,11 @@ class BatchRun:
     def _wait(self) -> None:
         """Wait until some job has ended; at the deadline of the next one, end it as late."""
         until = self._order[0].deadline
-        if self._results.wait(self._waiter, min(until, self._bundling.waits_until)):
+        first_ended = self._bundling.waits_until if self._left else until
+        if self._results.wait(self._waiter, min(until, first_ended)) or monotonic() < until:
             return
         if self._waiter.error:
             raise broker.unreachable(self._app, self._waiter.error)
-        if monotonic() < until:
-            return
         for unit in self._order:
             if unit.deadline > until:
                 break

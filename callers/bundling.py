@@ -82,11 +82,15 @@ class Bundling:
             return [rows]
         return [rows[i : i + self.calls] for i in range(0, len(rows), self.calls)]
 
+    def too_large(self) -> None:
+        """Make the next bundles smaller: one did not fit into a message."""
+        self.calls = max(self.calls // 2, 1)
+
     def ended(self, outcome: Outcome) -> None:
         """Learn from the outcome of a bundle."""
         self._has_learned = True
         made = len(outcome.values) - len(outcome.own)
-        if made < len(outcome.own):  # they have to be jobs
+        if not made:  # they have to be jobs
             self._most = 1
         wanted = int(SECONDS * made / max(outcome.seconds, 1e-6))
         self.calls = max(min(wanted, 2 * max(self.calls, made), self._most), 1)

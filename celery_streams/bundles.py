@@ -14,7 +14,7 @@ from celery.utils.imports import symbol_by_name
 from celery_streams.errors import Unreadable
 
 #: The task of bundles; its arguments are the rows of the calls, and by name the task that they are
-#: calls of, and the arguments that they have in common.
+#: calls of.
 NAME = "celery_streams.bundle"
 #: Calls of one bundle.
 MAX_CALLS = 500
@@ -60,10 +60,10 @@ def outcome(stored: Any, count: int) -> Outcome:
 def install(sender: Any, **_: Any) -> None:
     """Register the task of bundles with an app."""
 
-    def bundle(self: Any, rows: Any, task: str, kwargs: Any = None) -> Any:
+    def bundle(self: Any, rows: Any, task: str) -> Any:
         """Make many calls of a task."""
         run = symbol_by_name("celery_streams.worker.bundle:run")  # a caller loads no worker
-        return run(self, rows, task, kwargs or {})
+        return run(self, rows, task)
 
     sender.task(
         bundle,
@@ -72,6 +72,8 @@ def install(sender: Any, **_: Any) -> None:
         shared=False,
         acks_late=True,
         reject_on_worker_lost=True,
+        retry_on_worker_lost=False,
+        rate_limit=0,
         autoretry_for=(),
         ignore_result=False,
     )

@@ -3,10 +3,12 @@
 -- One consumer does this for all of its queue, once a second, and removes idle consumers once a
 -- minute: to list them costs the server more than all else that an idle worker does.
 -- KEYS: the notes that it was done, and that idle consumers were removed; the earlier version's
--- stream, then for each step its stream of returned messages and its stream. ARGV: group, consumer, lease in milliseconds (0: reclaim nothing), maximum number of
--- deliveries, milliseconds after which an idle consumer is removed, maximum number of messages to
--- move from each stream, then the steps. Returns `stream, id, message` of each message that was
--- delivered too often, which stays in its stream, held by the consumer.
+-- stream, then for each step its stream of returned messages and its stream.
+-- ARGV: group, consumer, lease in milliseconds (0: reclaim nothing), maximum number of deliveries,
+-- milliseconds after which an idle consumer is removed, maximum number of messages to move from
+-- each stream, then the steps.
+-- Returns `stream, id, message` of each message that was delivered too often, which stays in its
+-- stream, held by the consumer.
 
 local group, consumer, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local limit, idle, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])

@@ -176,21 +176,19 @@ class Submission:
         self._publish(template, messages, policy)
         return others
 
-    def send_at_once(
-        self, name: str, jobs: Mapping[str, Sequence[Any]], kwargs: Any, *, reply_to: str
-    ) -> bool:
+    def send_at_once(self, name: str, jobs: Mapping[str, Sequence[Any]], *, reply_to: str) -> bool:
         """Send jobs from a worker, by their ids; a signal handler may call it.
 
-        Return False, with some or none sent, if they are not plain, the task's template is not
-        known or the server does not answer.
+        Return False, with some or none sent, if they are not plain or observed, the task's template
+        is not known or the server does not answer.
         """
-        template = self._template(name, {}, kwargs, is_worker=True)
-        if template is None or self._sender is None:
+        template = self._template(name, {}, is_worker=True)
+        if template is None or self._sender is None or is_observed({}):
             return False
         texts = []
         for job_id, args in jobs.items():
             options = {"task_id": job_id, "reply_to": reply_to}
-            message = self._message(template, args, kwargs, options)
+            message = self._message(template, args, None, options)
             if message is None or message.text is None:
                 return False
             texts.append(message.text)

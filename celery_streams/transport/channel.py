@@ -102,6 +102,8 @@ class Channel(PublishingChannel):
         self._lists_turn = False
         #: False if processes of a pool fetch, and this one only maintains the queues.
         self.fetches = True
+        #: False if only messages are fetched that were given back, such as permitted ones.
+        self.fetches_new = True
         self.deliveries = Deliveries(
             f"{socket.gethostname()}:{os.getpid()}:{_token}-{next(_number)}",
             self.queues,
@@ -215,7 +217,8 @@ class Channel(PublishingChannel):
             self.fetch.from_lists(self.client.connection, names, seconds)
         else:
             # Of all queues, the most urgent step first.
-            steps = chain.from_iterable(zip(*map(self.queues.streams, durable), strict=True))
+            streams = self.queues.streams if self.fetches_new else self.queues.returned
+            steps = chain.from_iterable(zip(*map(streams, durable), strict=True))
             self.fetch.from_streams(self.client.connection, [*steps], limit, seconds)
 
     def _fetch_limit(self) -> int:

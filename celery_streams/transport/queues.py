@@ -106,6 +106,10 @@ class Queues:
             known = self._streams[queue] = tuple(chain.from_iterable(pairs))
         return known
 
+    def returned(self, queue: str) -> tuple[str, ...]:
+        """Return the streams of a queue's returned messages, the most urgent first."""
+        return self.streams(queue)[::2]
+
     def queue_of(self, tag: str) -> str:
         """Return the queue of an entry."""
         stream, _ = keys.place(tag)

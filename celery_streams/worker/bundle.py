@@ -20,29 +20,36 @@ from celery.worker import state
 from celery_streams import fastjson
 from celery_streams.bundles import call_id
 from celery_streams.producer import starmap
+from celery_streams.results.payloads import is_portable
 from celery_streams.worker import request, scoreboard
 
 #: Seconds after which the calls that are left become jobs.
 MAX_SECONDS = 0.1
-#: Bytes of JSON of the values.
-MAX_BYTES = 512 * 1024
+#: Bytes of the values' JSON at most, and of a number's, roughly.
+MAX_BYTES, SCALAR_BYTES = 512 * 1024, 20
 #: Signals of each job; with a receiver, each call is a job.
 _SIGNALS = (signals.task_prerun, signals.task_postrun, signals.task_success)
 #: What a task class may do before and after each job.
 _HOOKS = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
 #: What the request of a call has in place of the bundle's.
-_OWN = {"parent_id": None, "argsrepr": None, "kwargsrepr": None, "running": True}
+_OF_CALL: dict[str, Any] = {
+    "kwargs": {},
+    "parent_id": None,
+    "argsrepr": None,
+    "kwargsrepr": None,
+    "running": True,
+}
 _celery: Any = _state
 #: The bundle that this process runs, if any.
 _running: list["Bundle"] = []
 
 
-def run(job: Any, rows: Sequence[Sequence[Any]], name: str, kwargs: dict[str, Any]) -> Any:
+def run(job: Any, rows: Sequence[Sequence[Any]], name: str) -> Any:
     """Make the calls of a bundle, the job of the task `job`, and return their outcome."""
     task = job.app.tasks.get(name)
     if task is None:
         raise NotRegistered(name)
-    bundle = Bundle(job, task, rows, kwargs)
+    bundle = Bundle(job, task, rows)
     if not is_plain(task) or job.request.get("x-delivery-count"):  # it has ended its process
         bundle.hand_over(range(len(rows)))
         return bundle.outcome()
@@ -78,11 +85,11 @@ def is_plain(task: Any) -> bool:
 class Bundle:
     """The calls of one bundle."""
 
-    def __init__(self, job: Any, task: Any, rows: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    def __init__(self, job: Any, task: Any, rows: Sequence[Any]) -> None:
         self._app, self._task = job.app, task
-        self._rows, self._kwargs = rows, kwargs
+        self._rows = rows
         self._id = str(job.request.id)
-        self._request: Any = Context(job.request.__dict__, **_OWN, task=task.name, kwargs=kwargs)
+        self._request: Any = Context(job.request.__dict__, **_OF_CALL, task=task.name)
         self._queue = job.request.delivery_info["routing_key"]
         self._slot = slot = scoreboard.current
         # Without limits of the task, those of all jobs, which the bundle has.
@@ -94,8 +101,10 @@ class Bundle:
         #: Positions of calls that are jobs of their own.
         self._own: list[int] = []
         self._seconds = 0.0
+        #: Bytes of the values' JSON, roughly.
+        self._bytes = 0
         # Before a signal handler needs it.
-        self._app.submission.learn(task.name, {}, kwargs, is_worker=True)
+        self._app.submission.learn(task.name, {}, is_worker=True)
 
     def run(self) -> None:
         """Make the calls, until it takes too long."""
@@ -133,7 +142,7 @@ class Bundle:
             if slot:
                 slot.begin_call(self._soft, self._hard)
             try:
-                return self._task.run(*self._request.args, **self._kwargs)
+                value = self._task.run(*self._request.args)
             except MemoryError as error:
                 raise request.out_of_memory(error) from None
             finally:
@@ -144,72 +153,79 @@ class Bundle:
         except Reject:
             self.hand_over([self._position])
         except Exception as error:  # noqa: BLE001 - it is the call's
-            self._fail(error)
+            self._own.append(self._position)
+            self._store_failure(error)
+        else:
+            return self._plain(value)
         return None
 
-    def _fail(self, error: Exception) -> None:
-        """Store that the present call has failed, or is retried."""
-        self._own.append(self._position)
-        is_retry = isinstance(error, Retry)
-        info = TraceInfo(RETRY if is_retry else FAILURE, error)
-        info.handle_error_state(self._task, self._request)
+    def _plain(self, value: Any) -> Any:
+        """Return a value as the outcome has it: the task may change it in later calls."""
+        if is_portable(value) and self._bytes < MAX_BYTES:
+            self._bytes += len(value) if type(value) is str else SCALAR_BYTES
+            return value
+        text = fastjson.encode(value)
+        if text is None or self._bytes + len(text) > MAX_BYTES:
+            self._store(value)
+            return None
+        self._bytes += len(text)
+        return fastjson.decode(text)
 
     # Calls that become jobs ------------------------------------------------------------
 
     def hand_over_rest(self) -> None:
         """Make jobs of the calls behind the present one."""
-        rest = range(self._position + 1, self._end)
+        end, self._end = self._end, self._position + 1  # first: a signal may call it meanwhile
+        rest = range(self._end, end)
         if self._sent_at_once(rest):
-            self._end = self._position + 1
             self._own += rest
+        else:
+            self._end = end
 
     def hand_over(self, positions: Sequence[int]) -> None:
-        """Make jobs of calls."""
-        if not self._sent_at_once(positions):
-            for position in positions:
+        """Make jobs of calls; one that cannot be sent fails."""
+        self._own += positions
+        if self._sent_at_once(positions):
+            return
+        for position in positions:
+            self._set_call(position)
+            try:
                 self._app.send_task(
                     self._task.name,
                     self._rows[position],
-                    self._kwargs,
                     queue=self._queue,
-                    task_id=call_id(self._id, position),
-                    root_id=call_id(self._id, position),
+                    task_id=self._request.id,
+                    root_id=self._request.id,
                     reply_to=self._request.reply_to,
                     add_to_parent=False,
                 )
-        self._own += positions
+            except Exception as error:  # noqa: BLE001 - the other calls go on
+                self._store_failure(error)
 
     def _sent_at_once(self, positions: Sequence[int]) -> bool:
         """Make jobs of calls by one command, if they are plain and the server answers."""
         jobs = {call_id(self._id, position): self._rows[position] for position in positions}
         submission, name = self._app.submission, self._task.name
-        return bool(
-            submission.send_at_once(name, jobs, self._kwargs, reply_to=self._request.reply_to)
-        )
+        return bool(submission.send_at_once(name, jobs, reply_to=self._request.reply_to))
 
     # The outcome -----------------------------------------------------------------------
 
+    def _store(self, value: Any) -> None:
+        """Store the present call's value, which JSON cannot hold plainly, as a job's result."""
+        self._own.append(self._position)
+        task = self._task
+        try:
+            encode = getattr(task, "encode_result", None)
+            encoded = encode(value) if encode else value
+            task.backend.mark_as_done(self._request.id, encoded, self._request)
+        except Exception as error:  # noqa: BLE001 - as Celery's tracer
+            self._store_failure(error)
+
+    def _store_failure(self, error: Exception) -> None:
+        """Store that the present call has failed, or is retried; in the error's handler."""
+        info = TraceInfo(RETRY if isinstance(error, Retry) else FAILURE, error)
+        info.handle_error_state(self._task, self._request)
+
     def outcome(self) -> Mapping[str, Any]:
         """Return the outcome, as plain JSON."""
-        text = fastjson.encode(self._values)
-        if text is None or len(text) > MAX_BYTES:
-            self._store_others(is_long=text is not None)
-        return {"values": self._values, "own": sorted(self._own), "seconds": self._seconds}
-
-    def _store_others(self, *, is_long: bool) -> None:
-        """Store the values that are not plain JSON, or all, as the results of jobs."""
-        encode = getattr(self._task, "encode_result", None)
-        for position, value in enumerate(self._values):
-            if position in self._own or not (is_long or fastjson.encode(value) is None):
-                continue
-            self._own.append(position)
-            self._values[position] = None
-            self._set_call(position)
-            self._task.request_stack.push(self._request)
-            try:
-                encoded = encode(value) if encode else value
-                self._task.backend.mark_as_done(self._request.id, encoded, self._request)
-            except Exception as error:  # noqa: BLE001 - as Celery's tracer
-                TraceInfo(FAILURE, error).handle_error_state(self._task, self._request)
-            finally:
-                self._task.request_stack.pop()
+        return {"values": self._values, "own": sorted({*self._own}), "seconds": self._seconds}

@@ -13,6 +13,9 @@ from celery_streams.worker.scoreboard import Slot
 
 _numbers = count(1)
 
+#: A soft limit, in seconds, that every job has reached.
+NOW = 1e-9
+
 
 class Child:
     """Starts a process of a `worker.pool.TaskPool`."""
@@ -20,14 +23,18 @@ class Child:
     def __init__(self, pool: Any) -> None:
         self.slot: Slot = pool.scoreboard.add()
         self.started = monotonic()
-        #: The start of the job at which the process has last been woken, and of the one whose
-        #: hard limit ended the process.
-        self.woken_at = self.ended_at = 0.0
+        #: The start of the job for which the process was last woken, of the one whose soft limit
+        #: was logged, and of the one for whose hard limit it was killed.
+        self.woken_for = self.warned_for = self.killed_for = 0.0
         main = Process(pool, self.slot).main
         # As in Celery's prefork: programs show it in their logs.
         self.process = billiard.Process(target=main, name=f"ForkPoolWorker-{next(_numbers)}")
         self.process.daemon = True
-        self.process.start()
+        try:
+            self.process.start()
+        except BaseException:
+            pool.scoreboard.remove(self.slot)
+            raise
 
     @property
     def pid(self) -> int:
@@ -38,6 +45,19 @@ class Child:
     def is_alive(self) -> bool:
         """Whether the process has not ended."""
         return self.process.exitcode is None
+
+    def terminate_job(self, number: int) -> None:
+        """Send a signal because of the running job.
+
+        SIGUSR1 raises SoftTimeLimitExceeded in it, as in Celery's prefork.
+        """
+        if number == signal.SIGUSR1:
+            self.slot.fields.soft = NOW
+        self.kill(number)
+
+    def close(self) -> None:
+        """Free what a process takes that has ended."""
+        self.process.join()
 
     def wake(self) -> None:
         """Have the process look at its slot."""

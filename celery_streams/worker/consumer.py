@@ -148,12 +148,16 @@ class Consumer(consumer.Consumer):
             super()._limit_move_to_pool(request)  # type: ignore[misc]  # not in the stubs
 
     def _wait_for_soft_shutdown(self, wait: Callable[[], object]) -> None:
-        """Have Celery wait for the jobs that run."""
+        """Have Celery wait for the jobs that run; no others begin."""
+        if isinstance(self.pool, TaskPool):
+            self.pool.on_close()
         self.refresh_running()
         wait()
 
     def cancel_active_requests(self) -> None:
         """Cancel the jobs that run: the worker is to stop at once."""
+        if isinstance(self.pool, TaskPool):
+            self.pool.on_close()
         self.refresh_running()
         super().cancel_active_requests()
 

@@ -7,7 +7,6 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from multiprocessing import get_context
 from time import monotonic, sleep
 from typing import Any
 from uuid import uuid4
@@ -26,6 +25,7 @@ from celery_streams.worker.events import sends_events
 from celery_streams.worker.rate_limits import ParkedJobs
 from celery_streams.worker.running import RunningJobs
 from celery_streams.worker.scoreboard import MAX_PROCESSES, Running, Scoreboard
+from celery_streams.worker.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -66,16 +66,14 @@ class TaskPool(BasePool):
         self._former_totals: Counter[str] = Counter()
         #: The name by which the processes fetch.
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-        #: Held by the process that waits for messages.
-        self.leadership: Any = get_context("fork").Semaphore(1)
-        #: Passed by each process before it fetches: closed until the worker is ready.
-        self._gate: Any = get_context("fork").Semaphore(0)
-        #: Whether no process held it when the processes were last looked at.
-        self._is_leaderless = False
+        self.turns = Turns()
         self._children: list[Child] = []
         self._lease: Lease | None = None
         self._size = 0
-        self._is_open = False
+        #: The main process.
+        self.pid = os.getpid()
+        #: Whether jobs of processes that end are released, and neither failed nor requeued.
+        self._releases_jobs = False
         #: When the next process may start.
         self._next_start = 0.0
         #: Tags of messages that are to be released.
@@ -104,9 +102,9 @@ class TaskPool(BasePool):
 
     def on_stop(self) -> None:
         """Wait for them, and release what is left."""
-        if self._size:
-            self.on_close()
+        self.on_close()
         while any(child.is_alive for child in self._children):
+            self.parked.read()  # a process may wait for room in the pipe
             self.maintain_pool()
             sleep(INTERVAL / 10)
         self.maintain_pool()
@@ -120,8 +118,8 @@ class TaskPool(BasePool):
                 channel.queues.release_all(self.name, channel.deliveries.streams, ())
 
     def on_terminate(self) -> None:
-        """End the processes with their jobs."""
-        self._size = 0
+        """End the processes, and release their jobs."""
+        self._size, self._releases_jobs = 0, True
         for child in self._children:
             child.kill(signal.SIGKILL)
         self.on_stop()
@@ -130,7 +128,7 @@ class TaskPool(BasePool):
         """Send a signal to the process of a job."""
         for child in self._children:
             if child.pid == pid:
-                child.kill(signal or 15)
+                child.terminate_job(signal or 15)
 
     def grow(self, n: int = 1) -> None:
         """Add processes; raises ValueError."""
@@ -176,17 +174,11 @@ class TaskPool(BasePool):
 
     def open(self) -> None:
         """Let the processes fetch: the worker is ready; raises TooManyProcesses."""
-        if not self._is_open and self.jobs:
+        if not self.turns.is_open and self.jobs:
             _check_connections(self.jobs.channel.plain_client, self._size)
-            self._is_open = True
-            self._gate.release()
-
-    def pass_gate(self, seconds: float) -> bool:
-        """Wait until the processes may fetch; False if that takes longer; by a process."""
-        if self._gate.acquire(timeout=seconds):
-            self._gate.release()
-            return True
-        return False
+            self.jobs.channel.maintenance.run()  # it reads the server's clock
+            self._tell()
+            self.turns.open()
 
     # What it knows -----------------------------------------------------------------------
 
@@ -209,6 +201,8 @@ class TaskPool(BasePool):
 
     def is_fetching(self, seconds: float) -> bool:
         """Return True if a process fetched in the last seconds, or all of them run jobs."""
+        if not self._children:
+            return not self._size
         if sum(1 for _ in self.running()) >= len(self._children):
             return True
         fetched = max(child.slot.fields.fetched for child in self._children)
@@ -226,6 +220,8 @@ class TaskPool(BasePool):
 
     def connected(self, jobs: RunningJobs) -> None:
         """Look after the jobs by a new connection, renew their leases, maintain the queues."""
+        if self.jobs:
+            self.jobs.forget_all()
         self.jobs = jobs
         for tag in [*self.parked.tags]:  # since before the last connection was lost
             self.consumer.call_soon(jobs.hold, tag)
@@ -249,7 +245,14 @@ class TaskPool(BasePool):
             channel = self.jobs.channel
             with suppress(OSError, RedisError):  # or the next time
                 counts = map(channel.queues.consumers, channel.durable_queues())
-                self.scoreboard.consumers = max(counts, default=0)
+                self.scoreboard.facts.consumers = max(counts, default=0)
+
+    def _tell(self) -> None:
+        """Tell the processes what only the main process knows."""
+        if self.jobs:
+            facts = self.scoreboard.facts
+            facts.clock_ahead = self.jobs.channel.maintenance.clock.ahead
+            facts.is_full = self.parked.is_full
 
     def _hold_parked(self) -> None:
         for tag in self.parked.read():
@@ -260,8 +263,15 @@ class TaskPool(BasePool):
 
     def _fill(self) -> None:
         staying = sum(child.is_alive and not child.slot.fields.stops for child in self._children)
-        if monotonic() >= self._next_start:
-            self._children += (Child(self) for _ in range(self._size - staying))
+        missing = min(self._size - staying, self.scoreboard.room)
+        if monotonic() < self._next_start:
+            return
+        try:
+            for _ in range(missing):
+                self._children.append(Child(self))
+        except OSError as error:  # no memory, or too many processes or files
+            logger.error("cannot start a process: %s", error)  # noqa: TRY400
+            self._next_start = monotonic() + MIN_LIFE
 
     def maintain_pool(self, *_: Any, **__: Any) -> None:
         """Replace processes that have ended, and enforce limits."""
@@ -270,9 +280,12 @@ class TaskPool(BasePool):
                 self._check(child)
             else:
                 self._bury(child)
+        if self.jobs:
+            self.jobs.forget_ended()
+        self._tell()
         self._release_the_rest()
         self._fill()
-        self._heal_leadership()
+        self.turns.heal(is_led=any(child.slot.fields.leads for child in self._children))
 
     def _release_the_rest(self) -> None:
         if self._unreleased and self.jobs:
@@ -280,34 +293,24 @@ class TaskPool(BasePool):
                 self.jobs.release(self._unreleased)
                 self._unreleased = []
 
-    def _heal_leadership(self) -> None:
-        """Replace the leadership of a process that died before it could note that it led."""
-        is_free = self.leadership.acquire(block=False)
-        if is_free:
-            self.leadership.release()
-        was_leaderless = self._is_leaderless
-        self._is_leaderless = not is_free and not any(
-            child.slot.fields.leads for child in self._children
-        )
-        if was_leaderless and self._is_leaderless:  # not only between two steps of a process
-            self._is_leaderless = False
-            self.leadership.release()
-
     def _check(self, child: Child) -> None:
         running = child.slot.running
         if running is None:
             return
         seconds = monotonic() - running.started
-        if running.hard and seconds > running.hard and child.ended_at != running.started:
-            child.ended_at = running.started
+        if running.hard and seconds > running.hard and child.killed_for != running.started:
+            child.killed_for = running.started
             child.kill(signal.SIGKILL)
             return
-        is_soft_due = running.soft and seconds > running.soft
-        if seconds > LONG_JOB and (is_soft_due or child.woken_at != running.started):
-            child.woken_at = running.started
+        is_soft_due = bool(running.soft and seconds > running.soft)
+        if is_soft_due and self.jobs and child.warned_for != running.started:
+            child.warned_for = running.started
+            self.jobs.warn(child.pid, running)
+        if seconds > LONG_JOB and (is_soft_due or child.woken_for != running.started):
+            child.woken_for = running.started
             self._unreleased += child.slot.take_rest(LONG_JOB)
             if child.slot.stop_leading():
-                self.leadership.release()
+                self.turns.leadership.release()
             child.wake()
             if self.jobs:
                 self.jobs.refresh()  # STARTED is stored for it
@@ -315,11 +318,12 @@ class TaskPool(BasePool):
     def _bury(self, child: Child) -> None:
         """Replace a process that has ended, once its messages are let go of."""
         if child.slot.stop_leading():
-            self.leadership.release()
-        if monotonic() - child.started < MIN_LIFE and self._is_open:
+            self.turns.leadership.release()
+        if monotonic() - child.started < MIN_LIFE and self.turns.is_open:
             self._next_start = child.started + MIN_LIFE
         with suppress(OSError, RedisError):  # or at the next look
             self._let_go(child)
+            child.close()
             self._children.remove(child)
             self._former_totals.update(child.slot.totals)
             self.scoreboard.remove(child.slot)
@@ -329,8 +333,10 @@ class TaskPool(BasePool):
         running, tags = child.slot.running, child.slot.tags
         if running:
             tags.remove(running.tag)
-        if running and self.jobs:
-            is_timeout = child.ended_at == running.started
+        if running and self._releases_jobs:
+            tags.append(running.tag)
+        elif running and self.jobs:
+            is_timeout = child.killed_for == running.started
             exitcode = int(child.process.exitcode or 0)
             self.jobs.lost(child.pid, running, exitcode, is_timeout=is_timeout)
         self._unreleased += tags

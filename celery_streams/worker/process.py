@@ -18,16 +18,19 @@ from types import SimpleNamespace
 from typing import Any
 
 from billiard.compat import mem_rss
+from billiard.einfo import ExceptionInfo
 from celery import bootsteps
 from celery.concurrency.base import BasePool, apply_target
 from celery.concurrency.prefork import process_destructor, process_initializer
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Reject, SoftTimeLimitExceeded
+from celery.platforms import EX_OK
 from celery.worker import consumer as celery_consumer
 from celery.worker import control, state
 from kombu.asynchronous import set_event_loop
+from redis.exceptions import ConnectionError as Unreachable
 from redis.exceptions import RedisError
 
-from celery_streams.transport import entries
+from celery_streams.transport import entries, keys
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.dispatch import PERMITTED
 from celery_streams.transport.entries import Ack, Entry
@@ -36,9 +39,9 @@ from celery_streams.worker.runner import MAX_FETCH, Runner
 from celery_streams.worker.scoreboard import IDLE, Slot
 
 #: Seconds that a waiting fetch takes at most.
-FETCH_SECONDS = 1.0
-#: Seconds that a process waits for its turn before it looks whether all is well.
-TURN_SECONDS = 10.0
+WAIT_SECONDS = 1.0
+#: Seconds that a process waits for its turn before it looks whether the main process lives.
+TURN_SECONDS = 5.0
 #: Seconds that the reply to a fetch may take, besides.
 REPLY_SECONDS = 5.0
 #: Workers that wait for messages of a queue at the same time; the others take turns with them,
@@ -50,6 +53,7 @@ MAX_EVENTS = 1000
 _BUFFERED = frozenset({"task"})
 _celery: Any = celery_consumer
 _RUN: Any = bootsteps.RUN  # type: ignore[attr-defined]  # not in the stubs
+_state: Any = state
 _panel: dict[str, Any] = control.Panel.data
 
 
@@ -57,7 +61,7 @@ class Woken(Exception):
     """The main process has woken a process that waits: there is something to look at."""
 
 
-class Here(BasePool):
+class InProcessPool(BasePool):
     """Runs in this process the jobs that need Celery's own request.
 
     `soft_timeout` and `timeout` are the limits of jobs without others, in seconds.
@@ -76,12 +80,17 @@ class Here(BasePool):
         soft_timeout: float | None = None,
         **callbacks: Any,
     ) -> None:
-        """Run a job; what would end a pool's process ends this one."""
+        """Run a job; what would end a process of prefork ends this one."""
         soft, hard = self.options["soft_timeout"], self.options["timeout"]
         limits = soft_timeout or soft or 0, timeout or hard or 0
         accepted = callbacks.get("accept_callback")
         run = partial(self._run, limits, target)
-        apply_target(run, args, kwargs, callbacks["callback"], accepted, propagate=BaseException)
+        try:
+            apply_target(
+                run, args, kwargs, callbacks["callback"], accepted, propagate=BaseException
+            )
+        except Reject:  # of a task's hook: the tracer passes it on
+            callbacks["error_callback"](ExceptionInfo())
 
     def _run(self, limits: tuple[float, float], target: Any, *args: Any) -> Any:
         self._slot.set_limits(*limits)
@@ -123,7 +132,7 @@ class Process:
     def __init__(self, pool: Any, slot: Slot) -> None:
         self._pool = pool
         self._slot = slot
-        self._leadership = pool.leadership
+        self._leadership = pool.turns.leadership
         self._news = pool.scoreboard.news
         #: Whether a signal may interrupt the process.
         self._waits = False
@@ -144,7 +153,7 @@ class Process:
         status = 0
         try:
             while not self._wait(self._gate_is_open):
-                if self._slot.fields.stops:
+                if self._stops:
                     return
             status = 1
             self._new_consumer(parent).start()
@@ -157,10 +166,10 @@ class Process:
     def _new_consumer(self, parent: Any) -> Any:
         app, controller = parent.app, parent.controller
         app.steps["consumer"] = set()
-        controller.pool = here = Here(self._slot, limit=1, app=app, **self._pool.options)
+        controller.pool = here = InProcessPool(self._slot, limit=1, app=app, **self._pool.options)
         controller.semaphore = None
-        own = {"Blueprint": _Blueprint, "_limit_task": self._limit, "_limit_post_eta": self._limit}
-        kind = type("Consumer", (type(parent),), own)
+        limits = dict.fromkeys(("_limit_task", "_limit_post_eta"), self._limit)
+        kind = type("Consumer", (type(parent),), {"Blueprint": _Blueprint, **limits})
         self._consumer = kind(
             controller._process_task,  # noqa: SLF001 - Celery's
             hostname=parent.hostname,
@@ -176,10 +185,18 @@ class Process:
         self._consumer.loop = self._loop
         return self._consumer
 
-    def _limit(self, request: Any, *_: Any) -> None:
+    @property
+    def _stops(self) -> bool:
+        """Whether the process is to stop after its job: it is told so, or the main one is dead."""
+        return bool(self._slot.fields.stops) or os.getppid() != self._pool.pid
+
+    def _limit(self, request: Any, bucket: Any, tokens: int) -> None:
         """Run a job of a rate-limited task if it may; else leave it to the main process."""
         message = request.message
-        if message.headers.get(PERMITTED):
+        is_from_list = not keys.is_tag(message.delivery_tag)
+        while is_from_list and not bucket.can_consume(tokens):  # it can be left to nobody
+            sleep(bucket.expected_time(tokens))
+        if is_from_list or message.headers.get(PERMITTED):
             self._consumer._limit_move_to_pool(request)  # noqa: SLF001 - Celery's
             return
         message.channel.deliveries.forget(message.delivery_tag)
@@ -193,6 +210,8 @@ class Process:
             raise Woken
         fields = self._slot.fields
         if fields.position == IDLE:
+            if fields.stops:  # Celery asks for it while it tries to connect
+                _state.should_stop = EX_OK
             return
         if fields.soft and monotonic() - fields.started > fields.soft:
             fields.soft = 0  # once
@@ -232,7 +251,7 @@ class Process:
         limits = self._pool.options["soft_timeout"], self._pool.options["timeout"]
         runner = channel.dispatch.runner = Runner(consumer, channel, self._slot, limits)
         try:
-            while blueprint.state == _RUN and not self._slot.fields.stops:
+            while blueprint.state == _RUN and not self._stops:
                 self._fetched = self._fetch(channel, min(runner.limit, self._jobs_left()))
                 self._read_news(consumer, channel)
                 if self._fetched:
@@ -241,6 +260,7 @@ class Process:
                     self._after_jobs()
             self._stop(channel)
         except BaseException:  # a lost connection, or the job ends its process
+            self._hand_on()
             channel.fetch.restore_acks()
             with suppress(OSError, RedisError):
                 channel.deliveries.flush()
@@ -264,6 +284,7 @@ class Process:
     def _after_jobs(self) -> None:
         self._keep_handler()
         self._send_events()
+        state.requests.clear()  # of a job with an ETA, Celery's strategy keeps it
         most_jobs = self._pool.options.get("maxtasksperchild")
         most_memory = self._pool.options.get("max_memory_per_child")
         has_run_most = most_jobs and state.all_total_count[0] >= most_jobs
@@ -273,6 +294,7 @@ class Process:
     def _read_news(self, consumer: Any, channel: Channel) -> None:
         """Read which jobs are revoked, and repeat the main process' commands."""
         scoreboard = self._pool.scoreboard
+        channel.maintenance.clock.ahead = scoreboard.facts.clock_ahead
         if self._news == scoreboard.news:
             return
         (_, before), self._news = self._news, scoreboard.news
@@ -319,33 +341,38 @@ class Process:
         fetch, fields = channel.fetch, self._slot.fields
         has_acks = bool(channel.deliveries.pending_acks)  # callers wait for these results
         if fetch.waits and not fields.leads:
-            if has_acks:
-                fetch.waits = fields.leads = self._leadership.acquire(block=False)
-            elif not self._wait(self._turn_comes):
-                return False
-        consumers = self._pool.scoreboard.consumers
+            if not has_acks:
+                if not self._wait(self._turn_comes):
+                    return False
+            elif self._leadership.acquire(block=False):
+                self._slot.lead()
+            else:
+                fetch.waits = False
+        facts = self._pool.scoreboard.facts
+        consumers = facts.consumers
         if fetch.waits and not turn_of(consumers):
             fetch.waits = False
             if not has_acks:
-                self._wait(partial(_pause, max(FETCH_SECONDS, consumers / MAX_POLLS)))
+                self._wait(partial(_pause, max(WAIT_SECONDS, consumers / MAX_POLLS)))
         fields.fetched = monotonic()
-        channel.start_fetch(limit, FETCH_SECONDS)
+        channel.fetches_new = not facts.is_full
+        channel.start_fetch(limit, WAIT_SECONDS)
         if fetch.connection is None:  # no queue is consumed from, or the server refuses
-            self._wait(partial(_pause, FETCH_SECONDS))
+            self._wait(partial(_pause, WAIT_SECONDS))
         return fetch.connection is not None
 
     def _wait(self, until: Callable[[], bool]) -> bool:
         """Return what a function that waits returns; False if the main process interrupts it."""
         self._waits = True
         try:
-            return not self._slot.fields.stops and until()
+            return not self._stops and until()
         except Woken:
             return False
         finally:
             self._waits = False
 
     def _gate_is_open(self) -> bool:
-        return bool(self._pool.pass_gate(TURN_SECONDS))
+        return bool(self._pool.turns.pass_gate(TURN_SECONDS))
 
     def _turn_comes(self) -> bool:
         if is_leader := self._leadership.acquire(timeout=TURN_SECONDS):
@@ -386,10 +413,13 @@ def turn_of(consumers: int) -> bool:
 
 
 def _is_readable(link: Any) -> bool:
-    """Wait for a reply; return False if none comes."""
+    """Wait for a reply; raises Unreachable if none comes."""
     poll = select.poll()
     poll.register(link._sock, select.POLLIN)  # noqa: SLF001 - redis-py has no other name
-    return bool(poll.poll(1000 * (FETCH_SECONDS + REPLY_SECONDS)))
+    if not poll.poll(1000 * (WAIT_SECONDS + REPLY_SECONDS)):
+        link.disconnect()
+        raise Unreachable("the server does not answer")
+    return True
 
 
 def _pause(seconds: float) -> bool:

@@ -4,11 +4,18 @@ Celery starts a chain of timers per limited job, of which kombu's loop fires onl
 also counts waiting limited jobs in the prefetch limit, so that they block all others.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
+from redis.exceptions import ResponseError
+
+logger = logging.getLogger(__name__)
+
+#: Seconds until the next try if the server refuses a command.
+PAUSE = 1.0
 #: Limited jobs that a worker holds in addition to its prefetch limit; more count towards it.
 MAX_UNCOUNTED = 1000
 
@@ -34,6 +41,11 @@ class ParkedJobs:
         #: What is read of the next tag.
         self._partial = b""
         self.tags: set[str] = set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more jobs should be left to the main process."""
+        return len(self.tags) >= MAX_UNCOUNTED
 
     def park(self, tag: str) -> None:
         """Leave a job to the main process; by a process."""
@@ -77,13 +89,22 @@ class RateLimits:
                     bucket.expected_time(tokens), self.start, (bucket,)
                 )
                 return
-            self._start_job(request)
+            if not self._start_job(request):
+                bucket.contents.appendleft((request, tokens))
+                bucket.timer = self._consumer.timer.call_after(PAUSE, self.start, (bucket,))
+                return
 
-    def _start_job(self, request: Any) -> None:
+    def _start_job(self, request: Any) -> bool:
+        """Start a job; return False if the server refuses that for now."""
+        try:
+            self._consumer._limit_move_to_pool(request)  # noqa: SLF001 - Celery's
+        except ResponseError as error:
+            logger.warning("a rate-limited job waits: the server says %s", error)
+            return False
         if request in self._uncounted:
             self._uncounted.discard(request)
             self._consumer.qos.decrement_eventually()
-        self._consumer._limit_move_to_pool(request)  # noqa: SLF001 - Celery's
+        return True
 
     def move(self, former: Mapping[str, Any], buckets: Mapping[str, Any]) -> None:
         """Move jobs from the `former` buckets to the new ones; start those without a limit now."""
@@ -97,8 +118,8 @@ class RateLimits:
                 request, tokens = old.pop()
                 if new:
                     new.add((request, tokens))
-                else:
-                    self._start_job(request)
+                elif not self._start_job(request):
+                    self.add(request, old, 0)
             if new and new.contents:
                 self.start(new)
 

@@ -15,6 +15,7 @@ from celery_streams.transport import revocation
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.validation import check
 from celery_streams.worker.arguments import Refused, check_names, signal_number
+from celery_streams.worker.pool import TaskPool
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,8 @@ def _record(state: Any, ids: list[str], not_started: list[str]) -> None:
             if isinstance(channel, Channel):
                 added = channel.record_revoked(ids)
             revocation.store(backend, sorted(set(added) & set(not_started)))
+            if isinstance(pool := state.consumer.pool, TaskPool):
+                pool.scoreboard.note_revoked()
         except (OSError, RedisError) as error:
             logger.error("revoked here, but not recorded for other workers: %s", error)  # noqa: TRY400
 

@@ -13,7 +13,7 @@ NAME = f"{__name__}:Request"
 
 
 class Request(CeleryRequest):
-    """One delivery of a job, in the worker's main process."""
+    """One delivery of a job, in a worker."""
 
     def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
         """Record a failure, with a MemoryError replaced by OutOfMemory.

@@ -16,7 +16,8 @@ import msgspec
 from celery import signals
 from celery.app import trace
 from celery.app.task import Context
-from celery.states import FAILURE, IGNORED, REJECTED, RETRY
+from celery.exceptions import Reject
+from celery.states import FAILURE, IGNORED, RETRY
 from celery.utils.log import get_logger
 from celery.worker import state, strategy
 
@@ -206,6 +207,11 @@ class Runner:
             self._slot.set_limits(task.soft, task.hard)
         try:
             traced = task.trace(job_id, args, kwargs, request)
+        except Reject as error:  # of a hook, after the result
+            self._slot.set_limits(0, 0)
+            self._backend.captured()
+            self._reject(entry, request, error)
+            return True
         except MemoryError as error:
             self._slot.set_limits(0, 0)
             result = self._backend.captured()
@@ -223,10 +229,14 @@ class Runner:
     def _end(self, entry: Entry, request: dict[str, Any], info: Any, result: Result | None) -> None:
         if info is None or info.state in _ACKED:
             self._deliveries.ack_later(entry.tag, result)
-        elif info.state == REJECTED and info.retval.requeue:
+        else:
+            self._reject(entry, request, info.retval)
+
+    def _reject(self, entry: Entry, request: dict[str, Any], error: Any) -> None:
+        if error.requeue:
             self._deliveries.requeue_entry(entry)
         else:  # it never runs again
-            self._consumer.fail(Context(request), info.retval)
+            self._consumer.fail(Context(request), error)
             self._deliveries.dead_letter(entry.tag, "rejected by the worker")
 
     def _read(self, entry: Entry) -> tuple[_Task, dict[str, Any], list[Any], dict[str, Any]] | None:

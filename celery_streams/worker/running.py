@@ -14,6 +14,7 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from celery.utils.imports import symbol_by_name
 from celery.worker import state, strategy
+from redis.exceptions import ResponseError
 
 from celery_streams import bundles
 from celery_streams.errors import Malformed
@@ -21,6 +22,7 @@ from celery_streams.transport import keys
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.entries import Entry
 from celery_streams.transport.validation import check
+from celery_streams.worker.rate_limits import PAUSE
 from celery_streams.worker.scoreboard import Running
 
 logger = logging.getLogger(__name__)
@@ -72,7 +74,20 @@ class RunningJobs:
             return
         if request._already_cancelled:  # noqa: SLF001 - Celery's: the worker stops at once
             self.release([job.tag])
-        elif is_timeout and request.task.name != bundles.NAME:  # of which one call is at fault
+        else:
+            self._fail(request, job, exitcode, is_timeout=is_timeout)
+        self._forget(job.tag)
+
+    def _fail(self, request: Any, job: Running, exitcode: int, *, is_timeout: bool) -> None:
+        """Fail or requeue a job; one whose hooks raise an error is requeued."""
+        try:
+            self._end(request, job, exitcode, is_timeout=is_timeout)
+        except Exception as error:  # noqa: BLE001 - of a task's own hook, or of the result store
+            self._requeue(job.tag, error)
+
+    @staticmethod
+    def _end(request: Any, job: Running, exitcode: int, *, is_timeout: bool) -> None:
+        if is_timeout and request.task.name != bundles.NAME:  # of which one call is at fault
             request.on_timeout(soft=False, timeout=job.hard)
         else:
             try:
@@ -80,10 +95,27 @@ class RunningJobs:
                 raise WorkerLostError(text)  # noqa: TRY301 - for its traceback
             except WorkerLostError:
                 request.on_failure(ExceptionInfo())
-        self._forget(job.tag)
+
+    def warn(self, pid: int, job: Running) -> None:
+        """Log, as Celery does, that a job has exceeded its soft limit."""
+        with suppress(Exception):
+            if request := self._request(pid, job):
+                request.on_timeout(soft=True, timeout=job.soft)
+
+    def forget_ended(self) -> None:
+        """Have Celery's state hold no jobs that have ended."""
+        if self._requests:
+            running = {job.tag for _, job in self._pool.running()}
+            for tag in self._requests.keys() - running:
+                self._forget(tag)
+
+    def forget_all(self) -> None:
+        """Have Celery's state hold no jobs of a lost connection."""
+        for tag in [*self._requests]:
+            self._forget(tag)
 
     def _requeue(self, tag: str, error: Exception) -> None:
-        logger.error("cannot read the job of a process that ended: %r", error)
+        logger.error("the job of a process that ended cannot be ended, and is requeued: %r", error)
         if entry := keys.is_tag(tag) and self.channel.queues.read(tag):
             self.channel.deliveries.requeue_entry(entry)
 
@@ -91,8 +123,13 @@ class RunningJobs:
 
     def hold(self, tag: str) -> None:
         """Hold a job until its task's rate limit permits it to run."""
-        request = self._read(tag)
-        if request is None:  # revoked, or its message cannot be read
+        try:
+            request = self._read(tag)
+        except ResponseError as error:
+            logger.warning("a rate-limited job waits: the server says %s", error)
+            self._consumer.timer.call_after(PAUSE, self.hold, (tag,))
+            return
+        if request is None:  # its message is gone, or cannot be read
             self._pool.parked.tags.discard(tag)
             return
         state.task_reserved(request)
@@ -104,8 +141,8 @@ class RunningJobs:
     def permit(self, request: Any) -> None:
         """Have a process run a job that was held."""
         tag = request.message.delivery_tag
-        self._drop(request)
         self.channel.queues.release([tag], is_permitted=True)
+        self._drop(request)
         self._pool.parked.tags.discard(tag)
 
     # Requests ----------------------------------------------------------------------------
@@ -168,7 +205,8 @@ class RunningJobs:
         )
 
     def _forget(self, tag: str) -> None:
-        self._drop(self._requests.pop(tag))
+        if request := self._requests.pop(tag, None):
+            self._drop(request)
 
     def _drop(self, request: Any) -> None:
         state.requests.pop(request.id, None)

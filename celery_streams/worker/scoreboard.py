@@ -221,7 +221,7 @@ def _shared_file() -> int:
         return os.dup(file.fileno())
 
 
-class _News(Structure):
+class _Facts(Structure):
     """What the main process tells all processes, in the first slot."""
 
     #: How often jobs were revoked, and the bytes of the commands to repeat.
@@ -229,7 +229,17 @@ class _News(Structure):
     commands: int
     #: How many consumers the queue with the most has, of all workers.
     consumers: int
-    _fields_ = (("revocations", c_longlong), ("commands", c_longlong), ("consumers", c_longlong))
+    #: Seconds by which the server's clock is ahead of this machine's.
+    clock_ahead: float
+    #: Whether the main process holds as many rate-limited jobs as it may.
+    is_full: bool
+    _fields_ = (
+        ("revocations", c_longlong),
+        ("commands", c_longlong),
+        ("consumers", c_longlong),
+        ("clock_ahead", c_double),
+        ("is_full", c_bool),
+    )
 
 
 class Scoreboard:
@@ -239,35 +249,31 @@ class Scoreboard:
         self._tasks = tasks
         self._memory = mmap.mmap(-1, (1 + MAX_PROCESSES) * SLOT_BYTES)
         self._free = [*range(MAX_PROCESSES, 0, -1)]
-        self._news: Any = _News.from_buffer(self._memory, 0)
+        self.facts: Any = _Facts.from_buffer(self._memory, 0)
         self._commands = _shared_file()
 
     @property
     def news(self) -> tuple[int, int]:
         """What changes with the news."""
-        return self._news.revocations, self._news.commands
+        return self.facts.revocations, self.facts.commands
 
     @property
-    def consumers(self) -> int:
-        """How many consumers the queue with the most has, of all workers."""
-        return int(self._news.consumers)
-
-    @consumers.setter
-    def consumers(self, number: int) -> None:
-        self._news.consumers = number
+    def room(self) -> int:
+        """How many slots are free."""
+        return len(self._free)
 
     def note_revoked(self) -> None:
         """Have the processes read which jobs are revoked."""
-        self._news.revocations += 1
+        self.facts.revocations += 1
 
     def repeat(self, method: str, arguments: Any) -> None:
         """Have the processes repeat a remote control command."""
         line = json.dumps([method, arguments]).encode() + b"\n"
-        self._news.commands += os.pwrite(self._commands, line, self._news.commands)
+        self.facts.commands += os.pwrite(self._commands, line, self.facts.commands)
 
     def commands(self, since: int) -> list[Any]:
         """Return the commands, each as its method and arguments, from a position."""
-        text = os.pread(self._commands, self._news.commands - since, since)
+        text = os.pread(self._commands, self.facts.commands - since, since)
         return [*map(json.loads, text.splitlines())]
 
     def add(self) -> Slot:
