@@ -70,8 +70,7 @@ class TaskPool(BasePool):
         self._children: list[Child] = []
         self._lease: Lease | None = None
         self._size = 0
-        #: The main process.
-        self.pid = os.getpid()
+        self.main_pid = os.getpid()
         #: Whether jobs of processes that end are released, and neither failed nor requeued.
         self._releases_jobs = False
         #: When the next process may start.
@@ -255,8 +254,10 @@ class TaskPool(BasePool):
             facts.is_full = self.parked.is_full
 
     def _hold_parked(self) -> None:
-        for tag in self.parked.read():
-            if self.jobs:  # or when the worker is connected again
+        tags = self.parked.read()
+        self._tell()
+        if self.jobs:  # or when the worker is connected again
+            for tag in tags:
                 self.jobs.hold(tag)
 
     # Supervision ---------------------------------------------------------------------------

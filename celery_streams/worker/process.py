@@ -13,18 +13,15 @@ from contextlib import suppress
 from functools import partial
 from queue import Empty
 from random import random
-from time import monotonic, sleep, time
+from time import monotonic, sleep
 from types import SimpleNamespace
 from typing import Any
 
 from billiard.compat import mem_rss
-from billiard.einfo import ExceptionInfo
 from celery import bootsteps
-from celery.concurrency.base import BasePool, apply_target
 from celery.concurrency.prefork import process_destructor, process_initializer
-from celery.exceptions import Reject, SoftTimeLimitExceeded
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.platforms import EX_OK
-from celery.worker import consumer as celery_consumer
 from celery.worker import control, state
 from kombu.asynchronous import set_event_loop
 from redis.exceptions import ConnectionError as Unreachable
@@ -35,6 +32,7 @@ from celery_streams.transport.channel import Channel
 from celery_streams.transport.dispatch import PERMITTED
 from celery_streams.transport.entries import Ack, Entry
 from celery_streams.worker import bundle, scoreboard
+from celery_streams.worker.in_process import Blueprint, InProcessPool, Timer
 from celery_streams.worker.runner import MAX_FETCH, Runner
 from celery_streams.worker.scoreboard import IDLE, Slot
 
@@ -51,7 +49,6 @@ MAX_WAITING, MAX_POLLS = 50, 500
 MAX_EVENTS = 1000
 #: The events that are sent together.
 _BUFFERED = frozenset({"task"})
-_celery: Any = celery_consumer
 _RUN: Any = bootsteps.RUN  # type: ignore[attr-defined]  # not in the stubs
 _state: Any = state
 _panel: dict[str, Any] = control.Panel.data
@@ -59,68 +56,6 @@ _panel: dict[str, Any] = control.Panel.data
 
 class Woken(Exception):
     """The main process has woken a process that waits: there is something to look at."""
-
-
-class InProcessPool(BasePool):
-    """Runs in this process the jobs that need Celery's own request.
-
-    `soft_timeout` and `timeout` are the limits of jobs without others, in seconds.
-    """
-
-    def __init__(self, slot: Slot, **options: Any) -> None:
-        super().__init__(**options)
-        self._slot = slot
-
-    def on_apply(
-        self,
-        target: Any,
-        args: Any = (),
-        kwargs: Any = None,
-        timeout: float | None = None,
-        soft_timeout: float | None = None,
-        **callbacks: Any,
-    ) -> None:
-        """Run a job; what would end a process of prefork ends this one."""
-        soft, hard = self.options["soft_timeout"], self.options["timeout"]
-        limits = soft_timeout or soft or 0, timeout or hard or 0
-        accepted = callbacks.get("accept_callback")
-        run = partial(self._run, limits, target)
-        try:
-            apply_target(
-                run, args, kwargs, callbacks["callback"], accepted, propagate=BaseException
-            )
-        except Reject:  # of a task's hook: the tracer passes it on
-            callbacks["error_callback"](ExceptionInfo())
-
-    def _run(self, limits: tuple[float, float], target: Any, *args: Any) -> Any:
-        self._slot.set_limits(*limits)
-        try:
-            return target(*args)
-        finally:
-            self._slot.set_limits(0, 0)
-
-
-class _Blueprint(_celery.Consumer.Blueprint):  # type: ignore[misc]  # not in the stubs
-    """The steps of a consumer that a process needs; the main process takes all others."""
-
-    name = "Process"
-    default_steps = (
-        "celery.worker.consumer.connection:Connection",
-        "celery.worker.consumer.events:Events",
-        "celery.worker.consumer.tasks:Tasks",
-        "celery.worker.consumer.consumer:Evloop",
-    )
-
-
-class Timer:
-    """Celery's timer, for a process that has nothing else to do until then."""
-
-    queue = ()
-
-    def call_at(self, eta: float, function: Any, args: Any = (), **_: Any) -> None:
-        """Wait, and call `function`; no message is fetched long before it is due."""
-        sleep(max(eta - time(), 0))
-        function(*args)
 
 
 class Process:
@@ -169,7 +104,7 @@ class Process:
         controller.pool = here = InProcessPool(self._slot, limit=1, app=app, **self._pool.options)
         controller.semaphore = None
         limits = dict.fromkeys(("_limit_task", "_limit_post_eta"), self._limit)
-        kind = type("Consumer", (type(parent),), {"Blueprint": _Blueprint, **limits})
+        kind = type("Consumer", (type(parent),), {"Blueprint": Blueprint, **limits})
         self._consumer = kind(
             controller._process_task,  # noqa: SLF001 - Celery's
             hostname=parent.hostname,
@@ -188,7 +123,7 @@ class Process:
     @property
     def _stops(self) -> bool:
         """Whether the process is to stop after its job: it is told so, or the main one is dead."""
-        return bool(self._slot.fields.stops) or os.getppid() != self._pool.pid
+        return bool(self._slot.fields.stops) or os.getppid() != self._pool.main_pid
 
     def _limit(self, request: Any, bucket: Any, tokens: int) -> None:
         """Run a job of a rate-limited task if it may; else leave it to the main process."""

@@ -4,6 +4,7 @@ Celery starts a chain of timers per limited job, of which kombu's loop fires onl
 also counts waiting limited jobs in the prefetch limit, so that they block all others.
 """
 
+import fcntl
 import logging
 import os
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from redis.exceptions import ResponseError
 
 logger = logging.getLogger(__name__)
 
+#: Size of the pipe for some dozens of tags.
+PIPE_BYTES = 4096
 #: Seconds until the next try if the server refuses a command.
 PAUSE = 1.0
 #: Limited jobs that a worker holds in addition to its prefetch limit; more count towards it.
@@ -38,6 +41,8 @@ class ParkedJobs:
     def __init__(self) -> None:
         self.reader, self._writer = os.pipe()
         os.set_blocking(self.reader, False)
+        with suppress(AttributeError, OSError):  # else a process leaves thousands before it waits
+            fcntl.fcntl(self._writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         #: What is read of the next tag.
         self._partial = b""
         self.tags: set[str] = set()

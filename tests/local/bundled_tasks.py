@@ -141,6 +141,17 @@ def calls_directly(value: int) -> Any:
     return do("complex") if value else do("value", value)
 
 
+@shared_task
+def remember(value: int) -> list[int]:
+    """Return all values so far of this bundle, in one list."""
+    if not value:
+        _remembered.clear()
+    _remembered.append(value)
+    return _remembered
+
+
+_remembered: list[int] = []
+
 #: The routes of these tasks.
 ROUTES = {
     f"{__name__}.{name}": {"queue": "add"}

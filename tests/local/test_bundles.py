@@ -160,6 +160,12 @@ def test_what_is_not_plain_is_a_job_of_its_own(client: Client, tmp_path: Path) -
     assert client.map(f"{MODULE}.calls_directly", [(0,), (1,), (2,)]) == [0, 3 + 1j, 3 + 1j]
 
 
+def test_a_value_is_what_it_was_when_its_call_ended(client: Client) -> None:
+    values = client.map(f"{MODULE}.remember", [(i,) for i in range(4)])
+
+    assert values == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3]]
+
+
 def test_each_call_is_made_once(client: Client, tmp_path: Path) -> None:
     rows = [(str(tmp_path), i) for i in range(1000)]
     assert client.map(f"{MODULE}.count_up", rows) == [*range(1000)]

@@ -1,0 +1,146 @@
+"""The pool goes on, and ends, whatever becomes of its processes, main process and server."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from celery.exceptions import TimeLimitExceeded
+
+from celery_streams.errors import DeadLetter
+from celery_streams.worker.rate_limits import MAX_UNCOUNTED
+from tests.local.local import Local
+from tests.streams.test_pools import OURS, worker
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def pooled(url: str, store: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The module of the program."""
+    monkeypatch.setenv("PLAIN_URL", url)
+    sys.modules.pop("tests.streams.pooled", None)
+    pooled: Any = import_module("tests.streams.pooled")
+    yield pooled
+    backend: Any = pooled.app.backend
+    backend.result_consumer.stop()
+    backend.client.connection_pool.disconnect()
+    pooled.app.close()
+
+
+def alive(pid: int) -> bool:
+    """Return True if a process has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_processes_that_are_replaced_leave_nothing_open(pooled: Any, tmp_path: Path) -> None:
+    def files() -> int:
+        return len([*Path(f"/proc/{process.pid}/fd").iterdir()])
+
+    with worker(pooled, tmp_path / "log", OURS, "--max-tasks-per-child=1") as process:
+        {pooled.pid.delay().get(timeout=30) for _ in range(4)}
+        before = files()
+        ids = {pooled.pid.delay().get(timeout=30) for _ in range(20)}
+
+        assert len(ids) == 20
+        eventually("all are closed", lambda: files() <= before)
+
+
+def test_processes_end_with_their_main_process(pooled: Any, tmp_path: Path) -> None:
+    with worker(pooled, tmp_path / "log", OURS) as process:
+        ids = {pooled.sleep.delay(0.2).get(timeout=30) for _ in range(2)}
+        pooled.sleep.delay(60)
+        jobs = [pooled.sleep.delay(0.2) for _ in range(4)]
+        ids |= {job.get(timeout=30) for job in jobs}
+        process.kill()
+        process.wait()
+
+        eventually("they end", lambda: not any(map(alive, ids)))
+
+
+def test_a_hook_that_raises_holds_up_neither_its_job_nor_others(
+    pooled: Any, store: Any, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with worker(pooled, log, OURS):
+        bad = pooled.too_long.delay()
+        eventually("it has failed", lambda: "in the hook" in log.read_text())
+        assert [pooled.pid.delay().get(timeout=30) for _ in range(5)]
+        long = pooled.until_told.apply_async(soft_time_limit=1)
+        assert long.get(timeout=30) == "told"
+        with pytest.raises((DeadLetter, TimeLimitExceeded)):
+            bad.get(timeout=30)
+        eventually("its message is gone", lambda: held(store) == 0)
+
+
+def test_a_worker_holds_few_of_the_jobs_that_wait_for_a_rate_limit(
+    pooled: Any, store: Any, tmp_path: Path
+) -> None:
+    count = 5 * MAX_UNCOUNTED
+    for number in range(count):
+        pooled.limited.delay(number)
+    with worker(pooled, tmp_path / "log", OURS):
+        eventually("it holds some", lambda: held(store) >= MAX_UNCOUNTED)
+        first = store.xlen("celery:stream:0")
+        eventually("some have run", lambda: store.xlen("celery:stream:0") + 100 < first)
+        assert held(store) < 2 * MAX_UNCOUNTED
+
+
+def held(store: Any) -> int:
+    """Return how many messages the workers hold."""
+    streams = ("celery:returned:0", "celery:stream:0")
+    return sum(
+        group["pending"]
+        for each in streams
+        if store.exists(each)
+        for group in store.xinfo_groups(each)
+    )
+
+
+def test_a_worker_ends_while_its_server_is_gone(tmp_path: Path, monkeypatch: Any) -> None:
+    local = Local(tmp_path, "--server-only")
+    try:
+        local.wait_until_ready()
+        password = local.password.read_text()
+        monkeypatch.setenv(
+            "PLAIN_URL", f"redis://:{quote(password, safe='')}@127.0.0.1:{local.port}/0"
+        )
+        sys.modules.pop("tests.streams.pooled", None)
+        pooled: Any = import_module("tests.streams.pooled")
+        log = tmp_path / "worker"
+        with worker(pooled, log, OURS) as process:
+            ids = {pooled.pid.delay().get(timeout=30) for _ in range(10)}
+            (server,) = local.running("server")
+            os.kill(server.pid, signal.SIGKILL)
+            eventually("it notices", lambda: log.read_text().count("Trying again") >= 2)
+            process.terminate()
+
+            assert process.wait(20) == 0
+            assert not any(map(alive, ids))
+    finally:
+        local.stop()
+
+
+def test_revoking_by_sigusr1_raises_the_soft_limit(pooled: Any, tmp_path: Path) -> None:
+    with worker(pooled, tmp_path / "log", OURS):
+        job = pooled.until_told.delay()
+        eventually("it has begun", lambda: job.state == "STARTED")
+        pooled.app.control.revoke(job.id, terminate=True, signal="SIGUSR1")
+        assert job.get(timeout=30) == "told"
+
+
+def test_revoked_jobs_do_not_begin(pooled: Any, tmp_path: Path) -> None:
+    with worker(pooled, tmp_path / "log", OURS):
+        busy = [pooled.sleep.delay(2) for _ in range(2)]
+        eventually("both are busy", lambda: all(job.state == "STARTED" for job in busy))
+        job = pooled.pid.delay()
+        pooled.app.control.revoke(job.id, reply=True, timeout=5)
+        with pytest.raises(Exception, match="revoked"):
+            job.get(timeout=30)
