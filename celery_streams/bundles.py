@@ -7,6 +7,7 @@ all calls, if the task is not plain or the bundle's process has died, and those 
 takes long.
 """
 
+import math
 from typing import Any, NamedTuple
 
 from celery.utils.imports import symbol_by_name
@@ -49,7 +50,8 @@ def outcome(stored: Any, count: int) -> Outcome:
         values, own, seconds = (stored[each] for each in Outcome._fields)
         missing = range(len(values), count)
         is_of_these = len(values) <= count and {*missing} <= {*own} <= {*range(count)}
-        read = Outcome([*values, *(None for _ in missing)], own, max(float(seconds), 0))
+        is_of_these &= {*map(type, own)} <= {int} and 0 <= seconds < math.inf
+        read = Outcome([*values, *(None for _ in missing)], own, float(seconds))
     except (TypeError, ValueError, KeyError) as error:
         raise Unreadable(f"the outcome of a bundle is malformed: {error!r}") from None
     if not is_of_these:
