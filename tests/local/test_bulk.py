@@ -1,5 +1,6 @@
 """Many jobs of one task: in order, in bounded memory, and none that nobody waits for any more."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from celery.states import REVOKED, SUCCESS
 from celery.utils import uuid
 
-from callers import batch
+from callers import batch, bundling
 from callers.bundling import Bundling
 from callers.client import Client
 from celery_streams.producer.sender import Sender
@@ -385,3 +386,20 @@ def test_ctrl_c_leaves_nothing_to_run(local: Local, client: Client) -> None:
     assert error.rstrip().endswith("KeyboardInterrupt")
     assert error.count("Traceback") == 1
     assert_revoked(client, ids)
+
+
+def test_a_server_that_stalls_for_a_moment_ends_no_call(
+    server_only: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundling, "FIRST_SECONDS", 0.4)  # the caller looks then
+    with server_only.client() as client, server_only.own_worker("local", "worker", "add"):
+        assert client.call(ADD, 1, 1) == 2
+        (server,) = server_only.running("server")
+        timers = [
+            threading.Timer(0.2, os.kill, (server.pid, signal.SIGSTOP)),
+            threading.Timer(1.0, os.kill, (server.pid, signal.SIGCONT)),
+        ]
+        for timer in timers:
+            timer.start()
+
+        assert client.map(SLOW, [(i, i, 1.5) for i in range(12)]) == [2 * i for i in range(12)]
