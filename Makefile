@@ -151,7 +151,7 @@ fuzz: $(DEV) ## Fuzz the parsers of untrusted input; options: ARGS='--runs 10000
 lint: $(DEV) ## Check code, types, Dockerfiles, shell, YAML and the compose file
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/lint
 
-bench: $(RUN) ## Compare with Celery, dramatiq, huey, taskiq, rq, saq and arq; options: ARGS='--only ours,celery-solo'
+bench: $(RUN) ## Compare in 15 minutes with Celery, celery-redis-plus, dramatiq, huey, taskiq, rq, saq and arq; options: ARGS='--only ours,celery-solo'
 	@$(VENV)/bin/python -m bench.peers $(ARGS)
 
 bench_curve: $(RUN) ## Measure the cluster with 1 to 8 workers, and with 10^3 to 10^6 jobs queued; options: ARGS='--depth 100000'
