@@ -215,7 +215,7 @@ class BatchRun:
             raise
         except _OF_ONE_JOB as error:
             unit = self._units[job_id]
-            self._end(unit, unit.position(job_id), error)
+            self._end(unit, unit.position(job_id) or 0, error)
 
     # Collect ---------------------------------------------------------------------------
 
@@ -248,8 +248,9 @@ class BatchRun:
             self._bundle_ended(unit, meta)
             return
         unit = unit or self._units.get(bundles.bundle_of(job_id))
-        if unit:  # or it was late
-            unit.outcomes[unit.position(job_id)] = _Ended(job_id, meta)
+        position = unit.position(job_id) if unit else None
+        if unit and position is not None:  # else it was late
+            unit.outcomes[position] = _Ended(job_id, meta)
 
     def _bundle_ended(self, unit: Unit, meta: Any) -> None:
         unit.is_bundle = False

@@ -12,6 +12,8 @@ from celery_streams.bundles import MAX_CALLS, SECONDS, Outcome
 FIRST_CALLS, FIRST_SECONDS = 7, 0.02
 #: Bundles in a caller's window at least: workers share them.
 SHARE = 16
+#: Digits of a position.
+MAX_DIGITS = len(str(MAX_CALLS))
 #: Stands for the value of a call that has not ended.
 OPEN = object()
 
@@ -31,9 +33,13 @@ class Unit:
         """Return the id of a call as a job."""
         return bundles.call_id(self.id, position) if len(self.outcomes) > 1 else self.id
 
-    def position(self, job_id: str) -> int:
-        """Return the position of a call that was a job of this id."""
-        return int(job_id.rpartition("-")[2]) if len(self.outcomes) > 1 else 0
+    def position(self, job_id: str) -> int | None:
+        """Return the position of the call that was a job of this id; None without one."""
+        if len(self.outcomes) == 1:
+            return 0
+        digits = job_id.rpartition("-")[2]
+        position = int(digits) if digits.isdecimal() and len(digits) <= MAX_DIGITS else -1
+        return position if 0 <= position < len(self.outcomes) else None
 
     def end(self, outcomes: list[Any], own: Sequence[int] = ()) -> list[str]:
         """End a bundle; return the ids of calls that are jobs of their own and have not ended."""
