@@ -20,8 +20,8 @@ SMALL = ("--jobs", "10", "--rounds", "500")
 @pytest.mark.parametrize(
     ("module", "options", "measured", "shown", "number"),
     [
-        ("peers", (*SMALL, "--adds", "0", "--only", "ours"), "jobs/s one", "│ ours", "SIGINT"),
-        ("peers", (*SMALL, "--adds", "0", "--only", "ours"), "jobs/s one", "│ ours", "SIGTERM"),
+        ("peers", (*SMALL, "--calls", "0", "--only", "ours"), "jobs/s one", "│ ours", "SIGINT"),
+        ("peers", (*SMALL, "--calls", "0", "--only", "ours"), "jobs/s one", "│ ours", "SIGTERM"),
         ("curve", (*SMALL, "--depth", "1000"), "2 worker(s):", "1 worker(s)", "SIGTERM"),
         ("startup", ("--repeats", "500"), "start 1:", "", "SIGINT"),
         ("data", ("--repeats", "5"), "caller's peak", "caller's peak", "SIGTERM"),
