@@ -8,6 +8,7 @@ takes long.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from celery.utils.imports import symbol_by_name
@@ -26,6 +27,11 @@ SECONDS = 0.01
 def call_id(bundle_id: str, position: int) -> str:
     """Return the id of a call as a job of its own."""
     return f"{bundle_id}-{position}"
+
+
+def shown(rows: Sequence[Any]) -> str:
+    """Return how the arguments of a bundle are shown: by their number."""
+    return f"({len(rows)} calls)"
 
 
 def bundle_of(job_id: str) -> str:
@@ -78,4 +84,5 @@ def install(sender: Any, **_: Any) -> None:
         rate_limit=0,
         autoretry_for=(),
         ignore_result=False,
+        resultrepr_maxsize=64,
     )

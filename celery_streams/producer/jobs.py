@@ -63,7 +63,7 @@ class Jobs:
             id=job_id,
             args=text,
             kwargs=named,
-            args_repr=self._repr(args),
+            args_repr=_text(options.get("argsrepr")) if "argsrepr" in options else self._repr(args),
             kwargs_repr=self._repr(kwargs) if kwargs else b'"{}"',
             reply_to=reply_to if options.get("reply_to") else _text(self._app.thread_oid),
             root_id=root_id if options.get("root_id") else job_id,

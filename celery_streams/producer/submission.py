@@ -168,6 +168,8 @@ class Submission:
         messages, others = [], []
         for job_id, args in jobs.items():
             options = {"task_id": job_id, "reply_to": reply_to}
+            if name == bundles.NAME:
+                options["argsrepr"] = bundles.shown(*args)
             message = self._message(template, args, kwargs, options)
             if message is None:
                 others.append(job_id)

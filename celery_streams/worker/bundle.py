@@ -127,7 +127,6 @@ class Bundle:
         self._seconds = monotonic() - began
         count = len(self._values)
         state.total_count[self._task.name] += count
-        state.all_total_count[0] += count
 
     def _set_call(self, position: int) -> None:
         """Have the request be that of a call."""

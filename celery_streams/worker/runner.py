@@ -25,7 +25,7 @@ from celery_streams.fastjson import MARK
 from celery_streams.results.backend import RedisBackend
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.entries import Entry, Result
-from celery_streams.transport.validation import MAX_DEPTH, MAX_NAME, MAX_REPR, MAX_RETRIES
+from celery_streams.transport.validation import MAX_DEPTH, MAX_NAME, MAX_REPR, MAX_RETRIES, is_deep
 from celery_streams.worker import request as requests
 from celery_streams.worker.events import JobEvents, sends_events
 from celery_streams.worker.scoreboard import Slot
@@ -257,9 +257,11 @@ class Runner:
             if (eta := headers.get("eta")) is not None and not self._clock.has_reached(eta):
                 return None
             body = a2b_base64(envelope.body)
-            if MARK in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+            if MARK in body:
                 return None
             args, kwargs, _ = _call(body)
+            if body.count(b"[") + body.count(b"{") > MAX_DEPTH and is_deep([args, kwargs]):
+                return None
             delivery_info: Mapping[str, Any] = properties["delivery_info"]
             headers |= {
                 "args": args,
