@@ -7,8 +7,9 @@ main process and the waiting process of a worker do, by the same code.
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
+from queue import Empty
 from threading import Event, Thread
 from time import monotonic, perf_counter, sleep
 from typing import Any
@@ -74,12 +75,6 @@ def _of(processes: int) -> System:
     return OURS._replace(variables=(("ADD_CONCURRENCY", str(processes)),))
 
 
-def _client(server: OwnServer) -> Client:
-    variables = server.variables(OURS)
-    os.environ |= {name: variables[name] for name in variables if name not in os.environ}
-    return Client(variables["CELERY_BROKER_URL"], variables["CELERY_RESULT_BACKEND"])
-
-
 # Monitoring ------------------------------------------------------------------------------
 
 
@@ -113,14 +108,11 @@ def _monitor(pipe: "Connection[Any, Any]", variables: dict[str, str]) -> None:
             receiver: Any = EventReceiver(
                 connection, {"*": state.event}, app=client.app, routing_key="#"
             )
-            pipe.send("ready")
-            consumer = receiver.itercapture(limit=None, timeout=None, wakeup=True)
-            next(consumer)
-            while not pipe.poll():
-                try:
-                    connection.drain_events(timeout=0.2)
-                except TimeoutError:
-                    continue
+            with receiver.consumer_context(wakeup=True) as (own, _, _):
+                pipe.send("ready")
+                while not pipe.poll():
+                    with suppress(TimeoutError):
+                        own.drain_events(timeout=0.2)
         control.disable_events(reply=True, timeout=1)
         pipe.send(state.task_count)
 
@@ -182,7 +174,10 @@ def _waiting_workers(server: OwnServer) -> Iterator[Figure]:
 def _submitted(server: OwnServer, workers: int) -> float:
     """Return the server's milliseconds for a job, beside what idle workers cost."""
     server.reset()
-    with Child(_idle, server.variables(OURS), workers) as fleet, _client(server) as client:
+    with (
+        Child(_idle, server.variables(OURS), workers) as fleet,
+        Client(server.url, server.url) as client,
+    ):
         fleet.receive()
         client.submit("add.tasks.add", 1, 1)
         sleep(2 * WAIT_SECONDS)
@@ -223,6 +218,7 @@ def _be_worker(app: Any, number: int, count: int, stop: Event) -> None:
         app.amqp.queues[QUEUE](channel).declare()
         channel.basic_consume(QUEUE, no_ack=False, callback=lambda _: None, consumer_tag="1")
         link = channel.client.connection = channel.client.connection_pool.get_connection()
+        channel.maintenance.consumers = count
         streams = channel.queues.streams(QUEUE)
         while not stop.is_set():
             channel.maintenance.run()
@@ -233,6 +229,8 @@ def _be_worker(app: Any, number: int, count: int, stop: Event) -> None:
             try:
                 fetch.from_streams(link, streams, 1, WAIT_SECONDS)
                 found = entries.fetched(fetch.read(link)[0])
+            except Empty:  # acks alone were answered, or the server had no group yet
+                continue
             except (OSError, RedisError):
                 return
             fetch.waits = not found
@@ -267,7 +265,7 @@ def _memory(server: OwnServer) -> Iterator[Figure]:
 def _killed(server: OwnServer) -> Iterator[Figure]:
     """Return the time until the job of a killed process begins elsewhere."""
     waits = []
-    with _working(server, 2), _client(server) as client:
+    with _working(server, 2), Client(server.url, server.url) as client:
         for _ in range(ROUNDS):
             job = client.submit("add.tasks.longtime_add", 1, 1, LONG)
             pid = _process_of(client, job.id)

@@ -63,6 +63,11 @@ class OwnServer:
         found = self._for_ours() if system.is_ours else self._for_peers()
         return {**without, "PYTHONPATH": str(server.ROOT), **found, **dict(system.variables)}
 
+    @property
+    def url(self) -> str:
+        """The URL of the cluster's database, with its password."""
+        return f"redis://:{self._secret}@127.0.0.1:{self._port}/0"
+
     def _for_ours(self) -> Mapping[str, str]:
         url = f"redis://127.0.0.1:{self._port}/0"
         return {

@@ -17,6 +17,8 @@ from celery_streams.transport.validation import check
 
 #: Seconds between two rounds.
 INTERVAL = 1.0
+#: Rounds that all consumers of a queue make in a second.
+MAX_ROUNDS = 50
 #: Seconds after which an idle consumer that holds nothing is removed, at least.
 MAX_IDLE = 60.0
 
@@ -48,7 +50,9 @@ class Maintenance:
         self.clock = ServerClock()
         #: What the worker has read of the revoked jobs.
         self.revoked: Revoked | None = None
-        self._next_round = 0.0
+        #: How many consumers the queue with the most has: their rounds serve all of them.
+        self.consumers = 0
+        self._next_round = self._next_read = 0.0
         #: When the next delayed message is due.
         self._next_promotion = math.inf
         self._reclaims_from = math.inf
@@ -56,24 +60,31 @@ class Maintenance:
     @property
     def next_due(self) -> float:
         """When `run` has something to do, by the monotonic clock."""
-        return max(min(self._next_round, self._next_promotion), self._refusals.pause_until)
+        soonest = min(self._next_round, self._next_read, self._next_promotion)
+        return max(soonest, self._refusals.pause_until)
 
     def run(self) -> None:
-        """Promote what is due; once a second, do everything else."""
+        """Promote what is due; once a second, do everything else.
+
+        Consumers of a queue make MAX_ROUNDS rounds in a second, if they are more than that.
+        """
         now = monotonic()
         if now < self.next_due:
+            return
+        if now >= self._next_read:
+            self._next_read = now + INTERVAL
+            self.read_revoked()
+        if now < min(self._next_round, self._next_promotion):
             return
         self._next_promotion = math.inf
         for queue in self._consumed():
             self._refusals.attempt(self.promote, queue)
         if now < self._next_round:
             return
-        self._next_round = now + INTERVAL
+        self._next_round = now + max(INTERVAL, self.consumers / MAX_ROUNDS)
         for queue in self._consumed():
             self._refusals.attempt(self.reclaim, queue)
             self._refusals.attempt(self._queues.renew, queue)
-        if self.revoked:
-            self._read_revoked(self.revoked)
 
     # Delayed ---------------------------------------------------------------------------
 

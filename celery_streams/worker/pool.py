@@ -200,10 +200,9 @@ class TaskPool(BasePool):
 
     def is_fetching(self, seconds: float) -> bool:
         """Return True if a process fetched in the last seconds, or all of them run jobs."""
-        if not self._children:
-            return not self._size
-        if sum(1 for _ in self.running()) >= len(self._children):
-            return True
+        busy = sum(1 for _ in self.running())
+        if busy == len(self._children):
+            return bool(busy) or not self._size
         fetched = max(child.slot.fields.fetched for child in self._children)
         return bool(monotonic() - fetched < seconds)
 
@@ -244,7 +243,8 @@ class TaskPool(BasePool):
             channel = self.jobs.channel
             with suppress(OSError, RedisError):  # or the next time
                 counts = map(channel.queues.consumers, channel.durable_queues())
-                self.scoreboard.facts.consumers = max(counts, default=0)
+                count = max(counts, default=0)
+                self.scoreboard.facts.consumers = channel.maintenance.consumers = count
 
     def _tell(self) -> None:
         """Tell the processes what only the main process knows."""
