@@ -13,7 +13,6 @@ from uuid import uuid4
 
 from celery.concurrency import prefork
 from celery.concurrency.base import BasePool
-from celery.exceptions import ImproperlyConfigured
 from redis.exceptions import NoPermissionError, RedisError
 
 from celery_streams.errors import TooManyProcesses
@@ -84,11 +83,10 @@ class TaskPool(BasePool):
     def on_start(self) -> None:
         """Start the processes."""
         if self.consumer is None:
-            raise ImproperlyConfigured("worker_consumer has to be celery_streams:Consumer")
+            raise _refused("worker_consumer has to be celery_streams:Consumer")
         most = max(self.limit, self.consumer.controller.max_concurrency or 0)
         if not 1 <= most <= MAX_PROCESSES:
-            logger.critical("the concurrency is 1 to %d, not %s", MAX_PROCESSES, most)
-            raise SystemExit(1)
+            raise _refused(f"the concurrency is 1 to {MAX_PROCESSES}, not {most}")
         self.scoreboard = Scoreboard(sorted(self.app.tasks))
         self._size = int(self.limit)
         self._fill()
@@ -341,6 +339,12 @@ class TaskPool(BasePool):
             exitcode = int(child.process.exitcode or 0)
             self.jobs.lost(child.pid, running, exitcode, is_timeout=is_timeout)
         self._unreleased += tags
+
+
+def _refused(reason: str) -> SystemExit:
+    """Log why the worker cannot start; return the exception that ends it."""
+    logger.critical("the worker ends: %s", reason)
+    return SystemExit(1)
 
 
 def _check_connections(client: Any, processes: int) -> None:
