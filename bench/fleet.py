@@ -60,7 +60,7 @@ def measure(server: OwnServer, progress: Progress) -> list[Figure]:
 
 @contextmanager
 def _working(server: OwnServer, processes: int) -> Iterator[tuple[list[Session], Conversation]]:
-    """Run a worker with so many processes, and a client, which is ready."""
+    """Run a worker with this number of processes, and a client that is connected to it."""
     system = _of(processes)
     with (
         started(system, server) as workers,
@@ -194,7 +194,7 @@ def _submitted(server: OwnServer, workers: int) -> float:
 
 
 def _idle(pipe: "Connection[Any, Any]", variables: dict[str, str], count: int) -> None:
-    """Be so many idle workers, which ack what they get."""
+    """Stand in for a number of idle workers, which ack the jobs they fetch."""
     os.environ.update(variables)
     stop = Event()
     with Client() as client:

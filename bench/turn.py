@@ -140,7 +140,7 @@ def _measure(
 
 
 def _fitting(client: Conversation, way: str, sizes: Sizes) -> int:
-    """Return how many jobs a system does in so many seconds, within limits."""
+    """Return how many jobs a system runs in `sizes.seconds`, between MIN_JOBS and `sizes.jobs`."""
     rate = WARM_UP / float(client.ask(way, count=WARM_UP)["total"])
     return max(min(sizes.jobs, int(rate * sizes.seconds)), min(MIN_JOBS, sizes.jobs))
 

@@ -20,7 +20,7 @@ SIGNALS = (signals.before_task_publish, signals.after_task_publish)
 
 
 def is_observed(options: Mapping[str, Any]) -> bool:
-    """Return True if somebody observes the sending of a job with these options."""
+    """Return True if a signal has receivers, or the options have headers."""
     before, after = SIGNALS
     return bool(before.receivers or after.receivers or options.get("headers"))
 

@@ -107,10 +107,6 @@ class Deliveries:
         """Hold messages by the name of a pool, which renews their leases and releases the rest."""
         self.consumer, self._is_pools = consumer, True
 
-    def forget(self, tag: str) -> None:
-        """Hold a message no more: another process does."""
-        self._forget(tag)
-
     def get(self, tag: str) -> Any:
         """Return a delivered message."""
         return self._held[tag]
@@ -171,9 +167,10 @@ class Deliveries:
     def ack_later(self, tag: str, result: Result | None = None) -> None:
         """Ack a message, and store its job's result, with the next fetch or flush."""
         self.pending_acks.append(Ack(tag, result))
-        self._forget(tag)
+        self.forget(tag)
 
-    def _forget(self, tag: str) -> None:
+    def forget(self, tag: str) -> None:
+        """Stop holding a message: it is acked, or another process holds it."""
         self._held.pop(tag, None)
         self._running.pop(tag, None)
 
@@ -226,7 +223,7 @@ class Deliveries:
             waiting = (waiting & set(self._held)) - worker_state.running()
         self._release_all((set(self._held) - waiting) | self._acked_tags())
         for tag in waiting:
-            self._forget(tag)
+            self.forget(tag)
 
     def _release_all(self, kept: Iterable[str]) -> None:
         """Release everything that Redis lists for this consumer, except `kept`."""
@@ -239,7 +236,7 @@ class Deliveries:
         message = self._held[tag]
         deliveries = message.headers.get("x-delivery-count", 0)
         self._requeue(tag, deliveries, message._raw)  # noqa: SLF001 - kombu has no other name
-        self._forget(tag)
+        self.forget(tag)
 
     def requeue_entry(self, entry: Entry) -> None:
         """Requeue a message that was fetched and not delivered."""
@@ -254,7 +251,7 @@ class Deliveries:
     def dead_letter(self, tag: str, reason: str) -> None:
         """Dead-letter a message."""
         self._refusals.attempt(self._queues.dead_letter, tag, reason)
-        self._forget(tag)
+        self.forget(tag)
 
     def fail(self, tag: str, dead: DeadMessage) -> None:
         """Dead-letter a message and fail its job."""

@@ -21,7 +21,7 @@ class ListChannel(address.NamedUser, redis.Channel):
     max_message_bytes: int
 
     def read_listed(self, reply: Sequence[bytes] | None) -> tuple[dict[str, Any], str] | None:
-        """Return a message from a list and its queue; None if there is none, or it is dropped."""
+        """Return a message and its queue; None if the list was empty or the message malformed."""
         if not reply:
             return None
         name, text = reply

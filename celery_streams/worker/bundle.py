@@ -31,7 +31,7 @@ MAX_BYTES, SCALAR_BYTES = 512 * 1024, 20
 _SIGNALS = (signals.task_prerun, signals.task_postrun, signals.task_success)
 #: What a task class may do before and after each job.
 _HOOKS = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
-#: What the request of a call has in place of the bundle's.
+#: Fields of a call's request that differ from those of its bundle's request.
 _OF_CALL: dict[str, Any] = {
     "kwargs": {},
     "parent_id": None,

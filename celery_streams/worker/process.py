@@ -129,7 +129,7 @@ class Process:
         """Run a job of a rate-limited task if it may; else leave it to the main process."""
         message = request.message
         is_from_list = not keys.is_tag(message.delivery_tag)
-        while is_from_list and not bucket.can_consume(tokens):  # it can be left to nobody
+        while is_from_list and not bucket.can_consume(tokens):  # only this process has it
             sleep(bucket.expected_time(tokens))
         if is_from_list or message.headers.get(PERMITTED):
             self._consumer._limit_move_to_pool(request)  # noqa: SLF001 - Celery's
@@ -340,9 +340,9 @@ class Process:
 
 
 def turn_of(consumers: int) -> bool:
-    """Return True if one of so many workers waits for messages at the server now, by chance.
+    """Return True if this worker may block on its next fetch; random, for one of `consumers`.
 
-    Each message wakes all that do, and the server tries them one after another.
+    A new message wakes every blocked client, and the server serves them one after another.
     """
     return consumers <= MAX_WAITING or random() < MAX_WAITING / consumers  # noqa: S311
 

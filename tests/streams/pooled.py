@@ -8,11 +8,13 @@ from typing import Any
 from celery import Celery, Task
 from celery.exceptions import SoftTimeLimitExceeded
 
+from celery_streams import settings
+
 URL = os.environ["PLAIN_URL"]
 
 app = Celery("pooled", set_as_current=False)
 app.conf.update(
-    __import__("celery_streams").settings(URL),
+    settings(URL),
     broker_transport_options={"lease": 2},
     task_reject_on_worker_lost=True,
 )

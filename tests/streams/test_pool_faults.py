@@ -15,21 +15,15 @@ from celery.exceptions import TimeLimitExceeded
 from celery_streams.errors import DeadLetter
 from celery_streams.worker.rate_limits import MAX_UNCOUNTED
 from tests.local.local import Local
-from tests.streams.test_pools import OURS, worker
+from tests.streams.test_pools import OURS, program, worker
 from tests.waiting import eventually
 
 
 @pytest.fixture
 def pooled(url: str, store: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The module of the program."""
-    monkeypatch.setenv("PLAIN_URL", url)
-    sys.modules.pop("tests.streams.pooled", None)
-    pooled: Any = import_module("tests.streams.pooled")
-    yield pooled
-    backend: Any = pooled.app.backend
-    backend.result_consumer.stop()
-    backend.client.connection_pool.disconnect()
-    pooled.app.close()
+    with program("tests.streams.pooled", url, monkeypatch) as pooled:
+        yield pooled
 
 
 def alive(pid: int) -> bool:

@@ -33,21 +33,22 @@ ALONE = ("--without-gossip", "--without-mingle")
 @pytest.fixture
 def plain(url: str, store: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The module of the program."""
-    with _plain(url, monkeypatch) as plain:
+    with program("tests.streams.plain", url, monkeypatch) as plain:
         yield plain
 
 
 @contextmanager
-def _plain(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def program(name: str, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Import a program for this server."""
     monkeypatch.setenv("PLAIN_URL", url)
-    sys.modules.pop("tests.streams.plain", None)
-    plain: Any = import_module("tests.streams.plain")
+    sys.modules.pop(name, None)
+    module: Any = import_module(name)
 
-    yield plain
-    backend: Any = plain.app.backend
+    yield module
+    backend: Any = module.app.backend
     backend.result_consumer.stop()
     backend.client.connection_pool.disconnect()
-    plain.app.close()
+    module.app.close()
 
 
 @contextmanager
@@ -112,7 +113,7 @@ def test_the_documented_rights_are_enough(
 ) -> None:
     log = tmp_path / "log"
     with (
-        _plain(documented_user, monkeypatch) as plain,
+        program("tests.streams.plain", documented_user, monkeypatch) as plain,
         worker(plain, log, OURS, "-E", options=()),
     ):
         control = plain.app.control
