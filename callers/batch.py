@@ -139,8 +139,7 @@ class BatchRun:
         rows = [*islice(self._rows, count)]
         self._left = self._left - count if len(rows) == count else 0
         for row in rows:
-            if not isinstance(row, list | tuple):
-                raise TypeError(f"a job's arguments are a tuple, such as (4, 6), not {brief(row)}")
+            check_row(row)
         now = monotonic()
         # If arguments come slowly, those at hand are submitted sooner.
         is_quick = now - began < ARGUMENTS_TIME
@@ -322,6 +321,12 @@ class BatchRun:
         if waiting and self._cleans_up:
             with suppress(OSError, *broker.UNREACHABLE_ERRORS):
                 self._app.control.revoke(waiting)
+
+
+def check_row(row: Any) -> None:
+    """Raise TypeError unless a job's arguments are a list or a tuple."""
+    if not isinstance(row, list | tuple):
+        raise TypeError(f"a job's arguments are a tuple, such as (4, 6), not {brief(row)}")
 
 
 def retry_policy(seconds: float) -> dict[str, Any]:

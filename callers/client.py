@@ -10,7 +10,7 @@ from celery.canvas import Signature, group, maybe_signature
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult, ResultBase, ResultSet, allow_join_result
 
-from callers.batch import WINDOW, BatchRun, retry_policy, without_numpy
+from callers.batch import WINDOW, BatchRun, check_row, retry_policy, without_numpy
 from callers.late import RETRY_INTERVAL, failed_before, jobs_of, why_late
 from cluster import broker, rabbitmq, servers
 from cluster.app import App, create
@@ -172,7 +172,10 @@ class Client:
 
         Raises what `submit` raises; then some of the jobs may have been submitted.
         """
-        jobs = [self.signature(task, *args) for args in list_of_args]
+        rows = [*list_of_args]
+        for row in rows:
+            check_row(row)
+        jobs = [self.signature(task, *row) for row in rows]
         return self.submit(group(jobs)).results if jobs else []
 
     def map(

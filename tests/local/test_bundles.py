@@ -231,3 +231,5 @@ def test_calls_are_jobs_if_the_caller_wants_that(client: Client, sent: list[str]
     assert len({job.id for job in jobs}) == 20
     assert [client.get(job) for job in jobs] == [*range(20)]
     assert client.submit_many(task, []) == []
+    with pytest.raises(TypeError, match=r"a job's arguments are a tuple, such as \(4, 6\), not 7"):
+        client.submit_many(task, [("value", 1), 7])  # type: ignore[list-item]
