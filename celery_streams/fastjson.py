@@ -5,6 +5,7 @@ to kombu, which encodes the types registered with it as marked objects.
 """
 
 import sys
+from math import isfinite
 from types import NoneType
 from typing import Any
 
@@ -37,13 +38,25 @@ def encode(value: Any) -> bytes | None:
 
 def _encoded(value: Any) -> bytes:
     text = _encode(value)
-    if b"null" not in text:
-        return text
-    # msgspec writes NaN and infinities as null, kombu as they are: check where each null is from.
-    if type(value) is dict:
-        pairs = [b"%b:%b" % (_encode(key), _encoded(item)) for key, item in value.items()]
-        return b"{%b}" % b",".join(pairs)
-    return dumps(value).encode()
+    # msgspec writes NaN and infinities as null, kombu as they are.
+    if b"null" in text and not _is_finite([value]):
+        return dumps(value).encode()
+    return text
+
+
+def _is_finite(values: Any) -> bool:
+    """Return True if the floats in plain values are all finite."""
+    for value in values:
+        kind = type(value)
+        if kind is float:
+            if not isfinite(value):
+                return False
+        elif kind is dict:
+            if not _is_finite(value.values()):
+                return False
+        elif (kind is list or kind is tuple) and not _is_finite(value):
+            return False
+    return True
 
 
 def is_plain(value: Any) -> bool:

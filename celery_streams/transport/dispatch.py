@@ -21,7 +21,7 @@ MAX_EARLY = 0.1
 #: The header of a job that its task's rate limit permits to run.
 PERMITTED = "streams.permitted"
 #: Seconds after which acks are flushed in the middle of a fetch.
-ACK_FLUSH_INTERVAL = 0.01
+ACK_FLUSH_INTERVAL = 0.02
 
 
 class Runner(Protocol):

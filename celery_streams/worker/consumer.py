@@ -29,6 +29,7 @@ from celery_streams.transport.deliveries import DeadMessage
 from celery_streams.transport.revocation import Revoked
 from celery_streams.transport.transport import Connection, Transport
 from celery_streams.worker import messages, request
+from celery_streams.worker.events import Dispatcher
 from celery_streams.worker.other_pools import UnenforcedLimits, contain_errors
 from celery_streams.worker.pidbox import Node, ignore_malformed
 from celery_streams.worker.pool import TaskPool
@@ -84,6 +85,7 @@ class Consumer(consumer.Consumer):
         transport: Any = get_transport_cls(chosen) if chosen else object
         if issubclass(transport, Transport):
             app.amqp.Connection = Connection
+        app.events.dispatcher_cls = Dispatcher
         super().__init__(*args, **options)
         found = self.conninfo.transport
         if not isinstance(found, transport):

@@ -31,7 +31,7 @@ from celery_streams.transport import entries, keys
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.dispatch import PERMITTED
 from celery_streams.transport.entries import Ack, Entry
-from celery_streams.worker import bundle, scoreboard
+from celery_streams.worker import bundle, events, scoreboard
 from celery_streams.worker.in_process import Blueprint, InProcessPool, Timer
 from celery_streams.worker.runner import MAX_FETCH, Runner
 from celery_streams.worker.scoreboard import IDLE, Slot
@@ -45,10 +45,6 @@ REPLY_SECONDS = 5.0
 #: Workers that wait for messages of a queue at the same time; the others take turns with them,
 #: and fetch as often in a second, all together, while they do not.
 MAX_WAITING, MAX_POLLS = 50, 500
-#: Events of jobs that are sent together, at most.
-MAX_EVENTS = 1000
-#: The events that are sent together.
-_BUFFERED = frozenset({"task"})
 _RUN: Any = bootsteps.RUN  # type: ignore[attr-defined]  # not in the stubs
 _state: Any = state
 _panel: dict[str, Any] = control.Panel.data
@@ -155,13 +151,8 @@ class Process:
             if self._channel:
                 self._channel.deliveries.flush()
         bundle.hand_over()
-        self._send_events()
-
-    def _send_events(self) -> None:
-        dispatcher = self._consumer.event_dispatcher
-        # The job itself may be about to send one, interrupted by a signal.
-        if dispatcher and dispatcher.enabled and not dispatcher.mutex.locked():
-            dispatcher.flush()
+        if dispatcher := self._consumer.event_dispatcher:
+            dispatcher.send_collected()
 
     def _keep_handler(self) -> None:
         """Have signals arrive here, whatever the jobs have done."""
@@ -179,8 +170,7 @@ class Process:
         task_consumer.on_message = consumer.create_task_handler()
         channel.deliveries.hand_over(self._pool.name)
         if consumer.event_dispatcher:
-            consumer.event_dispatcher.buffer_group = _BUFFERED
-            consumer.event_dispatcher.buffer_limit = MAX_EVENTS
+            consumer.event_dispatcher.collect_jobs()
         task_consumer.consume()
         self._make_good(channel)
         limits = self._pool.options["soft_timeout"], self._pool.options["timeout"]
@@ -193,6 +183,8 @@ class Process:
                     channel.dispatch.run_all(self._fetched, runner)
                     self._fetched = ()
                     self._after_jobs()
+                self._send_events(is_idle=channel.fetch.waits)
+            self._send_events(is_idle=True)
             self._stop(channel)
         except BaseException:  # a lost connection, or the job ends its process
             self._hand_on()
@@ -216,9 +208,14 @@ class Process:
         most = self._pool.options.get("maxtasksperchild")
         return max(int(most) - state.all_total_count[0], 1) if most else MAX_FETCH
 
+    def _send_events(self, *, is_idle: bool) -> None:
+        """Send the events of jobs, unless more of them will come soon."""
+        dispatcher = self._consumer.event_dispatcher
+        if dispatcher and (is_idle or monotonic() - dispatcher.sent_at > events.COLLECT_SECONDS):
+            dispatcher.send_collected()
+
     def _after_jobs(self) -> None:
         self._keep_handler()
-        self._send_events()
         state.requests.clear()  # of a job with an ETA, Celery's strategy keeps it
         most_jobs = self._pool.options.get("maxtasksperchild")
         most_memory = self._pool.options.get("max_memory_per_child")
