@@ -93,7 +93,6 @@ class Channel(PublishingChannel):
     connection_errors: tuple[type[BaseException], ...]
     qos: StreamQoS
     _qos: StreamQoS | None
-    _fanout_queues: dict[str, Any]
     _flush_brpop_reauth: Any
     _queue_cycle: Any
 

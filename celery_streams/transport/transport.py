@@ -156,6 +156,8 @@ class Transport(ListTransport):
         self.cycle = Poller()
         #: Queues that were declared as not durable.
         self.transient_queues: set[str] = set()
+        #: Queues that are bound to fanout exchanges, with exchange and routing key.
+        self.fanout_queues: dict[str, Any] = {}
         #: The number of messages that were delivered.
         self.delivered = 0
         #: The thread of the event loop that fetches, if there is one.

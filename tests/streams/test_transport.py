@@ -590,6 +590,13 @@ def test_every_consumer_of_a_fanout_gets_a_message(connect: Connect) -> None:
     assert received == ["hello", "hello"]
 
 
+def test_a_queue_of_a_fanout_is_an_ordinary_one_on_another_connection(connect: Connect) -> None:
+    with connect() as connection:
+        Queue(QUEUE, Exchange("news", "fanout"), auto_delete=True)(connection.channel()).declare()
+    publish(connect(), 1)
+    assert Worker(connect()).wait_for(1) == [1]
+
+
 def test_a_group_that_is_gone_is_made_again(connect: Connect, store: Any) -> None:
     worker = Worker(connect())
     publish(connect(), 1)
