@@ -98,6 +98,8 @@ class Channel(PublishingChannel):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        # Kombu's belongs to the process, and outlives the queues of other connections.
+        self._fanout_queues: dict[str, Any] = self.connection.fanout_queues
         self._lists_turn = False
         #: False if processes of a pool fetch, and this one only maintains the queues.
         self.fetches = True

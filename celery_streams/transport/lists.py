@@ -19,12 +19,6 @@ class ListChannel(address.NamedUser, redis.Channel):
     # What the type stubs leave out of kombu's class; the second is an option of ours.
     _queue_cycle: Any
     max_message_bytes: int
-    connection: Any
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        # Kombu's belongs to the process, and outlives the queues of other connections.
-        self._fanout_queues: dict[str, Any] = self.connection.fanout_queues
 
     def read_listed(self, reply: Sequence[bytes] | None) -> tuple[dict[str, Any], str] | None:
         """Return a message and its queue; None if the list was empty or the message malformed."""

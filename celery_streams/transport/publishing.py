@@ -60,6 +60,7 @@ class PublishingChannel(ListChannel):
     # What the type stubs leave out of kombu's class.
     active_queues: Any
     client: Any
+    connection: Any
     global_keyprefix: str
     priority_steps: list[int]
     _expires: dict[str, int]

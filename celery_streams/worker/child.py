@@ -9,7 +9,7 @@ from typing import Any
 import billiard
 
 from celery_streams.worker.process import Process
-from celery_streams.worker.scoreboard import Slot
+from celery_streams.worker.scoreboard import Running, Slot
 
 _numbers = count(1)
 
@@ -42,6 +42,11 @@ class Child:
         return int(self.process.pid or 0)
 
     @property
+    def exitcode(self) -> int:
+        """The status that it has ended with."""
+        return int(self.process.exitcode or 0)
+
+    @property
     def is_alive(self) -> bool:
         """Whether the process has not ended."""
         return self.process.exitcode is None
@@ -54,6 +59,12 @@ class Child:
         if number == signal.SIGUSR1:
             self.slot.fields.soft = NOW
         self.kill(number)
+
+    def end_job(self, job: Running) -> None:
+        """End a job that has exceeded its hard limit; the second time, nothing can catch it."""
+        is_first = self.killed_for != job.started
+        self.killed_for = job.started
+        self.kill(signal.SIGTERM if is_first else signal.SIGKILL)
 
     def close(self) -> None:
         """Free what a process takes that has ended."""

@@ -3,76 +3,102 @@
 A process of the pool collects those of its jobs, and sends many together.
 """
 
+from contextlib import suppress
 from time import monotonic, time
 from typing import Any
 
+from billiard import einfo
+from billiard.einfo import ExceptionInfo
 from celery.events.dispatcher import EventDispatcher
+from celery.events.event import group_from
 from celery.states import FAILURE, RETRY
 from celery.utils.saferepr import saferepr
 from celery.utils.serialization import get_pickled_exception
 from celery.utils.time import utcoffset
+from kombu.exceptions import OperationalError
 from kombu.utils.encoding import safe_repr, safe_str
+from kombu.utils.json import dumps
+from redis.exceptions import RedisError
 
 from celery_streams import fastjson
+from celery_streams.worker.scoreboard import Slot
 
-#: Seconds for which a process collects events, and how many of them, at most.
-COLLECT_SECONDS, MAX_EVENTS = 0.1, 1000
-#: The group of events that are collected.
+#: Seconds for which a process collects events at most.
+COLLECT_SECONDS = 0.1
+#: The group of the events of jobs.
 _GROUP = "task"
+_WRAPPER: Any = einfo.ExceptionWithTraceback  # type: ignore[attr-defined]  # not in the stubs
 
 
 class Dispatcher(EventDispatcher):
-    """Celery's dispatcher, with a faster encoder."""
+    """Celery's dispatcher; in a process of the pool, it collects the events of jobs in a slot.
+
+    There the main process finds them if the process dies.
+    """
 
     # What the type stubs leave out of Celery's class.
-    _group_buffer: dict[str, list[dict[str, Any]]]
-    buffer_group: Any
-    buffer_limit: int
     clock: Any
+    delivery_mode: Any
+    exchange: Any
+    headers: Any
     mutex: Any
     pid: int
-    serializer: str
+    producer: Any
     #: When the collected events were sent, by the monotonic clock.
     sent_at = 0.0
+    _slot: Slot | None = None
 
-    def collect_jobs(self) -> None:
-        """Collect the events of jobs from now on."""
-        self.buffer_group = frozenset({_GROUP})
-        self.buffer_limit = MAX_EVENTS
+    def collect_jobs(self, slot: Slot) -> None:
+        """Collect the events of jobs in a slot from now on."""
+        self._slot = slot
+
+    def send(self, type: str, **fields: Any) -> Any:  # type: ignore[override]  # noqa: A002 - Celery's
+        """Send an event, or collect it."""
+        if self._slot and group_from(type) == _GROUP:
+            if sends_events(self):
+                self.collect(type, {**self.about(), **fields})
+            return None
+        return super().send(type, **fields)
+
+    def about(self) -> dict[str, Any]:
+        """Return what all events say."""
+        return {"hostname": self.hostname, "utcoffset": utcoffset(), "pid": self.pid}
+
+    def collect(self, kind: str, event: dict[str, Any]) -> None:
+        """Collect a job's event; it is lost if there is no room, and the server unreachable."""
+        event |= {"type": kind, "clock": self.clock.forward(), "timestamp": time()}
+        text = fastjson.encode(event) or dumps(event).encode()
+        if not self._keep(text):
+            self.send_collected()
+            self._keep(text)
+
+    def _keep(self, text: bytes) -> bool:
+        with self.mutex:
+            return bool(self._slot and self._slot.add_event(text))
 
     def send_collected(self) -> None:
-        """Send what is collected."""
+        """Send what is collected, now or, if the server is unreachable, later."""
         self.sent_at = monotonic()
-        # A job itself may be about to send one, interrupted by a signal.
-        if self.enabled and not self.mutex.locked():
-            self.flush()
+        if self._slot and not self.mutex.locked():  # or a signal interrupts it
+            with self.mutex:
+                self.send_all_of(self._slot)
 
-    def collect(self, event: dict[str, Any]) -> None:
-        """Collect a job's event, to be sent by `send_collected`."""
-        self._group_buffer[_GROUP].append(
-            {**event, "clock": self.clock.forward(), "timestamp": time()}
-        )
-
-    def _publish(self, event: Any, producer: Any, routing_key: str, **options: Any) -> Any:
-        text = fastjson.encode(event) if self.serializer == "json" else None
-        sender = _Encoded(producer, text) if producer and text else producer
-        return super()._publish(event, sender, routing_key, **options)  # type: ignore[misc]
-
-
-class _Encoded:
-    """A producer that publishes events which are encoded already."""
-
-    def __init__(self, producer: Any, text: bytes) -> None:
-        self._producer = producer
-        self._text = text
-
-    def publish(self, _: Any, serializer: str, **options: Any) -> Any:
-        return self._producer.publish(
-            self._text,
-            content_type=f"application/{serializer}",
-            content_encoding="utf-8",
-            **options,
-        )
+    def send_all_of(self, slot: Slot) -> None:
+        """Send the events that are collected in a slot, unless the server is unreachable."""
+        if not (self.producer and (events := slot.events)):
+            return
+        with suppress(OSError, RedisError, OperationalError):
+            self.producer.publish(
+                events,
+                routing_key=f"{_GROUP}.multi",
+                exchange=self.exchange.name,
+                declare=[self.exchange],
+                headers=self.headers,
+                delivery_mode=self.delivery_mode,
+                content_type="application/json",
+                content_encoding="utf-8",
+            )
+            slot.drop_events()
 
 
 def sends_events(dispatcher: Any) -> bool:
@@ -87,14 +113,10 @@ class JobEvents:
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._collect = dispatcher.collect
-        self._common = {
-            "hostname": dispatcher.hostname,
-            "utcoffset": utcoffset(),
-            "pid": dispatcher.pid,
-        }
+        self._about = dispatcher.about()
 
     def _send(self, kind: str, **fields: Any) -> None:
-        self._collect({"type": kind, **self._common, **fields})
+        self._collect(kind, {**self._about, **fields})
 
     def begun(self, request: dict[str, Any]) -> None:
         """Send that a job is received, and that it starts."""
@@ -118,10 +140,24 @@ class JobEvents:
         if info is None:
             self._send("task-succeeded", uuid=job_id, result=traced.retstr, runtime=traced.runtime)
         elif info.state == RETRY:
-            error = safe_repr(traced.retval.exception.exc)
+            error = safe_repr(raised(traced.retval).exc)
             text = safe_str(traced.retval.traceback)
             self._send("task-retried", uuid=job_id, exception=error, traceback=text)
         elif info.state == FAILURE:
-            error = safe_repr(get_pickled_exception(traced.retval.exception))
-            text = traced.retval.traceback
-            self._send("task-failed", uuid=job_id, exception=error, traceback=text)
+            self._failed(job_id, traced.retval)
+
+    def rejected(self, job_id: str, info: ExceptionInfo, *, requeue: bool) -> None:
+        """Send that a job rejected its message."""
+        if not requeue:
+            self._failed(job_id, info)
+        self._send("task-rejected", uuid=job_id, requeue=requeue)
+
+    def _failed(self, job_id: str, info: ExceptionInfo) -> None:
+        error = safe_repr(get_pickled_exception(raised(info)))
+        self._send("task-failed", uuid=job_id, exception=error, traceback=info.traceback)
+
+
+def raised(info: ExceptionInfo) -> Any:
+    """Return the exception that a job raised."""
+    error: Any = info.exception
+    return error.exc if isinstance(error, _WRAPPER) else error

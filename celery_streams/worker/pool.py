@@ -117,8 +117,10 @@ class TaskPool(BasePool):
     def on_terminate(self) -> None:
         """End the processes, and release their jobs."""
         self._size, self._releases_jobs = 0, True
-        for child in self._children:
-            child.kill(signal.SIGKILL)
+        for number, seconds in ((signal.SIGTERM, INTERVAL), (signal.SIGKILL, 0)):
+            for child in self._children:
+                child.kill(number)
+            sleep(seconds)
         self.on_stop()
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
@@ -297,9 +299,8 @@ class TaskPool(BasePool):
         if running is None:
             return
         seconds = monotonic() - running.started
-        if running.hard and seconds > running.hard and child.killed_for != running.started:
-            child.killed_for = running.started
-            child.kill(signal.SIGKILL)
+        if running.hard and seconds > running.hard:
+            child.end_job(running)
             return
         is_soft_due = bool(running.soft and seconds > running.soft)
         if is_soft_due and self.jobs and child.warned_for != running.started:
@@ -329,15 +330,15 @@ class TaskPool(BasePool):
 
     def _let_go(self, child: Child) -> None:
         """Release what a process held that has ended, and fail or requeue its job."""
+        if self.consumer.event_dispatcher:
+            self.consumer.event_dispatcher.send_all_of(child.slot)
         running, tags = child.slot.running, child.slot.tags
         if running:
             tags.remove(running.tag)
         if running and self._releases_jobs:
             tags.append(running.tag)
         elif running and self.jobs:
-            is_timeout = child.killed_for == running.started
-            exitcode = int(child.process.exitcode or 0)
-            self.jobs.lost(child.pid, running, exitcode, is_timeout=is_timeout)
+            self.jobs.lost(child, running)
         self._unreleased += tags
 
 

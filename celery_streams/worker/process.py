@@ -45,6 +45,8 @@ REPLY_SECONDS = 5.0
 #: Workers that wait for messages of a queue at the same time; the others take turns with them,
 #: and fetch as often in a second, all together, while they do not.
 MAX_WAITING, MAX_POLLS = 50, 500
+#: Signals that end a process; the `finally` blocks of its job run, as in Celery's prefork.
+_ENDING = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM)
 _RUN: Any = bootsteps.RUN  # type: ignore[attr-defined]  # not in the stubs
 _state: Any = state
 _panel: dict[str, Any] = control.Panel.data
@@ -52,6 +54,10 @@ _panel: dict[str, Any] = control.Panel.data
 
 class Woken(Exception):
     """The main process has woken a process that waits: there is something to look at."""
+
+
+class _Signalled(SystemExit):
+    """A signal ends the process; the code is its number."""
 
 
 class Process:
@@ -69,6 +75,7 @@ class Process:
         self._waits = False
         self._channel: Any = None
         self._consumer: Any = None
+        self._handlers: dict[int, Any] = {}
         #: What a lost connection has left: acks that are not confirmed, messages that have not run.
         self._acks: list[Ack] = []
         self._fetched: Sequence[Entry] = ()
@@ -80,7 +87,8 @@ class Process:
         process_initializer(parent.app, parent.hostname)
         state.revoked_stamps.update(stamps)
         set_event_loop(None)
-        signal.signal(signal.SIGUSR1, self.on_signal)
+        self._handlers = {signal.SIGUSR1: self.on_signal, **dict.fromkeys(_ENDING, _end)}
+        self._keep_handlers()
         status = 0
         try:
             while not self._wait(self._gate_is_open):
@@ -88,11 +96,16 @@ class Process:
                     return
             status = 1
             self._new_consumer(parent).start()
+        except _Signalled as error:
+            status = -int(error.code or 0)
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else int(error.code is not None)
-            raise
+            raise SystemExit(status) from None
         finally:
             process_destructor(os.getpid(), status)
+            if status < 0:  # so that the main process sees which signal it was
+                signal.signal(-status, signal.SIG_DFL)
+                os.kill(os.getpid(), -status)
 
     def _new_consumer(self, parent: Any) -> Any:
         app, controller = parent.app, parent.controller
@@ -154,10 +167,11 @@ class Process:
         if dispatcher := self._consumer.event_dispatcher:
             dispatcher.send_collected()
 
-    def _keep_handler(self) -> None:
+    def _keep_handlers(self) -> None:
         """Have signals arrive here, whatever the jobs have done."""
-        if signal.getsignal(signal.SIGUSR1) != self.on_signal:
-            signal.signal(signal.SIGUSR1, self.on_signal)
+        for number, handler in self._handlers.items():
+            if signal.getsignal(number) != handler:
+                signal.signal(number, handler)
 
     # The loop --------------------------------------------------------------------------
 
@@ -170,7 +184,7 @@ class Process:
         task_consumer.on_message = consumer.create_task_handler()
         channel.deliveries.hand_over(self._pool.name)
         if consumer.event_dispatcher:
-            consumer.event_dispatcher.collect_jobs()
+            consumer.event_dispatcher.collect_jobs(self._slot)
         task_consumer.consume()
         self._make_good(channel)
         limits = self._pool.options["soft_timeout"], self._pool.options["timeout"]
@@ -215,7 +229,7 @@ class Process:
             dispatcher.send_collected()
 
     def _after_jobs(self) -> None:
-        self._keep_handler()
+        self._keep_handlers()
         state.requests.clear()  # of a job with an ETA, Celery's strategy keeps it
         most_jobs = self._pool.options.get("maxtasksperchild")
         most_memory = self._pool.options.get("max_memory_per_child")
@@ -352,6 +366,10 @@ def _is_readable(link: Any) -> bool:
         link.disconnect()
         raise Unreachable("the server does not answer")
     return True
+
+
+def _end(number: int, _: Any) -> None:
+    raise _Signalled(number)
 
 
 def _pause(seconds: float) -> bool:

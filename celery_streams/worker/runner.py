@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any, Literal, Protocol
 
 import msgspec
+from billiard.einfo import ExceptionInfo
 from celery import signals
 from celery.app import trace
 from celery.app.task import Context
@@ -24,10 +25,10 @@ from celery.worker import state, strategy
 from celery_streams.fastjson import MARK
 from celery_streams.results.backend import RedisBackend
 from celery_streams.transport.channel import Channel
-from celery_streams.transport.entries import Entry, Result
+from celery_streams.transport.entries import Entry
 from celery_streams.transport.validation import MAX_DEPTH, MAX_NAME, MAX_REPR, MAX_RETRIES, is_deep
 from celery_streams.worker import request as requests
-from celery_streams.worker.events import JobEvents, sends_events
+from celery_streams.worker.events import JobEvents, raised, sends_events
 from celery_streams.worker.scoreboard import Slot
 
 logger = get_logger(__name__)
@@ -207,10 +208,10 @@ class Runner:
             self._slot.set_limits(task.soft, task.hard)
         try:
             traced = task.trace(job_id, args, kwargs, request)
-        except Reject as error:  # of a hook, after the result
+        except Reject:  # of a hook, after the result
             self._slot.set_limits(0, 0)
             self._backend.captured()
-            self._reject(entry, request, error)
+            self._reject(entry, request, ExceptionInfo(), events)
             return True
         except MemoryError as error:
             self._slot.set_limits(0, 0)
@@ -221,23 +222,41 @@ class Runner:
             return True
         if task.is_limited:
             self._slot.set_limits(0, 0)
-        if events:
-            events.ended(job_id, traced)
-        self._end(entry, request, traced.info, self._backend.captured())
+        self._end(entry, request, traced, events)
         return True
 
-    def _end(self, entry: Entry, request: dict[str, Any], info: Any, result: Result | None) -> None:
-        if info is None or info.state in _ACKED:
+    def _end(
+        self, entry: Entry, request: dict[str, Any], traced: Any, events: JobEvents | None
+    ) -> None:
+        result = self._backend.captured() if self._backend else None
+        if events:
+            events.ended(request["id"], traced)
+        if traced.info is None or traced.info.state in _ACKED:
             self._deliveries.ack_later(entry.tag, result)
         else:
-            self._reject(entry, request, info.retval)
+            self._reject(entry, request, traced.retval, events)
 
-    def _reject(self, entry: Entry, request: dict[str, Any], error: Any) -> None:
+    def _reject(
+        self, entry: Entry, request: dict[str, Any], info: ExceptionInfo, events: JobEvents | None
+    ) -> None:
+        """End a job that rejected its message, as Celery's request does."""
+        error = raised(info)
         if error.requeue:
             self._deliveries.requeue_entry(entry)
         else:  # it never runs again
             self._consumer.fail(Context(request), error)
+            signals.task_failure.send(
+                sender=self._consumer.app.tasks[request["task"]],
+                task_id=request["id"],
+                exception=error,
+                args=request["args"],
+                kwargs=request["kwargs"],
+                traceback=info.traceback,
+                einfo=info,
+            )
             self._deliveries.dead_letter(entry.tag, "rejected by the worker")
+        if events:
+            events.rejected(request["id"], info, requeue=error.requeue)
 
     def _read(self, entry: Entry) -> tuple[_Task, dict[str, Any], list[Any], dict[str, Any]] | None:
         """Return the task, the tracer's request and the arguments of a job; None if not covered."""

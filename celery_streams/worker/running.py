@@ -22,6 +22,7 @@ from celery_streams.transport import keys
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.entries import Entry
 from celery_streams.transport.validation import check
+from celery_streams.worker.child import Child
 from celery_streams.worker.rate_limits import PAUSE
 from celery_streams.worker.scoreboard import Running
 
@@ -62,11 +63,11 @@ class RunningJobs:
         if self.channel.closed:
             raise ConnectionError("the worker is not connected")
 
-    def lost(self, pid: int, job: Running, exitcode: int, *, is_timeout: bool) -> None:
+    def lost(self, child: Child, job: Running) -> None:
         """Fail or requeue the job of a process that has ended; raises OSError."""
         self._check_connection()
         try:
-            request = self._request(pid, job)
+            request = self._request(child.pid, job)
         except Exception as error:  # noqa: BLE001 - it may be why the process has ended
             self._requeue(job.tag, error)
             return
@@ -75,23 +76,24 @@ class RunningJobs:
         if request._already_cancelled:  # noqa: SLF001 - Celery's: the worker stops at once
             self.release([job.tag])
         else:
-            self._fail(request, job, exitcode, is_timeout=is_timeout)
+            self._fail(request, child, job)
         self._forget(job.tag)
 
-    def _fail(self, request: Any, job: Running, exitcode: int, *, is_timeout: bool) -> None:
+    def _fail(self, request: Any, child: Child, job: Running) -> None:
         """Fail or requeue a job; one whose hooks raise an error is requeued."""
         try:
-            self._end(request, job, exitcode, is_timeout=is_timeout)
+            self._end(request, child, job)
         except Exception as error:  # noqa: BLE001 - of a task's own hook, or of the result store
             self._requeue(job.tag, error)
 
     @staticmethod
-    def _end(request: Any, job: Running, exitcode: int, *, is_timeout: bool) -> None:
+    def _end(request: Any, child: Child, job: Running) -> None:
+        is_timeout = child.killed_for == job.started
         if is_timeout and request.task.name != bundles.NAME:  # of which one call is at fault
-            request.on_timeout(soft=False, timeout=job.hard)
+            request.on_timeout(soft=False, timeout=_as_set(job.hard))
         else:
             try:
-                text = f"Worker exited prematurely: {human_status(exitcode)}."
+                text = f"Worker exited prematurely: {human_status(child.exitcode)}."
                 raise WorkerLostError(text)  # noqa: TRY301 - for its traceback
             except WorkerLostError:
                 request.on_failure(ExceptionInfo())
@@ -100,7 +102,7 @@ class RunningJobs:
         """Log, as Celery does, that a job has exceeded its soft limit."""
         with suppress(Exception):
             if request := self._request(pid, job):
-                request.on_timeout(soft=True, timeout=job.soft)
+                request.on_timeout(soft=True, timeout=_as_set(job.soft))
 
     def forget_ended(self) -> None:
         """Have Celery's state hold no jobs that have ended."""
@@ -213,3 +215,8 @@ class RunningJobs:
         state.reserved_requests.discard(request)
         state.active_requests.discard(request)
         self.channel.deliveries.forget(request.message.delivery_tag)
+
+
+def _as_set(seconds: float) -> float:
+    """Return a time limit as it was set: whole numbers are usual."""
+    return int(seconds) if seconds.is_integer() else seconds

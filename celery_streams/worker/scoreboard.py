@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 MAX_PROCESSES = 1000
 #: Bytes of a slot; pages that nobody writes to take no memory.
 SLOT_BYTES = 256 * 1024
+#: Those of them for the events of jobs.
+EVENTS_BYTES = 128 * 1024
 #: The position while no job runs.
 IDLE = -1
 #: Seconds that the main process waits for a slot's lock: its holder may have died, or be stopped.
@@ -45,6 +47,8 @@ class _Fields(Structure):
     fetched: float
     #: The bytes of the running job's message, if the process keeps it.
     kept: int
+    #: The bytes of the collected events.
+    events: int
     _fields_ = (
         ("position", c_int),
         ("end", c_int),
@@ -56,6 +60,7 @@ class _Fields(Structure):
         ("hard", c_double),
         ("fetched", c_double),
         ("kept", c_longlong),
+        ("events", c_int),
     )
 
 
@@ -84,7 +89,8 @@ class Slot:
         self.index = index
         self._at = index * SLOT_BYTES
         counts = c_longlong * len(tasks)
-        self._room = SLOT_BYTES - sizeof(counts) - _TAGS_AT
+        self._room = SLOT_BYTES - sizeof(counts) - EVENTS_BYTES - _TAGS_AT
+        self._events_at = self._at + _TAGS_AT + self._room
         self._counts: Any = counts.from_buffer(memory, self._at + SLOT_BYTES - sizeof(counts))
         self._index = {name: index for index, name in enumerate(tasks)}
         self._counts[:] = [0] * len(tasks)
@@ -137,6 +143,15 @@ class Slot:
             self.fields.kept = 0
             os.ftruncate(self._message, 0)
 
+    def add_event(self, text: bytes) -> bool:
+        """Add a job's event, as JSON, to those to send; return False if there is no room."""
+        size, begin = len(text) + 1, self.fields.events
+        if begin + size > EVENTS_BYTES:
+            return False
+        self._memory[self._events_at + begin : self._events_at + begin + size] = text + b","
+        self.fields.events = begin + size
+        return True
+
     def lead(self) -> None:
         """Note that the process waits for messages on behalf of all."""
         self.fields.leads = True
@@ -148,6 +163,16 @@ class Slot:
                 self._counts[self._index[name]] = total
 
     # By either -------------------------------------------------------------------------
+
+    @property
+    def events(self) -> bytes:
+        """The events to send, as a JSON list; empty if there are none."""
+        size = self.fields.events
+        return b"[%b]" % self._memory[self._events_at : self._events_at + size - 1] if size else b""
+
+    def drop_events(self) -> None:
+        """Forget the events: they are sent."""
+        self.fields.events = 0
 
     def stop_leading(self) -> bool:
         """Note that the process does not lead any more; return False if it did not."""

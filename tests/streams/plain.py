@@ -23,7 +23,7 @@ app.conf.update(
     broker_transport_options={"lease": 2},
     broker_connection_retry_on_startup=True,
     worker_consumer="celery_streams:Consumer",
-    worker_pool="celery_streams:TaskPool",
+    worker_pool=os.environ.get("PLAIN_POOL", "celery_streams:TaskPool"),
     worker_autoscaler="celery_streams:Autoscaler",
     task_acks_late=True,
     # A queue on kombu's lists beside that on a stream.

@@ -57,13 +57,14 @@ def worker(
 ) -> "Iterator[subprocess.Popen[bytes]]":
     """Run a worker, and stop it by SIGTERM."""
     command = ["-m", "celery", "-A", program.__name__, "worker", "-c", "2"]
-    command += [] if pool == OURS else ["-P", pool]
+    # By `-P prefork`, its default, Celery understands the pool that the program names.
+    named = {} if pool == OURS else {"PLAIN_POOL": pool}
     with (
         log.open("ab") as output,
         subprocess.Popen(
             [sys.executable, *command, *options, *arguments],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **named, "PYTHONPATH": str(ROOT)},
             stdout=output,
             stderr=output,
             start_new_session=True,

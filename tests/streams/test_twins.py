@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
+from itertools import groupby
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -28,6 +29,11 @@ from tests.waiting import eventually
 
 #: The two queues, each with a worker, and the pools of these.
 POOLS = {"ours": OURS, "stock": "prefork"}
+#: What a worker names its pool.
+IMPLEMENTATIONS = {
+    "ours": "celery_streams.worker.pool:TaskPool",
+    "stock": "celery.concurrency.prefork:TaskPool",
+}
 #: Tasks, with arguments, that end with a result or an error.
 ENDS: list[tuple[str, list[Any]]] = [
     *(
@@ -87,6 +93,11 @@ def start(
                 # A broadcast does not reach a worker that is still starting.
                 name = f"{queue}@{socket.gethostname()}"
                 eventually("the worker is up", lambda: _answers(program, name))  # noqa: B023
+            stats = program.app.control.inspect(timeout=10).stats()
+            pools = {worker: known["pool"]["implementation"] for worker, known in stats.items()}
+            assert pools == {
+                worker_of(program, queue): name for queue, name in IMPLEMENTATIONS.items()
+            }
             yield program, processes[0].pid
         for queue, process in zip(POOLS, processes, strict=True):
             assert process.returncode == 0, (tmp_path / f"{queue}.log").read_text()
@@ -123,14 +134,21 @@ def known(store: Any, job: Any) -> dict[str, Any]:
     stored = json.loads(store.get(f"celery-task-meta-{job.id}"))
     assert stored.pop("task_id") == job.id
     assert datetime.fromisoformat(stored.pop("date_done")).tzinfo == UTC
-    return dict(json.loads(_common(json.dumps(stored))))
+    return dict(json.loads(_common(json.dumps(_without_frames(stored)))))
+
+
+def _without_frames(known: dict[str, Any]) -> dict[str, Any]:
+    """Return an event or a result without the pool's frames in its traceback."""
+    frame = r'  File "(?![^"]*(celery/app|tests/streams)/).*\n(    .*\n)*'
+    text = known.get("traceback")
+    return {**known, "traceback": re.sub(frame, "", text)} if text else known
 
 
 def _common(text: str) -> str:
     """Return a text without the names of workers, ids and line numbers."""
     text = re.sub(r"\b(ours|stock)\b", "QUEUE", text)
     text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", text)
-    text = re.sub(r"Job: \d+", "Job: N", text)
+    text = re.sub(r" Job: \d+", "", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?", "TIME", text)
     return re.sub(r"line \d+", "line N", text)
 
@@ -147,8 +165,13 @@ def test_results_hooks_and_signals_are_those_of_celery(
         for name, args, (ours, stock) in pairs:
             if name not in {"early", "limited"}:  # pids
                 assert known(store, ours) == known(store, stock), (name, args)
-            settle(store, ours, stock)
-            assert notes(store, ours) == notes(store, stock), (name, args)
+            # The next try begins, or the process ends, meanwhile; and Celery says twice that a
+            # limit is exceeded.
+            put: Any = set if name in {"retry", "hang"} else list
+            noted = [lambda job=job, put=put: put(notes(store, job)) for job in (ours, stock)]
+            with suppress(AssertionError):
+                eventually("the same notes", lambda: noted[0]() == noted[1]() != put())  # noqa: B023
+            assert noted[0]() == noted[1](), (name, args)
 
 
 def settle(store: Any, ours: Any, stock: Any, last: str = "") -> None:
@@ -254,7 +277,13 @@ def test_events_are_those_of_celery(start: Callable[..., Any]) -> None:
     def note(event: dict[str, Any]) -> None:
         if "uuid" in event:
             own = {key: value for key, value in event.items() if key not in OWN}
-            seen.setdefault(event["uuid"], []).append(own)
+            seen.setdefault(event["uuid"], []).append(_without_frames(own))
+
+    def events_of(name: str, job: Any) -> list[str]:
+        found = [_common(json.dumps(each, sort_keys=True)) for each in seen.get(job.id, ())]
+        if name == "retry":  # the next try begins while this one ends
+            return sorted(found)
+        return [event for event, _ in groupby(found)]  # Celery says twice that a limit is exceeded
 
     with start("-E") as (twins, _), twins.app.connection_for_read() as connection:
         receiver = twins.app.events.Receiver(connection, handlers={"*": note})
@@ -266,17 +295,13 @@ def test_events_are_those_of_celery(start: Callable[..., Any]) -> None:
         cases = [*ENDS, ("reject", []), ("ignore", []), ("silent", [])]
         pairs = [(name, args, pair(twins, name, *args)) for name, args in cases]
         for name, args, jobs in pairs:
-            ours, stock = (partial(seen.get, job.id, []) for job in jobs)
-            eventually(
-                f"the same events of {name} {args}",
-                lambda: _common(json.dumps(ours())) == _common(json.dumps(stock())) != "[]",  # noqa: B023
-            )
+            ours, stock = (partial(events_of, name, job) for job in jobs)
+            eventually(f"the same events of {name} {args}", lambda: ours() == stock() != [])  # noqa: B023
         # Whatever else the workers send of these jobs, they have sent before this job's events.
         barrier = pair(twins, "echo", 0)
         eventually("all events", lambda: all(len(seen.get(job.id, ())) == 3 for job in barrier))
         for name, args, (ours, stock) in pairs:
-            texts = [_common(json.dumps(seen[job.id])) for job in (ours, stock)]
-            assert texts[0] == texts[1], (name, args)
+            assert events_of(name, ours) == events_of(name, stock), (name, args)
         receiver.should_stop = True
         thread.join(10)
 
@@ -342,6 +367,7 @@ def test_a_job_that_came_before_is_not_run_again(start: Callable[..., Any], stor
         for queue in POOLS:
             job = signature(twins, queue, "echo", 1).delay()
             assert job.get(timeout=20) == 1
+            settle(store, job, job, "after_return")
             noted = notes(store, job)
             message = next(iter(_messages(store, twins, queue, job.id)))
             store.xadd(f"{queue}:returned:0", {"message": message, "deliveries": 1})
@@ -488,6 +514,29 @@ def test_autoscale_adds_processes_while_jobs_wait(
             eventually("all four run", lambda: len([*folder.iterdir()]) == 4)  # noqa: B023
             (folder / "open").touch()
             assert [job.get(timeout=30) for job in jobs] == [*range(4)]
+
+
+def test_a_pool_grows_and_shrinks_by_remote_control(
+    start: Callable[..., Any], tmp_path: Path
+) -> None:
+    with start("-c", "1") as (twins, _):
+        for queue in POOLS:
+            folder, there = tmp_path / queue, [worker_of(twins, queue)]
+            folder.mkdir()
+            control = twins.app.control
+            control.pool_grow(2, destination=there, reply=True, timeout=10)
+            jobs = [signature(twins, queue, "gated", str(folder), i).delay() for i in range(4)]
+            eventually("three run", lambda: len([*folder.iterdir()]) == 3)  # noqa: B023
+            (folder / "open").touch()
+            assert [job.get(timeout=30) for job in jobs] == [*range(4)]
+            control.pool_shrink(2, destination=there, reply=True, timeout=10)
+
+            def processes() -> set[int]:
+                stats = control.inspect(there, timeout=10).stats()  # noqa: B023
+                return {*stats[there[0]]["pool"]["processes"]}  # noqa: B023
+
+            eventually("one is left", lambda: len(processes()) == 1)
+            assert {process_of(twins, queue) for _ in range(5)} == processes()
 
 
 @pytest.mark.parametrize("patience", [0, 5])

@@ -33,7 +33,7 @@ app.conf.update(
     broker_transport_options={"lease": 2},
     broker_connection_retry_on_startup=True,
     worker_consumer="celery_streams:Consumer",
-    worker_pool="celery_streams:TaskPool",
+    worker_pool=os.environ.get("PLAIN_POOL", "celery_streams:TaskPool"),
     worker_autoscaler="celery_streams:Autoscaler",
     task_acks_late=True,
     task_reject_on_worker_lost=True,
@@ -134,7 +134,7 @@ def request(self: Any, *args: Any, **kwargs: Any) -> Any:
     known = dict(vars(self.request))
     known["delivery_info"] = dict(known["delivery_info"])
     known["properties"] = {**known["properties"], "delivery_tag": None}
-    return {key: repr(value) for key, value in known.items()}
+    return {key: repr(known[key]) for key in sorted(known)}
 
 
 @twins()
