@@ -3,12 +3,14 @@
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from celery_streams import settings
+from celery_streams.worker import pool
 
 URL = os.environ["PLAIN_URL"]
 
@@ -18,6 +20,10 @@ app.conf.update(
     broker_transport_options={"lease": 2},
     task_reject_on_worker_lost=True,
 )
+
+
+# What a process is given, and a busy machine may not be enough for, before it is killed.
+pool.INTERVAL = float(os.environ.get("POOLED_INTERVAL", pool.INTERVAL))
 
 
 class RaisesAfterwards(Task[Any, Any]):
@@ -45,6 +51,16 @@ def sleep(seconds: float) -> int:
 def too_long() -> None:
     """Run into the hard time limit."""
     time.sleep(60)
+
+
+@app.task(shared=False, time_limit=4)
+def cleans_up(folder: str) -> None:
+    """Wait, with a file that shows it, and another one in the end."""
+    try:
+        (Path(folder) / "begun").touch()
+        time.sleep(60)
+    finally:
+        (Path(folder) / "ended").touch()
 
 
 @app.task(shared=False, rate_limit="20/s")

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from celery.exceptions import TimeLimitExceeded
+from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 
 from celery_streams.errors import DeadLetter
 from celery_streams.worker.rate_limits import MAX_UNCOUNTED
@@ -120,6 +120,27 @@ def test_a_worker_ends_while_its_server_is_gone(tmp_path: Path, monkeypatch: Any
             assert not any(map(alive, ids))
     finally:
         local.stop()
+
+
+@pytest.mark.parametrize("by", ["its limit", "revoke", "SIGQUIT"])
+def test_the_finally_blocks_of_a_job_run_that_is_ended(
+    pooled: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    monkeypatch.setenv("POOLED_INTERVAL", "1")
+    with worker(pooled, tmp_path / "log", OURS) as process:
+        job = pooled.cleans_up.delay(str(tmp_path))
+        eventually("it has begun", (tmp_path / "begun").exists)
+        if by == "revoke":
+            pooled.app.control.revoke(job.id, terminate=True)
+        if by == "SIGQUIT":
+            process.send_signal(signal.SIGQUIT)
+        eventually("it has cleaned up", (tmp_path / "ended").exists)
+        if by == "its limit":
+            with pytest.raises(TimeLimitExceeded):
+                job.get(timeout=30)
+        if by == "revoke":
+            with pytest.raises(TaskRevokedError):
+                job.get(timeout=30)
 
 
 def test_revoking_by_sigusr1_raises_the_soft_limit(pooled: Any, tmp_path: Path) -> None:

@@ -165,13 +165,13 @@ def test_results_hooks_and_signals_are_those_of_celery(
         for name, args, (ours, stock) in pairs:
             if name not in {"early", "limited"}:  # pids
                 assert known(store, ours) == known(store, stock), (name, args)
-            # The next try begins, or the process ends, meanwhile; and Celery says twice that a
-            # limit is exceeded.
-            put: Any = set if name in {"retry", "hang"} else list
-            noted = [lambda job=job, put=put: put(notes(store, job)) for job in (ours, stock)]
-            with suppress(AssertionError):
-                eventually("the same notes", lambda: noted[0]() == noted[1]() != put())  # noqa: B023
-            assert noted[0]() == noted[1](), (name, args)
+            if name == "hang":  # its process may be killed before it has noted anything
+                continue
+            settle(store, ours, stock)
+            noted = [notes(store, job) for job in (ours, stock)]
+            if name == "retry":  # the next try begins while this one ends
+                noted = [sorted(each) for each in noted]
+            assert noted[0] == noted[1], (name, args)
 
 
 def settle(store: Any, ours: Any, stock: Any, last: str = "") -> None:
