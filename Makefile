@@ -142,7 +142,7 @@ test_files: $(DEV) ## Check in seconds that all files agree: shows what a new fa
 test_docker: $(DEV) ## Run only the tests of the compose stack
 	REQUIRE_DOCKER=1 $(VENV)/bin/pytest tests/cluster
 
-test_faults: $(DEV) ## Inject faults under a load of 2,000 jobs; options: ARGS='--stock --report'
+test_faults: $(DEV) ## Inject faults under a load of 2,000 jobs; options: ARGS='--lists --report'
 	REQUIRE_DOCKER=1 $(VENV)/bin/pytest tests/faults --stack $(ARGS)
 
 fuzz: $(DEV) ## Fuzz the parsers of untrusted input; options: ARGS='--runs 1000000 --target envelope'

@@ -16,7 +16,6 @@ from typing import Any
 
 from celery.events.receiver import EventReceiver
 from celery.events.state import State
-from redis.exceptions import RedisError
 
 from bench.child import Child
 from bench.conversation import Conversation
@@ -33,6 +32,8 @@ from celery_streams.worker.process import WAIT_SECONDS, turn_of
 
 ROUNDS = 3
 JOBS = 3000
+#: Seconds that the last events may take.
+MONITOR_SECONDS = 30.0
 #: Processes of a worker whose jobs sleep for 5 ms, and jobs of each process.
 PROCESSES, NAP, NAPS = (1, 2, 4, 8, 16, 32, 64), 0.005, 60
 #: Share of the machine's CPU above which it is said to be full.
@@ -43,6 +44,8 @@ IDLE, SECONDS = 300, 20.0
 WAITING, SUBMITTED = 500, 1000
 #: Seconds of the job whose process is killed.
 LONG = 1.0
+#: Seconds between two of a worker's heartbeats: Celery's default.
+HEARTBEAT = 2.0
 QUEUE = "add"
 
 
@@ -88,17 +91,15 @@ def _monitored(server: OwnServer) -> Iterator[Figure]:
                 monitor.receive()
                 client.ask("bulk", count=WARM_UP)
                 monitored.append(JOBS / client.ask("bulk", count=JOBS)["total"])
-                monitor.send("stop")
-                received = monitor.receive()
-            if not received:
-                raise AssertionError("the monitor received no event")
+                monitor.send(WARM_UP + JOBS)
+                monitor.receive()
     name = "in bulk with a monitor that receives all events, over without"
     ours, without = Measured.median(monitored), Measured.median(alone)
     yield Figure(name, "jobs/s", ours, without, 0.7, Goal.TIMES_AS_MUCH)
 
 
 def _monitor(pipe: "Connection[Any, Any]", variables: dict[str, str]) -> None:
-    """Receive events into Celery's state of the cluster until told to stop."""
+    """Receive events into Celery's state of the cluster, at last those of as many jobs as told."""
     os.environ.update(variables)
     with Client() as client:
         control: Any = client.app.control
@@ -110,11 +111,16 @@ def _monitor(pipe: "Connection[Any, Any]", variables: dict[str, str]) -> None:
             )
             with receiver.consumer_context(wakeup=True) as (own, _, _):
                 pipe.send("ready")
-                while not pipe.poll():
+                jobs, deadline = 0, 0.0
+                while not jobs or state.task_count < jobs:
+                    if not jobs and pipe.poll():
+                        jobs, deadline = pipe.recv(), monotonic() + MONITOR_SECONDS
+                    if jobs and monotonic() > deadline:
+                        raise AssertionError(f"events of {state.task_count} of {jobs} jobs came")
                     with suppress(TimeoutError):
                         own.drain_events(timeout=0.2)
         control.disable_events(reply=True, timeout=1)
-        pipe.send(state.task_count)
+        pipe.send("all")
 
 
 # Processes ---------------------------------------------------------------------------------
@@ -160,6 +166,7 @@ def _idle_workers(server: OwnServer) -> Iterator[Figure]:
         sleep(SECONDS)
         share = 100 * (server.cpu_seconds() - before) / (monotonic() - began)
         fleet.send("stop")
+        fleet.receive()
     name = f"Redis' CPU for {IDLE} idle workers, of a core"
     yield Figure(name, "%", Measured.exactly(share), Measured.exactly(100), 0.05)
 
@@ -188,55 +195,85 @@ def _submitted(server: OwnServer, workers: int) -> float:
         for _ in range(SUBMITTED):
             client.submit("add.tasks.add", 1, 1)
             sleep(seconds / SUBMITTED)
-        after = server.cpu_seconds()
+        taken = (server.cpu_seconds() - before) - (before - idle)
+        sleep(WAIT_SECONDS)
         fleet.send("stop")
-    return max(1000 * ((after - before) - (before - idle)) / SUBMITTED, 0.001)
+        if (ran := fleet.receive()) != SUBMITTED + 1 or taken <= 0:
+            raise AssertionError(f"{ran} of {SUBMITTED + 1} jobs ran, in {taken} s of the server")
+    return 1000 * taken / SUBMITTED
 
 
 def _idle(pipe: "Connection[Any, Any]", variables: dict[str, str], count: int) -> None:
-    """Stand in for a number of idle workers, which ack the jobs they fetch."""
+    """Stand in for a number of idle workers; send how many jobs they have run."""
     os.environ.update(variables)
     stop = Event()
     with Client() as client:
-        threads = [
-            Thread(target=_be_worker, args=(client.app, n, count, stop)) for n in range(count)
-        ]
-        for thread in threads:
-            thread.start()
+        workers = [_IdleWorker(client.app, number, count, stop) for number in range(count)]
+        for worker in workers:
+            worker.start()
+        while not all(worker.has_fetched.wait(0.1) or worker.error for worker in workers):
+            pass
         pipe.send("ready")
         pipe.recv()
         stop.set()
-        for thread in threads:
-            thread.join()
+        for worker in workers:
+            worker.join()
+            if worker.error:
+                raise worker.error
+        pipe.send(sum(worker.jobs for worker in workers))
 
 
-def _be_worker(app: Any, number: int, count: int, stop: Event) -> None:
-    """Do at Redis what an idle worker does."""
-    with app.connection_for_read() as connection:
-        channel: Channel = connection.channel()
-        channel.deliveries.hand_over(f"bench:{number}:0")
-        app.amqp.queues[QUEUE](channel).declare()
-        channel.basic_consume(QUEUE, no_ack=False, callback=lambda _: None, consumer_tag="1")
-        link = channel.client.connection = channel.client.connection_pool.get_connection()
-        channel.maintenance.consumers = count
-        streams = channel.queues.streams(QUEUE)
-        while not stop.is_set():
-            channel.maintenance.run()
-            fetch = channel.fetch
-            if fetch.waits and not turn_of(count):
-                stop.wait(WAIT_SECONDS)
-                fetch.waits = False
-            try:
-                fetch.from_streams(link, streams, 1, WAIT_SECONDS)
-                found = entries.fetched(fetch.read(link)[0])
-            except Empty:  # acks alone were answered, or the server had no group yet
-                continue
-            except (OSError, RedisError):
-                return
-            fetch.waits = not found
-            for entry in found:
-                channel.deliveries.ack_later(entry.tag)
-        channel.deliveries.flush()
+class _IdleWorker(Thread):
+    """Does at Redis what one of `count` idle workers does, and acks the jobs it fetches."""
+
+    def __init__(self, app: Any, number: int, count: int, stop: Event) -> None:
+        super().__init__()
+        self._app, self._number, self._count, self._stop_event = app, number, count, stop
+        self.has_fetched = Event()
+        self.jobs = 0
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        """Work until told to stop."""
+        try:
+            with self._app.connection_for_write() as connection:
+                beat = self._app.events.Dispatcher(connection, hostname=f"bench@{self._number}")
+                self._work(beat)
+        except Exception as error:  # noqa: BLE001 - raised in the main thread
+            self.error = error
+
+    def _work(self, beat: Any) -> None:
+        with self._app.connection_for_read() as connection:
+            channel: Channel = connection.channel()
+            channel.deliveries.hand_over(f"bench:{self._number}:0")
+            self._app.amqp.queues[QUEUE](channel).declare()
+            channel.basic_consume(QUEUE, no_ack=False, callback=lambda _: None, consumer_tag="1")
+            channel.client.connection = channel.client.connection_pool.get_connection()
+            channel.maintenance.consumers = self._count
+            next_beat = monotonic()
+            while not self._stop_event.is_set():
+                if monotonic() >= next_beat:
+                    next_beat += HEARTBEAT
+                    beat.send("worker-heartbeat", freq=HEARTBEAT)
+                channel.maintenance.run()
+                if channel.fetch.waits and not turn_of(self._count):
+                    self._stop_event.wait(WAIT_SECONDS)
+                    channel.fetch.waits = False
+                self._fetch(channel)
+            channel.deliveries.flush()
+
+    def _fetch(self, channel: Channel) -> None:
+        fetch, link = channel.fetch, channel.client.connection
+        try:
+            fetch.from_streams(link, channel.queues.streams(QUEUE), 1, WAIT_SECONDS)
+            found = entries.fetched(fetch.read(link)[0])
+        except Empty:  # acks alone were answered, or the server had no group yet
+            return
+        fetch.waits = not found
+        for entry in found:
+            channel.deliveries.ack_later(entry.tag)
+        self.jobs += len(found)
+        self.has_fetched.set()
 
 
 # One worker ------------------------------------------------------------------------------------
@@ -273,6 +310,8 @@ def _killed(server: OwnServer) -> Iterator[Figure]:
             os.kill(pid, signal.SIGKILL)
             client.get(job)
             waits.append(1000 * (perf_counter() - killed - LONG))
+            if waits[-1] <= 0:
+                raise AssertionError("the job had ended before its process was killed")
     name = "until the job of a killed process begins elsewhere, of a second"
     yield Figure(name, "ms", Measured.median(waits), Measured.exactly(1000), 1.0)
 

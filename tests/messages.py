@@ -24,7 +24,7 @@ def message(headers: Any = (), properties: Any = (), **parts: Any) -> dict[str, 
         "body": body(json.dumps(CALL).encode()),
         "content-type": "application/json",
         "content-encoding": "utf-8",
-        "headers": {**task.headers, **dict(headers)},
+        "headers": {**task.headers, "origin": "gen1@caller", **dict(headers)},
         "properties": {
             **task.properties,
             "reply_to": "caller",

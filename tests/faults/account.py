@@ -10,6 +10,9 @@ from celery.result import AsyncResult
 from tests.faults.jobs import Job
 from tests.faults.runs import Run
 
+#: Jobs of a load, at least.
+MIN_JOBS = 2000
+
 
 class Outcome(Enum):
     """The outcome of a job for its caller."""
@@ -71,20 +74,15 @@ class Account:
         """The number of runs beyond each job's first."""
         return sum(len(runs) - 1 for runs in self.repeated)
 
-    def check(self, min_jobs: int = 2000) -> None:
-        """Fail unless there are `min_jobs` jobs, and each is accounted for."""
+    def check(self, *allowed: Outcome) -> None:
+        """Fail unless there are enough jobs, and each has the right value or an allowed outcome."""
         bad = {
-            outcome.value: self.counts[outcome]
-            for outcome in (Outcome.LOST, Outcome.HUNG, Outcome.WRONG)
-            if self.counts[outcome]
+            outcome.value: count
+            for outcome, count in self.counts.items()
+            if outcome not in {Outcome.RIGHT, *allowed}
         }
         assert not bad, f"{bad} of {self.submitted}:\n{self.examples()}"
-        assert self.submitted >= min_jobs, f"only {self.submitted} jobs were submitted"
-        assert self.submitted == self.counts[Outcome.RIGHT] + self.failed, self.examples()
-
-    def check_no_failure(self) -> None:
-        """Fail if any caller got an error."""
-        assert not self.failed, f"{self.failed} of {self.submitted} failed:\n{self.examples()}"
+        assert self.submitted >= MIN_JOBS, f"only {self.submitted} jobs were submitted"
 
     def check_one_run_each(self) -> None:
         """Fail if any job ran more than once."""

@@ -11,8 +11,8 @@ from tests import seed
 from tests.faults import requirements
 from tests.faults.report import Report
 
-#: The faults that are also run against stock kombu; all of them would take long.
-AGAINST_STOCK = {
+#: The faults that are also run with kombu's lists; all of them would take long.
+WITH_LISTS = {
     "test_kill_of_a_worker_container",
     "test_a_worker_stopped_for_longer_than_the_lease",
     "test_kill_of_redis",
@@ -28,14 +28,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
     group.addoption("--stack", action="store_true", help="also run the compose stack's faults")
     group.addoption(
-        "--stock", action="store_true", help="run against stock kombu, asserting nothing"
+        "--lists",
+        action="store_true",
+        help="run with kombu's lists instead of streams, asserting nothing",
     )
     group.addoption("--report", action="store_true", help="write the table of docs/reliability.md")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the transport before its settings are read, and check the requirements."""
-    if config.getoption("--stock", default=False):
+    if config.getoption("--lists", default=False):
         os.environ["REDIS_TRANSPORT"] = "lists"
     if config.getoption("--stack", default=False):
         missing = [*requirements.missing()]
@@ -54,19 +56,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let tests fail against stock kombu: only their counts matter."""
-    if not config.getoption("--stock", default=False):
+    """Let tests fail with kombu's lists: only their counts matter."""
+    if not config.getoption("--lists", default=False):
         return
     for item in items:
-        item.add_marker(pytest.mark.xfail(reason="stock kombu", strict=False))
+        item.add_marker(pytest.mark.xfail(reason="kombu's lists", strict=False))
     if not config.option.keyword:
-        items[:] = [item for item in items if item.name in AGAINST_STOCK]
+        items[:] = [item for item in items if item.name in WITH_LISTS]
 
 
 @pytest.fixture(scope="session")
 def report(pytestconfig: pytest.Config) -> Iterator[Report]:
     """The account of each fault, written to the document on request."""
-    report = Report("lists" if pytestconfig.getoption("--stock", default=False) else "streams")
+    report = Report("lists" if pytestconfig.getoption("--lists", default=False) else "streams")
     yield report
     report.save()
     if pytestconfig.getoption("--report", default=False):

@@ -42,7 +42,7 @@ class Row:
 
     def __str__(self) -> str:
         recovery = "" if self.recovery is None else f"{self.recovery:.1f}"
-        transport = "**streams**" if self.transport == "streams" else "stock kombu"
+        transport = "**streams**" if self.transport == "streams" else "kombu's lists"
         bad = (self.lost, self.hung, self.wrong)
         cells = [
             *(self.fault, transport, self.jobs, self.right, self.failed),

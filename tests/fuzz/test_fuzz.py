@@ -94,6 +94,7 @@ def test_every_target_has_a_corpus_with_its_seeds_and_inputs_of_its_kind() -> No
     for target, inputs in seeds().items():
         assert target in TARGETS
         assert inputs
+        assert {*inputs} <= kept, "run: python -m tests.fuzz.seeds"
     assert len(kept) < 1000
     assert sum(map(len, kept)) < 2**20
 

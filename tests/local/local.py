@@ -91,11 +91,15 @@ class Local:
                 if process.poll() is None:
                     process.terminate()
 
+    @property
+    def url(self) -> str:
+        """The server's URL, with the password."""
+        password = quote(self.password.read_text(), safe="")
+        return f"redis://:{password}@127.0.0.1:{self.port}/0"
+
     def client(self) -> Client:
         """Return a client of this cluster."""
-        password = quote(self.password.read_text(), safe="")
-        url = f"redis://:{password}@127.0.0.1:{self.port}/0"
-        return Client(url, url)
+        return Client(self.url, self.url)
 
     def stop(self) -> int:
         """Stop it as Ctrl-C does; return its exit status."""

@@ -8,11 +8,13 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
+from importlib import import_module
 from pathlib import Path
-from urllib.parse import quote
+from typing import Any
 
 import pytest
 import redis
+from celery import Celery
 
 from callers.client import Client
 from local.server import ROOT, free_port
@@ -29,8 +31,6 @@ class Flower:
     def __init__(self, local: Local, folder: Path) -> None:
         self.port = free_port()
         self.log = folder / "flower.log"
-        password = quote(local.password.read_text(), safe="")
-        url = f"redis://:{password}@127.0.0.1:{local.port}/0"
         options = ("--address=127.0.0.1", f"--port={self.port}", "--basic_auth=flower:secret")
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -39,8 +39,8 @@ class Flower:
                 env={
                     **os.environ,
                     "PYTHONPATH": f"{FOLDER}:{ROOT}",
-                    "CELERY_BROKER_URL": url,
-                    "CELERY_RESULT_BACKEND": url,
+                    "CELERY_BROKER_URL": local.url,
+                    "CELERY_RESULT_BACKEND": local.url,
                 },
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -144,11 +144,25 @@ def test_no_length_is_shown_without_a_server(server_only: Local, flower: Flower)
     assert "The broker does not answer." in flower.get("/broker")
 
 
-def test_kombus_own_lists_are_asked_for_as_ever() -> None:
-    from celery_streams import ListTransport, Transport
-
-    assert issubclass(Transport, ListTransport)
-    assert not hasattr(ListTransport.Channel, "queues")
+@pytest.mark.parametrize("transport", ["ListTransport", "Transport"])
+def test_kombus_own_lists_are_asked_for_as_ever(
+    monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    lengths = import_module("lengths")
+    monkeypatch.setattr(lengths, "Gauge", lambda *_: None)  # there may be only one
+    replaced = [(lengths.BaseHandler, "get_broker"), (lengths.Metrics, "get")]
+    replaced += [(lengths.BaseHandler, "get_active_queue_names"), (lengths.BrokerView, "render")]
+    for view, name in replaced:  # restored in the end
+        monkeypatch.setattr(view, name, getattr(view, name))
+    before = [getattr(*each) for each in replaced]
+    app: Any = Celery(broker="redis://", set_as_current=False)
+    app.conf.broker_transport = f"celery_streams:{transport}"
+    lengths.install(app)
+    after = [getattr(*each) for each in replaced]
+    assert [now is then for now, then in zip(after, before, strict=True)] == [
+        transport == "ListTransport"
+    ] * len(replaced)
 
 
 def submit(client: Client) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 import redis
@@ -31,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
 @pytest.fixture(scope="session")
 def server_url(server: Local) -> str:
     """The server's URL."""
-    return f"redis://:{quote(server.password.read_text(), safe='')}@127.0.0.1:{server.port}/0"
+    return server.url
 
 
 @pytest.fixture

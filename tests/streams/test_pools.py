@@ -27,6 +27,8 @@ from tests.waiting import eventually
 #: Ours, which the program's configuration names, and Celery's.
 OURS = "ours"
 POOLS = (OURS, "prefork", "solo", "threads")
+#: The commands by which a worker looks after its queues, or fetches.
+ASKING = {"evalsha", "xreadgroup"}
 ALONE = ("--without-gossip", "--without-mingle")
 
 
@@ -163,7 +165,7 @@ def test_what_a_killed_worker_ran_runs_again(
             assert job.get(timeout=30) == 2
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", [OURS, "prefork", "threads"])
 def test_a_worker_that_is_stopped_finishes_what_runs(
     plain: Any, store: Any, tmp_path: Path, pool: str
 ) -> None:
@@ -195,8 +197,15 @@ def test_lost_connections_make_nothing_run_twice(
         jobs = [plain.runs_of.delay(f"runs {i}", 2) for i in range(6)]
         eventually("one runs", lambda: [*store.scan_iter("runs *")])
         for _ in range(2):
+            newest = max(int(each["id"]) for each in store.client_list())
             store.client_kill_filter(_type="normal", skipme=True)
-            eventually("it fetches again", lambda: store.client_list(_type="normal"))
+            eventually(
+                "it asks again",
+                lambda: any(
+                    int(each["id"]) > newest and each["cmd"] in ASKING  # noqa: B023
+                    for each in store.client_list(_type="normal")
+                ),
+            )
         assert [job.get(timeout=40) for job in jobs] == [1] * 6
     assert not store.exists("celery:dead")
 

@@ -708,7 +708,7 @@ def break_the_server(store: Any) -> Any:
     return broken
 
 
-@pytest.mark.parametrize("way", ["READONLY", "NOPERM", "OOM"])
+@pytest.mark.parametrize("way", ["READONLY", "NOPERM"])
 def test_a_server_that_refuses_is_waited_out(
     connect: Connect, store: Any, break_the_server: Any, caplog: pytest.LogCaptureFixture, way: str
 ) -> None:
@@ -737,7 +737,7 @@ def test_a_server_that_refuses_is_waited_out(
     complaints = [
         each for each in caplog.records if each.name == "celery_streams.transport.refusals"
     ]
-    assert len(complaints) <= 3, caplog.text
+    assert 1 <= len(complaints) <= 3, caplog.text
 
 
 @pytest.mark.parametrize("is_batch", [False, True])

@@ -163,8 +163,7 @@ def test_results_hooks_and_signals_are_those_of_celery(
             for job in jobs:
                 job.get(timeout=60, propagate=False)
         for name, args, (ours, stock) in pairs:
-            if name not in {"early", "limited"}:  # pids
-                assert known(store, ours) == known(store, stock), (name, args)
+            assert known(store, ours) == known(store, stock), (name, args)
             if name == "hang":  # its process may be killed before it has noted anything
                 continue
             settle(store, ours, stock)
@@ -423,6 +422,8 @@ def test_many_jobs_are_fetched_and_acked_by_one_command(
         assert [job.get(timeout=120) for job in jobs] == [*range(2000)]
         calls = store.info("commandstats")
         assert calls["cmdstat_xack"]["calls"] < 100, calls
+        # Maintenance and the idle twin ask for messages, too.
+        assert calls["cmdstat_xreadgroup"]["calls"] < 500, calls
 
 
 def test_slow_jobs_among_quick_ones_run_beside_each_other(
@@ -473,7 +474,8 @@ def test_what_fails_is_acked_as_the_settings_say(
                 for queue in POOLS
             ),
         )
-        assert store.xlen("ours:dead") == store.xlen("stock:dead")
+        is_rejected = setting != "task_acks_on_timeout"
+        assert [store.xlen(f"{queue}:dead") for queue in POOLS] == [is_rejected] * 2
 
 
 def worker_of(twins: Twins, queue: str) -> str:

@@ -102,9 +102,11 @@ def runs(folder: Path) -> Runs:
 
 
 @pytest.fixture
-def stack(started: Stack, server: "redis.Redis", report: Report, is_stock: bool) -> Iterator[Stack]:
+def stack(
+    started: Stack, server: "redis.Redis", report: Report, has_lists: bool
+) -> Iterator[Stack]:
     """The running stack, repaired if an earlier test broke it."""
-    if is_stock:  # a message that kills each worker would kill those of the next test
+    if has_lists:  # a message that kills each worker would kill those of the next test
         started.compose("stop", "--timeout", "1", "add", "factorial")
         eventually("Redis answers", lambda: answers(server), 60)
         server.flushall()
@@ -147,9 +149,9 @@ def load(stack: Stack, runs: Runs, chance: random.Random) -> MakeLoad:
 
 
 @pytest.fixture
-def is_stock(pytestconfig: pytest.Config) -> bool:
+def has_lists(pytestconfig: pytest.Config) -> bool:
     """Whether the transport is kombu's own."""
-    return bool(pytestconfig.getoption("--stock"))
+    return bool(pytestconfig.getoption("--lists"))
 
 
 @pytest.fixture(scope="session")

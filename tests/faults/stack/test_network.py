@@ -8,6 +8,7 @@ import redis
 from callers.client import Client
 from cluster.errors import JobTimeout, Unreachable
 from tests.cluster.stack import Stack
+from tests.faults.account import Outcome
 from tests.faults.clock import now
 from tests.faults.load import GRACE
 from tests.faults.report import Report
@@ -70,4 +71,4 @@ def test_cut_between_callers_and_redis(
         account = jobs.account()
     report.add(f"callers cut off from Redis for {CUT} s", account, took)
 
-    account.check()
+    account.check(Outcome.REFUSED)

@@ -8,6 +8,7 @@ import redis
 from callers.client import Client
 from tests.cluster.stack import Stack
 from tests.faults import malformed
+from tests.faults.account import Outcome
 from tests.faults.dead import dead_letters
 from tests.faults.report import Report
 from tests.faults.runs import Runs
@@ -43,7 +44,7 @@ def test_a_job_that_kills_its_worker(
         account = jobs.account()
     report.add(f"a job that kills its worker each time: {what}", account)
 
-    account.check()
+    account.check(Outcome.FAILED)  # others may be hit three times, too
     assert not isinstance(error.value, TimeoutError), error.value
     assert 1 < len(runs.of(result.id)) <= MAX_RUNS
     letters = eventually(
@@ -60,7 +61,7 @@ def test_malformed_messages_among_good_ones(
     load: MakeLoad,
     chance: random.Random,
     report: Report,
-    is_stock: bool,
+    has_lists: bool,
 ) -> None:
     workers = stack.containers("add")
     before = [started(stack, worker) for worker in workers]
@@ -68,12 +69,11 @@ def test_malformed_messages_among_good_ones(
     chance.shuffle(put)
     with load() as jobs:
         for i, message in enumerate(put):
-            malformed.put(server, "add", message.payload, in_stream=bool(i % 2) and not is_stock)
+            malformed.put(server, "add", message.payload, in_stream=bool(i % 2) and not has_lists)
         account = jobs.account()
     report.add(f"{MALFORMED:,} malformed messages among good ones", account)
 
     account.check()
-    account.check_no_failure()
     assert [started(stack, worker) for worker in workers] == before, "a worker has ended"
     eventually("all are answered or dead", lambda: not unanswered(client, server, put), 60)
 

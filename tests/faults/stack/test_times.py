@@ -40,7 +40,6 @@ def test_jobs_longer_than_five_leases(
     report.add("jobs longer than five leases, on two workers", account)
 
     account.check()
-    account.check_no_failure()
     assert values == [2 * i for i in range(CONCURRENCY)]
     assert [len(runs.of(result.id)) for result in results] == [1] * CONCURRENCY
     account.check_one_run_each()
@@ -60,7 +59,6 @@ def test_etas_past_ten_leases_through_a_restart(
     report.add("an ETA past ten leases, through a restart of all workers", account)
 
     account.check()
-    account.check_no_failure()
     account.check_one_run_each()
     early, late = lateness(jobs.jobs, runs)
     assert early >= -RESOLUTION, f"a job began {-early:.2f} s early"
@@ -105,7 +103,6 @@ def test_clocks_an_hour_off(
     report.add("clocks of two workers an hour ahead and an hour behind", account)
 
     account.check()
-    account.check_no_failure()
     account.check_one_run_each()
     assert lateness([job for job in jobs.jobs if job.job.countdown], runs)[0] >= -RESOLUTION
     busy = Counter(run.host for run in runs.all())

@@ -86,6 +86,7 @@ def test_kill_of_a_pool_process(
     report.add(f"`kill -9` of a pool process, {PROCESSES} times", account, recovery)
 
     account.check()
+    assert all(len(runs.of(result.id)) > 1 for result in results), "a kill has hit no process"
     assert [stored(client, result) for result in results] == values
 
 
