@@ -23,9 +23,11 @@ class Child:
     def __init__(self, pool: Any) -> None:
         self.slot: Slot = pool.scoreboard.add()
         self.started = monotonic()
-        #: The start of the job for which the process was last woken, of the one whose soft limit
-        #: was logged, and of the one for whose hard limit it was killed.
-        self.woken_for = self.warned_for = self.killed_for = 0.0
+        #: The start of the job for which it was last woken, and of the one whose soft limit was
+        #: logged.
+        self.woken_for = self.warned_for = 0.0
+        #: The job for whose hard limit it was killed.
+        self._killed_for: Running | None = None
         main = Process(pool, self.slot).main
         # As in Celery's prefork: programs show it in their logs.
         self.process = billiard.Process(target=main, name=f"ForkPoolWorker-{next(_numbers)}")
@@ -62,9 +64,16 @@ class Child:
 
     def end_job(self, job: Running) -> None:
         """End a job that has exceeded its hard limit; the second time, nothing can catch it."""
-        is_first = self.killed_for != job.started
-        self.killed_for = job.started
-        self.kill(signal.SIGTERM if is_first else signal.SIGKILL)
+        if self.exceeded(job):
+            self.kill(signal.SIGKILL)
+        else:
+            self._killed_for = job
+            self.kill(signal.SIGTERM)
+
+    def exceeded(self, job: Running) -> float:
+        """Return the hard limit that a job has exceeded, in seconds; 0 for none."""
+        former = self._killed_for
+        return former.hard if former and former.started == job.started else 0
 
     def close(self) -> None:
         """Free what a process takes that has ended."""

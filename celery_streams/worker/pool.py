@@ -299,7 +299,7 @@ class TaskPool(BasePool):
         if running is None:
             return
         seconds = monotonic() - running.started
-        if running.hard and seconds > running.hard:
+        if child.exceeded(running) or 0 < running.hard < seconds:
             child.end_job(running)
             return
         is_soft_due = bool(running.soft and seconds > running.soft)

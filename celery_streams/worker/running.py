@@ -88,9 +88,9 @@ class RunningJobs:
 
     @staticmethod
     def _end(request: Any, child: Child, job: Running) -> None:
-        is_timeout = child.killed_for == job.started
-        if is_timeout and request.task.name != bundles.NAME:  # of which one call is at fault
-            request.on_timeout(soft=False, timeout=_as_set(job.hard))
+        exceeded = child.exceeded(job)
+        if exceeded and request.task.name != bundles.NAME:  # of which one call is at fault
+            request.on_timeout(soft=False, timeout=_as_set(exceeded))
         else:
             try:
                 text = f"Worker exited prematurely: {human_status(child.exitcode)}."

@@ -459,7 +459,7 @@ def test_a_process_that_is_killed_loses_its_worker_nothing(
 @pytest.mark.parametrize(
     "setting", ["task_acks_on_failure", "task_acks_on_timeout", "task_acks_on_failure_or_timeout"]
 )
-@pytest.mark.parametrize("name", ["fail", "slow_without_end"])
+@pytest.mark.parametrize("name", ["fail", "slow_without_end", "hang"])
 def test_what_fails_is_acked_as_the_settings_say(
     start: Callable[..., Any], store: Any, setting: str, name: str
 ) -> None:
@@ -474,7 +474,8 @@ def test_what_fails_is_acked_as_the_settings_say(
                 for queue in POOLS
             ),
         )
-        is_rejected = setting != "task_acks_on_timeout"
+        other = "task_acks_on_failure" if name == "hang" else "task_acks_on_timeout"
+        is_rejected = setting != other
         assert [store.xlen(f"{queue}:dead") for queue in POOLS] == [is_rejected] * 2
 
 
