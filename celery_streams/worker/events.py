@@ -44,6 +44,7 @@ class Dispatcher(EventDispatcher):
     mutex: Any
     pid: int
     producer: Any
+    _publish: Any
     #: When the collected events were sent, by the monotonic clock.
     sent_at = 0.0
     _slot: Slot | None = None
@@ -65,12 +66,14 @@ class Dispatcher(EventDispatcher):
         return {"hostname": self.hostname, "utcoffset": utcoffset(), "pid": self.pid}
 
     def collect(self, kind: str, event: dict[str, Any]) -> None:
-        """Collect a job's event; it is lost if there is no room, and the server unreachable."""
+        """Collect a job's event, or send it if there is no room."""
         event |= {"type": kind, "clock": self.clock.forward(), "timestamp": time()}
         text = fastjson.encode(event) or dumps(event).encode()
         if not self._keep(text):
             self.send_collected()
-            self._keep(text)
+            if not self._keep(text):  # it is too large, or the server is unreachable
+                with self.mutex:
+                    self._publish(event, self.producer, kind.replace("-", "."))
 
     def _keep(self, text: bytes) -> bool:
         with self.mutex:

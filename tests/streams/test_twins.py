@@ -291,7 +291,7 @@ def test_events_are_those_of_celery(start: Callable[..., Any]) -> None:
         thread = Thread(target=receiver.capture, kwargs={"wakeup": False}, daemon=True)
         thread.start()
         assert listening.wait(30)
-        cases = [*ENDS, ("reject", []), ("ignore", []), ("silent", [])]
+        cases = [*ENDS, ("reject", []), ("ignore", []), ("silent", []), ("fail", ["x" * 200_000])]
         pairs = [(name, args, pair(twins, name, *args)) for name, args in cases]
         for name, args, jobs in pairs:
             ours, stock = (partial(events_of, name, job) for job in jobs)

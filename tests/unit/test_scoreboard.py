@@ -1,5 +1,6 @@
 """The memory that the processes of a pool share."""
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from time import monotonic
 
 import pytest
 
-from celery_streams.worker.scoreboard import LOCK_TIMEOUT, Scoreboard, Slot
+from celery_streams.worker.scoreboard import EVENTS_BYTES, LOCK_TIMEOUT, Scoreboard, Slot
 from tests.waiting import eventually
 
 TAGS = ["add:stream:0/1-0", "add:stream:0/1-1", "add:stream:0/2-0"]
@@ -150,3 +151,28 @@ def test_files_of_ended_processes_are_closed(scoreboard: Scoreboard) -> None:
         scoreboard.remove(scoreboard.add())
 
     eventually("none is left open", lambda: open_files() <= before)
+
+
+def test_events_of_a_process_that_has_ended_are_there_until_they_are_dropped(slot: Slot) -> None:
+    assert slot.events == b""
+
+    def collect() -> None:
+        assert slot.add_event(b'{"a": 1}')
+        assert slot.add_event(b"{}")
+
+    assert in_process(collect) == 0
+    assert json.loads(slot.events) == [{"a": 1}, {}]
+    slot.drop_events()
+    assert slot.events == b""
+
+
+def test_events_take_no_more_than_their_room(scoreboard: Scoreboard, slot: Slot) -> None:
+    beside = scoreboard.add()
+    beside.fetched(TAGS)
+    slot.count({"add": 7})
+    assert not slot.add_event(b"x" * EVENTS_BYTES)
+    assert slot.add_event(b"1" * (EVENTS_BYTES - 3))
+    assert slot.add_event(b"2")
+    assert not slot.add_event(b"")
+    assert slot.events.endswith(b"1,2]")
+    assert (slot.tags, beside.tags, slot.totals) == (TAGS, TAGS, {"add": 7, "mul": 0})
