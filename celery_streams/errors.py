@@ -45,10 +45,6 @@ class QueueFull(ClusterError):
     """A queue has reached its `queue_max_length`; the message was not published."""
 
 
-class TooManyProcesses(ClusterError):
-    """A worker's processes need more connections than the server accepts."""
-
-
 class UnknownServer(click.ClickException, ValueError):
     """A URL does not name a Redis or Valkey server, or has an invalid part.
 

@@ -20,7 +20,7 @@ from kombu.utils.encoding import safe_repr
 from redis.exceptions import NoPermissionError, ResponseError
 
 from celery_streams import worker_state
-from celery_streams.errors import ServerTooOld, TooManyProcesses, UnknownServer
+from celery_streams.errors import ServerTooOld, UnknownServer
 from celery_streams.install import install_worker
 from celery_streams.retries import is_temporary
 from celery_streams.transport import keys, validation
@@ -46,7 +46,7 @@ _LACKS_PERMISSION = ("ACL failure", "The user executing the script can't run")
 #: The header that keeps the ETA of a due job while Celery handles it as one without.
 _DUE_ETA = "streams.due_eta"
 #: Errors that no retry can fix.
-_PERMANENT = (ServerTooOld, TooManyProcesses, UnknownServer, NoPermissionError)
+_PERMANENT = (ServerTooOld, UnknownServer, NoPermissionError)
 _celery: Any = consumer
 
 

@@ -13,9 +13,9 @@ from uuid import uuid4
 
 from celery.concurrency import prefork
 from celery.concurrency.base import BasePool
-from redis.exceptions import NoPermissionError, RedisError
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
-from celery_streams.errors import TooManyProcesses
 from celery_streams.transport import keys
 from celery_streams.transport.lease import Lease
 from celery_streams.transport.transport import Transport
@@ -34,8 +34,9 @@ INTERVAL = 0.1
 COUNT_INTERVAL = 5.0
 #: Seconds that a job may run before the rest of its fetch is released to other processes.
 LONG_JOB = 0.1
-#: Connections that a process takes: to fetch, to store results, and to send events and jobs.
-CONNECTIONS = 4
+#: Connections that a process takes: two to fetch, two to store results, one for events, two to
+#: send jobs.
+CONNECTIONS = 7
 #: Seconds that a process runs at least, or the next one is started as much later.
 MIN_LIFE = 1.0
 
@@ -82,11 +83,9 @@ class TaskPool(BasePool):
 
     def on_start(self) -> None:
         """Start the processes."""
-        if self.consumer is None:
-            raise _refused("worker_consumer has to be celery_streams:Consumer")
-        most = max(self.limit, self.consumer.controller.max_concurrency or 0)
-        if not 1 <= most <= MAX_PROCESSES:
-            raise _refused(f"the concurrency is 1 to {MAX_PROCESSES}, not {most}")
+        if obstacle := _obstacle(self.consumer, self.limit):
+            logger.critical("the worker ends: %s", obstacle)
+            raise SystemExit(1)
         self.scoreboard = Scoreboard(sorted(self.app.tasks))
         self._size = int(self.limit)
         self._fill()
@@ -172,9 +171,8 @@ class TaskPool(BasePool):
         }
 
     def open(self) -> None:
-        """Let the processes fetch: the worker is ready; raises TooManyProcesses."""
+        """Let the processes fetch: the worker is ready."""
         if not self.turns.is_open and self.jobs:
-            _check_connections(self.jobs.channel.plain_client, self._size)
             self.jobs.channel.maintenance.run()  # it reads the server's clock
             self._tell()
             self.turns.open()
@@ -342,21 +340,28 @@ class TaskPool(BasePool):
         self._unreleased += tags
 
 
-def _refused(reason: str) -> SystemExit:
-    """Log why the worker cannot start; return the exception that ends it."""
-    logger.critical("the worker ends: %s", reason)
-    return SystemExit(1)
+def _obstacle(consumer: Any, processes: int) -> str:
+    """Return why a worker cannot start so many processes; "" if it can."""
+    if consumer is None:
+        return "worker_consumer has to be celery_streams:Consumer"
+    most = max(processes, consumer.controller.max_concurrency or 0)
+    if not 1 <= most <= MAX_PROCESSES:
+        return f"the concurrency is 1 to {MAX_PROCESSES}, not {most}"
+    return _lacks_connections(consumer.app, processes)
 
 
-def _check_connections(client: Any, processes: int) -> None:
-    """Raise TooManyProcesses if the server has not as many connections left."""
+def _lacks_connections(app: Any, processes: int) -> str:
+    """Return why a server has too few connections; "" if it has enough, or does not say."""
     try:
-        about = client.info("clients")
-    except NoPermissionError:
-        return
+        with app.connection_for_read() as connection:
+            about = connection.channel().client.info("clients")
+    except (OSError, RedisError, OperationalError):  # the consumer says so, and waits for it
+        return ""
     most, used = about.get("maxclients", 0), about.get("connected_clients", 0)
-    if most and processes * CONNECTIONS > most - used:
-        raise TooManyProcesses(
-            f"{processes} processes take up to {processes * CONNECTIONS} connections, and the "
-            f"server has {max(most - used, 0)} of {most} left"
-        )
+    taken, left = processes * CONNECTIONS, max(most - used, 0)
+    if not most or taken <= left:
+        return ""
+    return (
+        f"{processes} processes take up to {taken} connections, and the server has "
+        f"{left} of {most} left"
+    )
