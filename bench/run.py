@@ -13,7 +13,7 @@ from bench import comparison, turn
 from bench.comparison import Row
 from bench.conversation import Conversation
 from bench.figures import Figure
-from bench.load import MAX_SHARE
+from bench.load import MAX_DRIFT, MAX_SHARE
 from bench.servers import Server
 from bench.systems import System
 from bench.turn import Sample, Sizes
@@ -66,12 +66,18 @@ class Run:
 
     @property
     def note(self) -> str:
-        """A note on the load of other programs."""
+        """A note on the load of other programs, and on changes of the machine's speed."""
         if self.others is None:
-            return "the load of other programs is not known"
-        note = f"other programs took {self.others:.0%} of the cores while it was measured"
-        if self.others > MAX_SHARE:
-            note += ": the machine was busy, and the figures do not hold, met or missed"
+            note = "the load of other programs is not known"
+        else:
+            note = f"other programs took {self.others:.0%} of the cores while it was measured"
+            if self.others > MAX_SHARE:
+                note += ": the machine was busy, and the figures do not hold, met or missed"
+        probes = [each for sample in self.samples for each in sample.probes]
+        least, greatest = min(probes), max(probes)
+        note += f"; a fixed calculation took {least:.1f} to {greatest:.1f} ms"
+        if greatest > MAX_DRIFT * least:
+            note += ": the machine's speed changed, and the figures do not hold, met or missed"
         return note
 
     def as_json(self) -> dict[str, Any]:

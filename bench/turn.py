@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from bench import environments
 from bench.conversation import Conversation
-from bench.load import Load
+from bench.load import Load, probe
 from bench.processes import Session, cpu_seconds, memory
 from bench.servers import RunningCluster, Server
 from bench.systems import WORKERS, System
@@ -59,11 +59,14 @@ class Sample(NamedTuple):
     memory_kind: str
     #: Calls a second by `map`, in bundles; 0 if not measured.
     calls: float
+    #: Times of the same calculation, before the turn and after it.
+    probes: list[float]
 
 
 def take(system: System, server: Server, sizes: Sizes, load: Load) -> Sample:
     """Return a sample of a system, which has the machine and an empty server to itself."""
     server.reset()
+    before = probe()
     with ExitStack() as stack:
         workers = stack.enter_context(started(system, server))
         env = server.variables(system)
@@ -73,7 +76,8 @@ def take(system: System, server: Server, sizes: Sizes, load: Load) -> Sample:
         other.ask("bulk", count=WARM_UP)
         if workers:  # else their CPU time counts as that of other programs
             stack.enter_context(load.watched(lambda: _own_seconds(workers, client, other, server)))
-        return _measure(system, server, sizes, workers, client, other)
+        sample = _measure(system, server, sizes, workers, client, other)
+    return sample._replace(probes=[before, probe()])
 
 
 @contextmanager
@@ -136,6 +140,7 @@ def _measure(
         memory=idle / WORKERS,
         memory_kind=kind,
         calls=_calls(client, sizes) if system.is_ours else 0.0,
+        probes=[],
     )
 
 

@@ -44,6 +44,7 @@ def sample(system: str, rate: float, **other: Any) -> Sample:
         "memory": 50.0,
         "memory_kind": "PSS",
         "calls": 0.0,
+        "probes": [10.0, 11.0],
         **other,
     }
     return Sample(system=system, **fields)
@@ -165,6 +166,12 @@ def test_the_page_says_what_was_measured_and_on_what(tmp_path: Path) -> None:
     ):
         assert words in text, words
     assert "do not hold" not in text
+
+
+def test_a_page_from_a_machine_that_became_slower_says_so() -> None:
+    slower = sample("huey", 2900, probes=[11.0, 16.0])
+    text = page([run([*SAMPLES[:-1], slower])], None)
+    assert "a fixed calculation took 10.0 to 16.0 ms: the machine's speed changed" in text
 
 
 @pytest.mark.parametrize(
