@@ -105,9 +105,9 @@ _lease = settings.integer("JOB_LEASE", 15, maximum=settings.MAX_SECONDS)
 # Default of <FAMILY>_CONCURRENCY, the jobs that a worker runs at a time: one, except for families
 # whose jobs wait or use one core. Read by cluster.worker, not by Celery.
 family_concurrency = {"add": 10, "factorial": 2}
-# Fetch a job only when a process is free: another worker may be idle.
+# With RabbitMQ, fetch a job only when a process is free: another worker may be idle.
 worker_prefetch_multiplier = 1
-# Replace a process before memory leaks add up.
+# Replace a process before memory leaks add up; a bundle of calls counts as one.
 worker_max_tasks_per_child = 10_000
 
 # Reliability ------------------------------------------------------------------

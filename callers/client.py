@@ -211,7 +211,7 @@ class Client:
         At most `window` calls are submitted and not yet yielded, so the arguments may be endless.
         Errors stand in their values' places, and quick calls travel together, as with `map`.
         `timeout` is in seconds, for each call from its submission. If the caller stops early,
-        calls that have not started are revoked.
+        jobs that have not started are revoked.
         """
         check_timeout(timeout)
         if type(window) is not int or window < 1:

@@ -25,7 +25,7 @@ def worker_app(family: str) -> App:
     app.steps["consumer"].update((Heartbeat, DeadLetters))
 
     def prepare(**_: Any) -> None:
-        # In a thread: Celery kills a pool process that is not up after four seconds.
+        # In a thread: Celery's prefork kills a process that is not up after four seconds.
         Thread(target=_prepare, args=(app,), daemon=True).start()
 
     worker_process_init.connect(prepare, weak=False)

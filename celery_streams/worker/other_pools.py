@@ -51,7 +51,7 @@ class UnenforcedLimits:
         self._kinds.discard(kind)
         logger.warning(
             "this worker's pool keeps no %s time limits, neither of tasks nor of jobs: jobs run "
-            "to their ends; prefork keeps them",
+            "to their ends; the default pool keeps them",
             kind,
         )
 
