@@ -147,6 +147,7 @@ class Bundle:
             finally:
                 if slot:
                     slot.set_limits(0, 0)
+                    slot.check()
         except Ignore:
             self._own.append(self._position)
         except Reject:

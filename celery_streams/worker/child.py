@@ -13,6 +13,8 @@ from celery_streams.worker.scoreboard import Running, Slot
 
 _numbers = count(1)
 
+#: Seconds that a job has for its `finally` blocks when it is ended.
+GRACE = 0.1
 #: A soft limit, in seconds, that every job has reached.
 NOW = 1e-9
 
@@ -26,8 +28,9 @@ class Child:
         #: The start of the job for which it was last woken, and of the one whose soft limit was
         #: logged.
         self.woken_for = self.warned_for = 0.0
-        #: The job for whose hard limit it was killed.
-        self._killed_for: Running | None = None
+        #: The job that it was told to end, and when.
+        self._ending: Running | None = None
+        self._told_at = 0.0
         main = Process(pool, self.slot).main
         # As in Celery's prefork: programs show it in their logs.
         self.process = billiard.Process(target=main, name=f"ForkPoolWorker-{next(_numbers)}")
@@ -63,17 +66,19 @@ class Child:
         self.kill(number)
 
     def end_job(self, job: Running) -> None:
-        """End a job that has exceeded its hard limit; the second time, nothing can catch it."""
-        if self.exceeded(job):
-            self.kill(signal.SIGKILL)
-        else:
-            self._killed_for = job
+        """End a job; called again later, so that nothing can catch it."""
+        if not self._is_ending(job):
+            self._ending, self._told_at = job, monotonic()
             self.kill(signal.SIGTERM)
+        elif monotonic() - self._told_at > GRACE:
+            self.kill(signal.SIGKILL)
 
     def exceeded(self, job: Running) -> float:
-        """Return the hard limit that a job has exceeded, in seconds; 0 for none."""
-        former = self._killed_for
-        return former.hard if former and former.started == job.started else 0
+        """Return the hard limit for which a job was ended, in seconds; 0 for none."""
+        return self._ending.hard if self._ending and self._is_ending(job) else 0
+
+    def _is_ending(self, job: Running) -> bool:
+        return self._ending is not None and self._ending.started == job.started
 
     def close(self) -> None:
         """Free what a process takes that has ended."""

@@ -86,6 +86,7 @@ class Consumer(consumer.Consumer):
         if issubclass(transport, Transport):
             app.amqp.Connection = Connection
         app.events.dispatcher_cls = Dispatcher
+        vars(app.events).pop("Dispatcher", None)  # it may have been made of the former class
         super().__init__(*args, **options)
         found = self.conninfo.transport
         if not isinstance(found, transport):
@@ -160,6 +161,7 @@ class Consumer(consumer.Consumer):
         """Cancel the jobs that run: the worker is to stop at once."""
         if isinstance(self.pool, TaskPool):
             self.pool.on_close()
+            self.pool.is_cold = True
         self.refresh_running()
         super().cancel_active_requests()
 

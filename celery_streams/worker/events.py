@@ -41,9 +41,11 @@ class Dispatcher(EventDispatcher):
     delivery_mode: Any
     exchange: Any
     headers: Any
+    flush: Any
     mutex: Any
     pid: int
     producer: Any
+    _outbound_buffer: Any
     _publish: Any
     #: When the collected events were sent, by the monotonic clock.
     sent_at = 0.0
@@ -85,6 +87,8 @@ class Dispatcher(EventDispatcher):
         if self._slot and not self.mutex.locked():  # or a signal interrupts it
             with self.mutex:
                 self.send_all_of(self._slot)
+            if self._outbound_buffer:  # what could not be sent by itself
+                self.flush(groups=False)
 
     def send_all_of(self, slot: Slot) -> None:
         """Send the events that are collected in a slot, unless the server is unreachable."""

@@ -51,6 +51,7 @@ class InProcessPool(BasePool):
             return target(*args)
         finally:
             self._slot.set_limits(0, 0)
+            self._slot.check()
 
 
 class Blueprint(_celery.Consumer.Blueprint):  # type: ignore[misc]  # not in the stubs

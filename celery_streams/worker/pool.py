@@ -34,9 +34,10 @@ INTERVAL = 0.1
 COUNT_INTERVAL = 5.0
 #: Seconds that a job may run before the rest of its fetch is released to other processes.
 LONG_JOB = 0.1
-#: Connections that a process takes: two to fetch, two to store results, one for events, two to
-#: send jobs.
-CONNECTIONS = 7
+#: Time-outs of a question to the server that a worker does not depend on, in seconds.
+_BRIEFLY = {"socket_timeout": 2.0, "socket_connect_timeout": 2.0}
+#: Connections that a process takes at least: two to fetch, one to store results, one for events.
+CONNECTIONS = 4
 #: Seconds that a process runs at least, or the next one is started as much later.
 MIN_LIFE = 1.0
 
@@ -78,6 +79,8 @@ class TaskPool(BasePool):
         #: Tags of messages that are to be released.
         self._unreleased: list[str] = []
         self.parked = ParkedJobs()
+        #: Whether the jobs that run are ended: the worker stops at once.
+        self.is_cold = False
 
     # Celery's interface ------------------------------------------------------------------
 
@@ -125,7 +128,7 @@ class TaskPool(BasePool):
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
         """Send a signal to the process of a job."""
         for child in self._children:
-            if child.pid == pid:
+            if child.pid == pid and not self.is_cold:  # then all are ended, at the next look
                 child.terminate_job(signal or 15)
 
     def grow(self, n: int = 1) -> None:
@@ -297,7 +300,7 @@ class TaskPool(BasePool):
         if running is None:
             return
         seconds = monotonic() - running.started
-        if child.exceeded(running) or 0 < running.hard < seconds:
+        if self.is_cold or child.exceeded(running) or 0 < running.hard < seconds:
             child.end_job(running)
             return
         is_soft_due = bool(running.soft and seconds > running.soft)
@@ -347,13 +350,14 @@ def _obstacle(consumer: Any, processes: int) -> str:
     most = max(processes, consumer.controller.max_concurrency or 0)
     if not 1 <= most <= MAX_PROCESSES:
         return f"the concurrency is 1 to {MAX_PROCESSES}, not {most}"
-    return _lacks_connections(consumer.app, processes)
+    return _lacks_connections(consumer.app, most)
 
 
 def _lacks_connections(app: Any, processes: int) -> str:
     """Return why a server has too few connections; "" if it has enough, or does not say."""
     try:
         with app.connection_for_read() as connection:
+            connection.transport_options = {**connection.transport_options, **_BRIEFLY}
             about = connection.channel().client.info("clients")
     except (OSError, RedisError, OperationalError):  # the consumer says so, and waits for it
         return ""
@@ -362,6 +366,6 @@ def _lacks_connections(app: Any, processes: int) -> str:
     if not most or taken <= left:
         return ""
     return (
-        f"{processes} processes take up to {taken} connections, and the server has "
+        f"{processes} processes take at least {taken} connections, and the server has "
         f"{left} of {most} left"
     )

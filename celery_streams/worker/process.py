@@ -56,10 +56,6 @@ class Woken(Exception):
     """The main process has woken a process that waits: there is something to look at."""
 
 
-class _Signalled(SystemExit):
-    """A signal ends the process; the code is its number."""
-
-
 class Process:
     """What one process has in common with the main one.
 
@@ -87,7 +83,11 @@ class Process:
         process_initializer(parent.app, parent.hostname)
         state.revoked_stamps.update(stamps)
         set_event_loop(None)
-        self._handlers = {signal.SIGUSR1: self.on_signal, **dict.fromkeys(_ENDING, _end)}
+        self._slot.pid = os.getpid()
+        self._handlers = {signal.SIGUSR1: self.on_signal}
+        for number in _ENDING:
+            if signal.getsignal(number) != signal.SIG_IGN:  # a hook's decision
+                self._handlers[number] = self._slot.end_by
         self._keep_handlers()
         status = 0
         try:
@@ -96,16 +96,16 @@ class Process:
                     return
             status = 1
             self._new_consumer(parent).start()
-        except _Signalled as error:
-            status = -int(error.code or 0)
+        except scoreboard.Signalled:
+            status = 1
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else int(error.code is not None)
             raise SystemExit(status) from None
         finally:
             process_destructor(os.getpid(), status)
-            if status < 0:  # so that the main process sees which signal it was
-                signal.signal(-status, signal.SIG_DFL)
-                os.kill(os.getpid(), -status)
+            if died_of := self._slot.signalled:  # so that the main process sees which it was
+                signal.signal(died_of, signal.SIG_DFL)
+                os.kill(os.getpid(), died_of)
 
     def _new_consumer(self, parent: Any) -> Any:
         app, controller = parent.app, parent.controller
@@ -150,6 +150,8 @@ class Process:
 
     def on_signal(self, *_: Any) -> None:
         """Look at what the main process has written to the slot."""
+        if self._slot.signalled:  # it ends
+            return
         if self._waits:
             raise Woken
         fields = self._slot.fields
@@ -366,10 +368,6 @@ def _is_readable(link: Any) -> bool:
         link.disconnect()
         raise Unreachable("the server does not answer")
     return True
-
-
-def _end(number: int, _: Any) -> None:
-    raise _Signalled(number)
 
 
 def _pause(seconds: float) -> bool:

@@ -6,7 +6,6 @@ is delivered to Celery.
 """
 
 import logging
-import os
 from binascii import a2b_base64
 from collections.abc import Mapping, Sequence
 from time import monotonic
@@ -118,7 +117,6 @@ class Runner:
         self._backend: RedisBackend | None = backend if isinstance(backend, RedisBackend) else None
         self._revoked = consumer.controller.state.revoked
         self._logs_info = strategy.logger.isEnabledFor(logging.INFO)
-        self._process = os.getpid()
         #: How many jobs to fetch at once.
         self.limit = 1
         self._began = 0.0
@@ -169,8 +167,6 @@ class Runner:
     def ended(self) -> None:
         """Note that the job has ended."""
         self._slot.ended()
-        if os.getpid() != self._process:  # it has forked, and this is the copy
-            os._exit(0)
 
     def end(self, count: int, *, is_all: bool) -> None:
         """End with a fetch of `count` jobs, and set the limit of the next one."""
@@ -207,7 +203,7 @@ class Runner:
         if task.is_limited:
             self._slot.set_limits(task.soft, task.hard)
         try:
-            traced = task.trace(job_id, args, kwargs, request)
+            traced = self._traced(task, args, kwargs, request)
         except Reject:  # of a hook, after the result
             self._slot.set_limits(0, 0)
             self._backend.captured()
@@ -225,14 +221,20 @@ class Runner:
         self._end(entry, request, traced, events)
         return True
 
+    def _traced(self, task: _Task, args: Any, kwargs: Any, request: dict[str, Any]) -> Any:
+        try:
+            return task.trace(request["id"], args, kwargs, request)
+        finally:
+            self._slot.check()
+
     def _end(
         self, entry: Entry, request: dict[str, Any], traced: Any, events: JobEvents | None
     ) -> None:
         result = self._backend.captured() if self._backend else None
-        if events:
-            events.ended(request["id"], traced)
         if traced.info is None or traced.info.state in _ACKED:
             self._deliveries.ack_later(entry.tag, result)
+            if events:
+                events.ended(request["id"], traced)
         else:
             self._reject(entry, request, traced.retval, events)
 

@@ -71,6 +71,10 @@ _TAGS_AT = sizeof(_Fields)
 current: "Slot | None" = None
 
 
+class Signalled(SystemExit):
+    """A signal ends the process; the code is its number."""
+
+
 class Running(NamedTuple):
     """A job that runs, and its limits in seconds; 0 for none."""
 
@@ -98,6 +102,8 @@ class Slot:
         self.fields: Any = _Fields.from_buffer(memory, self._at)
         self._lock = get_context("fork").Lock()
         self._message = _shared_file()
+        #: The process' id, and the number of the signal that ends it; the process sets them.
+        self.pid = self.signalled = 0
 
     # By the process --------------------------------------------------------------------
 
@@ -142,6 +148,18 @@ class Slot:
         if self.fields.kept:
             self.fields.kept = 0
             os.ftruncate(self._message, 0)
+
+    def end_by(self, number: int, _: Any) -> None:
+        """End the process; the handler of a signal."""
+        self.signalled = number
+        raise Signalled(number)
+
+    def check(self) -> None:
+        """End the process if its job was told to, and has caught it, or if it is the job's copy."""
+        if self.signalled:
+            raise Signalled(self.signalled)
+        if os.getpid() != self.pid:  # the job has forked
+            os._exit(0)
 
     def add_event(self, text: bytes) -> bool:
         """Add a job's event, as JSON, to those to send; return False if there is no room."""

@@ -59,5 +59,5 @@ def test_more_processes_than_the_server_has_connections_for_are_refused(
         with server_only.own_worker("add.worker", ADD_CONCURRENCY="20") as worker:
             assert worker.wait(30) == 1
     (line,) = [each for each in server_only.own_log.read_text().splitlines() if "CRITICAL" in each]
-    assert re.search(r"20 processes take up to 140 connections, .* has \d+ of 40 left", line)
+    assert re.search(r"20 processes take at least 80 connections, .* has \d+ of 40 left", line)
     assert "Traceback" not in server_only.own_log.read_text()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from celery import Celery, Task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from celery_streams import settings
-from celery_streams.worker import pool
+from celery_streams.worker import child, pool
 
 URL = os.environ["PLAIN_URL"]
 
@@ -22,8 +23,9 @@ app.conf.update(
 )
 
 
+_ = app.events.Dispatcher  # as after a job that a module sends when it is imported
 # What a process is given, and a busy machine may not be enough for, before it is killed.
-pool.INTERVAL = float(os.environ.get("POOLED_INTERVAL", pool.INTERVAL))
+pool.INTERVAL = child.GRACE = float(os.environ.get("POOLED_INTERVAL", pool.INTERVAL))
 
 
 class RaisesAfterwards(Task[Any, Any]):
@@ -61,6 +63,26 @@ def cleans_up(folder: str) -> None:
         time.sleep(60)
     finally:
         (Path(folder) / "ended").touch()
+
+
+@app.task(shared=False, time_limit=4)
+def catches(folder: str) -> str:
+    """Wait, and return whatever ends that; at the next run, return at once."""
+    begun = Path(folder) / "begun"
+    if begun.exists():
+        return "again"
+    begun.touch()
+    try:
+        time.sleep(60)
+    except BaseException:  # noqa: BLE001 - as careless tasks do
+        return "caught"
+    return "slept"
+
+
+@app.task(shared=False)
+def leave(status: int) -> None:
+    """End the process with a status."""
+    sys.exit(status)
 
 
 @app.task(shared=False, rate_limit="20/s")

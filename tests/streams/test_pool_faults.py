@@ -143,6 +143,34 @@ def test_the_finally_blocks_of_a_job_run_that_is_ended(
                 job.get(timeout=30)
 
 
+def test_a_job_that_is_ended_is_not_done_whatever_it_catches(pooled: Any, tmp_path: Path) -> None:
+    (tmp_path / "limit").mkdir()
+    with worker(pooled, tmp_path / "log", OURS) as process:
+        # A job with a limit of its own has Celery's request, and stores its result when it ends.
+        catches = pooled.catches.signature().set(time_limit=None)
+        limited = catches.delay(str(tmp_path / "limit"))
+        with pytest.raises(TimeLimitExceeded):
+            limited.get(timeout=30)
+        job = catches.delay(str(tmp_path))
+        eventually("it has begun", (tmp_path / "begun").exists)
+        process.send_signal(signal.SIGQUIT)
+        process.wait(30)
+    with worker(pooled, tmp_path / "other", OURS):
+        assert job.get(timeout=30) == "again"
+
+
+@pytest.mark.parametrize(("status", "shown"), [(-1, 255), (-20, 236)])
+def test_a_negative_status_is_no_signal(
+    pooled: Any, tmp_path: Path, status: int, shown: int
+) -> None:
+    pooled.app.conf.task_reject_on_worker_lost = True
+    with worker(pooled, tmp_path / "log", OURS):
+        with pytest.raises(DeadLetter):
+            pooled.leave.delay(status).get(timeout=30)
+        assert pooled.pid.delay().get(timeout=30)
+    assert f"exitcode {shown}" in (tmp_path / "log").read_text()
+
+
 def test_revoking_by_sigusr1_raises_the_soft_limit(pooled: Any, tmp_path: Path) -> None:
     with worker(pooled, tmp_path / "log", OURS):
         job = pooled.until_told.delay()
