@@ -344,7 +344,7 @@ class TaskPool(BasePool):
 
 
 def _obstacle(consumer: Any, processes: int) -> str:
-    """Return why a worker cannot start so many processes; "" if it can."""
+    """Return why a worker cannot start so many processes, or an empty text."""
     if consumer is None:
         return "worker_consumer has to be celery_streams:Consumer"
     most = max(processes, consumer.controller.max_concurrency or 0)
@@ -354,7 +354,7 @@ def _obstacle(consumer: Any, processes: int) -> str:
 
 
 def _lacks_connections(app: Any, processes: int) -> str:
-    """Return why a server has too few connections; "" if it has enough, or does not say."""
+    """Return that a server has too few connections, or an empty text if that is not known."""
     try:
         with app.connection_for_read() as connection:
             connection.transport_options = {**connection.transport_options, **_BRIEFLY}

@@ -103,9 +103,9 @@ class Process:
             raise SystemExit(status) from None
         finally:
             process_destructor(os.getpid(), status)
-            if died_of := self._slot.signalled:  # so that the main process sees which it was
-                signal.signal(died_of, signal.SIG_DFL)
-                os.kill(os.getpid(), died_of)
+            if ended_by := self._slot.signalled:  # so that the main process sees which it was
+                signal.signal(ended_by, signal.SIG_DFL)
+                os.kill(os.getpid(), ended_by)
 
     def _new_consumer(self, parent: Any) -> Any:
         app, controller = parent.app, parent.controller

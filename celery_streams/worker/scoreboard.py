@@ -184,7 +184,7 @@ class Slot:
 
     @property
     def events(self) -> bytes:
-        """The events to send, as a JSON list; empty if there are none."""
+        """The events to send, as a JSON list, or no bytes at all."""
         size = self.fields.events
         return b"[%b]" % self._memory[self._events_at : self._events_at + size - 1] if size else b""
 
