@@ -23,9 +23,13 @@ from tests.local.store import Store
 from tests.waiting import eventually
 
 TSUM = {"task": "add.tasks.tsum", "args": [[4, 6]]}
-#: Schedules that are next due in up to an hour.
-HOURLY = [3600, {"crontab": "0 * * * *"}]
 EVERY_HALF_SECOND = {"often": {"task": "add.tasks.tsum", "args": [[4, 6]], "schedule": 0.5}}
+
+
+def hourly(kind: str) -> Any:
+    """Return a schedule that is next due in half an hour, or in an hour."""
+    minute = (datetime.now(UTC).minute + 30) % 60
+    return 3600 if kind == "seconds" else {"crontab": f"{minute} * * * *"}
 
 
 def sums(client: Client) -> int:
@@ -161,12 +165,12 @@ class Beat:
             return [int(i.split(b"-")[0]) / 1000 for i, _ in redis.xrange(f"{queue}:stream:3")]
 
 
-@pytest.mark.parametrize("times", HOURLY)
+@pytest.mark.parametrize("kind", ["seconds", "crontab"])
 @pytest.mark.parametrize("is_noted", [True, False])
 def test_a_beat_that_is_killed_submits_nothing_twice(
-    store: Store, tmp_path: Path, times: Any, is_noted: bool
+    store: Store, tmp_path: Path, kind: str, is_noted: bool
 ) -> None:
-    beat = Beat(store, tmp_path, often={"schedule": times})
+    beat = Beat(store, tmp_path, often={"schedule": hourly(kind)})
     beat.note(hours=5)  # several times were missed
     before = beat.state.read_text()
     with beat.running():
