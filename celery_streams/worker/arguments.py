@@ -3,6 +3,7 @@
 from signal import Signals
 from typing import Any
 
+from billiard.common import TERM_SIGNAME
 from celery.platforms import signals
 
 from celery_streams.transport.validation import MAX_NAME, is_name
@@ -35,9 +36,9 @@ def is_number(
 
 
 def signal_number(signal: Any) -> int:
-    """Return the number of a signal, given by number or name; SIGTERM by default."""
+    """Return the number of a signal, given by number or name; by default, Celery's."""
     try:
-        return int(Signals(_signals.signum(signal or "TERM")))
+        return int(Signals(_signals.signum(signal or TERM_SIGNAME)))
     except (AttributeError, TypeError, ValueError):
         raise Refused(f"there is no signal {brief(signal)}") from None
 

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any
 
 import billiard
+from billiard.common import TERM_SIGNAL
 
 from celery_streams.worker.process import Process
 from celery_streams.worker.scoreboard import Running, Slot
@@ -69,7 +70,7 @@ class Child:
         """End a job; called again later, so that nothing can catch it."""
         if not self._is_ending(job):
             self._ending, self._told_at = job, monotonic()
-            self.kill(signal.SIGTERM)
+            self.kill(TERM_SIGNAL)
         elif monotonic() - self._told_at > GRACE:
             self.kill(signal.SIGKILL)
 

@@ -11,6 +11,7 @@ from time import monotonic, sleep
 from typing import Any
 from uuid import uuid4
 
+from billiard.common import TERM_SIGNAL
 from celery.concurrency import prefork
 from celery.concurrency.base import BasePool
 from kombu.exceptions import OperationalError
@@ -19,7 +20,7 @@ from redis.exceptions import RedisError
 from celery_streams.transport import keys
 from celery_streams.transport.lease import Lease
 from celery_streams.transport.transport import Transport
-from celery_streams.worker.child import Child
+from celery_streams.worker.child import GRACE, Child
 from celery_streams.worker.events import sends_events
 from celery_streams.worker.rate_limits import ParkedJobs
 from celery_streams.worker.running import RunningJobs
@@ -119,7 +120,7 @@ class TaskPool(BasePool):
     def on_terminate(self) -> None:
         """End the processes, and release their jobs."""
         self._size, self._releases_jobs = 0, True
-        for number, seconds in ((signal.SIGTERM, INTERVAL), (signal.SIGKILL, 0)):
+        for number, seconds in ((TERM_SIGNAL, GRACE), (signal.SIGKILL, 0)):
             for child in self._children:
                 child.kill(number)
             sleep(seconds)
@@ -129,7 +130,7 @@ class TaskPool(BasePool):
         """Send a signal to the process of a job."""
         for child in self._children:
             if child.pid == pid and not self.is_cold:  # then all are ended, at the next look
-                child.terminate_job(signal or 15)
+                child.terminate_job(signal or TERM_SIGNAL)
 
     def grow(self, n: int = 1) -> None:
         """Add processes; raises ValueError."""

@@ -17,6 +17,7 @@ from time import monotonic, sleep
 from types import SimpleNamespace
 from typing import Any
 
+from billiard.common import REMAP_SIGTERM, TERM_SIGNAL
 from billiard.compat import mem_rss
 from celery import bootsteps
 from celery.concurrency.prefork import process_destructor, process_initializer
@@ -84,6 +85,9 @@ class Process:
         state.revoked_stamps.update(stamps)
         set_event_loop(None)
         self._slot.pid = os.getpid()
+        if REMAP_SIGTERM:  # as in billiard
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(TERM_SIGNAL, signal.SIG_DFL)
         self._handlers = {signal.SIGUSR1: self.on_signal}
         for number in _ENDING:
             if signal.getsignal(number) != signal.SIG_IGN:  # a hook's decision

@@ -143,6 +143,25 @@ def test_the_finally_blocks_of_a_job_run_that_is_ended(
                 job.get(timeout=30)
 
 
+def test_sigterm_can_mean_another_signal(
+    pooled: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REMAP_SIGTERM", "SIGQUIT")
+    with worker(pooled, tmp_path / "log", OURS) as process:
+        first = pooled.pid.delay().get(timeout=30)
+        os.kill(first, signal.SIGTERM)
+        jobs = [pooled.sleep.delay(0.2) for _ in range(6)]
+        assert first in {each.get(timeout=30) for each in jobs}
+        job = pooled.cleans_up.delay(str(tmp_path))
+        eventually("it has begun", (tmp_path / "begun").exists)
+        pooled.app.control.revoke(job.id, terminate=True, signal="SIGQUIT")
+        eventually("it has cleaned up", (tmp_path / "ended").exists)
+        with pytest.raises(TaskRevokedError):
+            job.get(timeout=30)
+        process.terminate()
+        assert process.wait(30) == 0
+
+
 def test_a_job_that_is_ended_is_not_done_whatever_it_catches(pooled: Any, tmp_path: Path) -> None:
     (tmp_path / "limit").mkdir()
     with worker(pooled, tmp_path / "log", OURS) as process:
