@@ -13,9 +13,10 @@ from time import perf_counter, process_time
 MAX_SHARE = 0.1
 #: Minimum time to watch, in seconds: Linux counts CPU time in hundredths.
 MIN_SECONDS = 1.0
-#: Steps of the calculation by which the machine's speed is measured.
-PROBE = 500_000
-#: Factor by which that speed may change during a measurement.
+#: Steps of the calculation by which the machine's speed is measured: a fifth of a second or more,
+#: since a shared core's speed may change within a second.
+PROBE = 10_000_000
+#: Factor between the mean speeds that systems may have had.
 MAX_DRIFT = 1.25
 _STAT = Path("/proc/stat")
 #: The first line's fields user, nice, system, irq, softirq and steal (proc_stat(5)); user includes
@@ -25,14 +26,10 @@ _BUSY = (1, 2, 3, 6, 7, 8)
 
 def probe() -> float:
     """Return the milliseconds that a fixed calculation takes, which tell the machine's speed."""
-
-    def once() -> float:
-        start = perf_counter()
-        for _ in range(PROBE):
-            pass
-        return 1000 * (perf_counter() - start)
-
-    return min(once() for _ in range(3))
+    start = perf_counter()
+    for _ in range(PROBE):
+        pass
+    return 1000 * (perf_counter() - start)
 
 
 class Load:

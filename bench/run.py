@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from bench import comparison, turn
@@ -73,10 +74,13 @@ class Run:
             note = f"other programs took {self.others:.0%} of the cores while it was measured"
             if self.others > MAX_SHARE:
                 note += ": the machine was busy, and the figures do not hold, met or missed"
-        probes = [each for sample in self.samples for each in sample.probes]
-        least, greatest = min(probes), max(probes)
-        note += f"; a fixed calculation took {least:.1f} to {greatest:.1f} ms"
-        if greatest > MAX_DRIFT * least:
+        probes: dict[str, list[float]] = {}
+        for sample in self.samples:
+            probes.setdefault(sample.system, []).extend(sample.probes)
+        means = [mean(each) for each in probes.values()]
+        note += f"; a fixed calculation took {min(means):.0f} to {max(means):.0f} ms, "
+        note += "on average around a system's turns"
+        if max(means) > MAX_DRIFT * min(means):
             note += ": the machine's speed changed, and the figures do not hold, met or missed"
         return note
 
