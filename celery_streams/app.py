@@ -62,7 +62,7 @@ class Celery(celery.Celery[Any]):
         conf: Any = self.conf
         url = self.backend_cls or conf.result_backend
         if not url and _is_redis(conf.broker_url):
-            url = conf.broker_url
+            conf.result_backend = url = conf.broker_url
         found: Any = by_url(f"{STORE}+{url}" if _is_redis(url) else url, self.loader)
         store, url = found
         return store(app=self, url=url)

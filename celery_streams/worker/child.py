@@ -36,6 +36,8 @@ class Child:
         # As in Celery's prefork: programs show it in their logs.
         self.process = billiard.Process(target=main, name=f"ForkPoolWorker-{next(_numbers)}")
         self.process.daemon = True
+        # Programs name files by it: `--logfile=%n%I.log`.
+        self.process.index = self.slot.index - 1  # type: ignore[attr-defined]  # not in the stubs
         try:
             self.process.start()
         except BaseException:

@@ -26,6 +26,7 @@ from celery_streams.retries import is_temporary
 from celery_streams.transport import keys, validation
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.deliveries import DeadMessage
+from celery_streams.transport.dispatch import PERMITTED
 from celery_streams.transport.revocation import Revoked
 from celery_streams.transport.transport import Connection, Transport
 from celery_streams.worker import messages, request
@@ -220,7 +221,8 @@ class Consumer(consumer.Consumer):
                 message.acks_early = task is not None and not task.acks_late
                 if message.headers.get("eta") and isinstance(channel, Channel):
                     self._set_aside_eta(message.headers, channel)
-                handle(message)
+                if not self._runs_permitted(message):
+                    handle(message)
             except MemoryError:
                 raise
             except Exception as error:
@@ -229,6 +231,13 @@ class Consumer(consumer.Consumer):
                 self._dead_letter(message, messages.reason_of(error), error)
 
         return on_message
+
+    def _runs_permitted(self, message: Any) -> bool:
+        """Run a job that waited for its task's rate limit; Celery has said that it is received."""
+        permitted = message.headers.get(PERMITTED) and request.request_of(self, message)
+        if permitted:
+            self._limit_move_to_pool(permitted)
+        return bool(permitted)
 
     def _on_revoked(self, ids: list[str]) -> None:
         state.revoked.update(ids)

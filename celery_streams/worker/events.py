@@ -7,7 +7,6 @@ from contextlib import suppress
 from time import monotonic, time
 from typing import Any
 
-from billiard import einfo
 from billiard.einfo import ExceptionInfo
 from celery.events.dispatcher import EventDispatcher
 from celery.events.event import group_from
@@ -21,13 +20,13 @@ from kombu.utils.json import dumps
 from redis.exceptions import RedisError
 
 from celery_streams import fastjson
+from celery_streams.worker.request import raised
 from celery_streams.worker.scoreboard import Slot
 
 #: Seconds for which a process collects events at most.
 COLLECT_SECONDS = 0.1
 #: The group of the events of jobs.
 _GROUP = "task"
-_WRAPPER: Any = einfo.ExceptionWithTraceback  # type: ignore[attr-defined]  # not in the stubs
 
 
 class Dispatcher(EventDispatcher):
@@ -50,10 +49,11 @@ class Dispatcher(EventDispatcher):
     #: When the collected events were sent, by the monotonic clock.
     sent_at = 0.0
     _slot: Slot | None = None
+    _facts: Any = None
 
-    def collect_jobs(self, slot: Slot) -> None:
-        """Collect the events of jobs in a slot from now on."""
-        self._slot = slot
+    def collect_jobs(self, slot: Slot, facts: Any) -> None:
+        """Collect the events of jobs in a slot from now on; `facts` have the worker's clock."""
+        self._slot, self._facts = slot, facts
 
     def send(self, type: str, **fields: Any) -> Any:  # type: ignore[override]  # noqa: A002 - Celery's
         """Send an event, or collect it."""
@@ -69,7 +69,9 @@ class Dispatcher(EventDispatcher):
 
     def collect(self, kind: str, event: dict[str, Any]) -> None:
         """Collect a job's event, or send it if there is no room."""
-        event |= {"type": kind, "clock": self.clock.forward(), "timestamp": time()}
+        # One clock for all processes, by which monitors order events.
+        self.clock.value = self._facts.clock = max(self.clock.value, self._facts.clock) + 1
+        event |= {"type": kind, "clock": self.clock.value, "timestamp": time()}
         text = fastjson.encode(event) or dumps(event).encode()
         if not self._keep(text):
             self.send_collected()
@@ -162,9 +164,3 @@ class JobEvents:
     def _failed(self, job_id: str, info: ExceptionInfo) -> None:
         error = safe_repr(get_pickled_exception(raised(info)))
         self._send("task-failed", uuid=job_id, exception=error, traceback=info.traceback)
-
-
-def raised(info: ExceptionInfo) -> Any:
-    """Return the exception that a job raised."""
-    error: Any = info.exception
-    return error.exc if isinstance(error, _WRAPPER) else error

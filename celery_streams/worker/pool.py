@@ -11,7 +11,8 @@ from time import monotonic, sleep
 from typing import Any
 from uuid import uuid4
 
-from billiard.common import TERM_SIGNAL
+from billiard.common import TERM_SIGNAL, human_status
+from billiard.pool import EX_OK, EX_RECYCLE
 from celery.concurrency import prefork
 from celery.concurrency.base import BasePool
 from kombu.exceptions import OperationalError
@@ -25,7 +26,7 @@ from celery_streams.worker.events import sends_events
 from celery_streams.worker.rate_limits import ParkedJobs
 from celery_streams.worker.running import RunningJobs
 from celery_streams.worker.scoreboard import MAX_PROCESSES, Running, Scoreboard
-from celery_streams.worker.turns import Turns
+from celery_streams.worker.turns import MAX_POLLS, Turns
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +38,12 @@ COUNT_INTERVAL = 5.0
 LONG_JOB = 0.1
 #: Time-outs of a question to the server that a worker does not depend on, in seconds.
 _BRIEFLY = {"socket_timeout": 2.0, "socket_connect_timeout": 2.0}
+#: Seconds in which a process that waits for messages asks again, where it does not take turns.
+LEAD_SECONDS = 5.0
 #: Connections that a process takes at least: two to fetch, one to store results, one for events.
 CONNECTIONS = 4
-#: Seconds that a process runs at least, or the next one is started as much later.
+#: Seconds that a process lives at least, or the next one is started as much later: one that ends
+#: before it fetches.
 MIN_LIFE = 1.0
 
 
@@ -169,6 +173,7 @@ class TaskPool(BasePool):
     def _get_info(self) -> dict[str, Any]:
         return {
             **super()._get_info(),  # type: ignore[misc]  # not in the stubs
+            "max-concurrency": self._size,
             "processes": [child.pid for child in self._children],
             "max-tasks-per-child": self.options.get("maxtasksperchild") or "N/A",
             "timeouts": (self.options.get("soft_timeout") or 0, self.options.get("timeout") or 0),
@@ -254,6 +259,8 @@ class TaskPool(BasePool):
             facts = self.scoreboard.facts
             facts.clock_ahead = self.jobs.channel.maintenance.clock.ahead
             facts.is_full = self.parked.is_full
+        clock: Any = self.app.clock
+        self.scoreboard.facts.clock = clock.value = max(clock.value, self.scoreboard.facts.clock)
 
     def _hold_parked(self) -> None:
         tags = self.parked.read()
@@ -280,6 +287,7 @@ class TaskPool(BasePool):
         """Replace processes that have ended, and enforce limits."""
         for child in [*self._children]:
             if child.is_alive:
+                self._check_lead(child)
                 self._check(child)
             else:
                 self._bury(child)
@@ -295,6 +303,14 @@ class TaskPool(BasePool):
             with suppress(OSError, RedisError):  # or at the next look
                 self.jobs.release(self._unreleased)
                 self._unreleased = []
+
+    def _check_lead(self, child: Child) -> None:
+        """Have another process wait for messages if the one that does is stopped, or hangs."""
+        fields = child.slot.fields
+        seconds = LEAD_SECONDS + self.scoreboard.facts.consumers / MAX_POLLS
+        is_late = fields.leads and monotonic() - fields.fetched > seconds
+        if is_late and child.slot.stop_leading():
+            self.turns.leadership.release()
 
     def _check(self, child: Child) -> None:
         running = child.slot.running
@@ -321,11 +337,17 @@ class TaskPool(BasePool):
         """Replace a process that has ended, once its messages are let go of."""
         if child.slot.stop_leading():
             self.turns.leadership.release()
-        if monotonic() - child.started < MIN_LIFE and self.turns.is_open:
+        fields, age = child.slot.fields, monotonic() - child.started
+        if not fields.fetched and not fields.stops and age < MIN_LIFE and self.turns.is_open:
             self._next_start = child.started + MIN_LIFE
+        if child.exitcode not in (EX_OK, EX_RECYCLE) and not self._releases_jobs:
+            name, status = child.process.name, human_status(child.exitcode)
+            logger.error("Process %r pid:%r exited with %r", name, child.pid, status)
         with suppress(OSError, RedisError):  # or at the next look
             self._let_go(child)
             child.close()
+            if child not in self._children:  # a second signal to the worker has come meanwhile
+                return
             self._children.remove(child)
             self._former_totals.update(child.slot.totals)
             self.scoreboard.remove(child.slot)
@@ -341,6 +363,10 @@ class TaskPool(BasePool):
             tags.append(running.tag)
         elif running and self.jobs:
             self.jobs.lost(child, running)
+        elif child.exitcode and not self._releases_jobs and self.jobs:
+            begun = child.slot.begun  # their acks were not sent
+            self.jobs.requeue(begun)
+            tags = [tag for tag in tags if tag not in begun]
         self._unreleased += tags
 
 

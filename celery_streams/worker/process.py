@@ -5,6 +5,7 @@ when it has got some that may take long, or as many as it takes (D. Schmidt et a
 Followers", in: Pattern Languages of Program Design 4, 2000).
 """
 
+import logging
 import os
 import select
 import signal
@@ -30,12 +31,12 @@ from redis.exceptions import RedisError
 
 from celery_streams.transport import entries, keys
 from celery_streams.transport.channel import Channel
-from celery_streams.transport.dispatch import PERMITTED
 from celery_streams.transport.entries import Ack, Entry
 from celery_streams.worker import bundle, events, scoreboard
 from celery_streams.worker.in_process import Blueprint, InProcessPool, Timer
 from celery_streams.worker.runner import MAX_FETCH, Runner
 from celery_streams.worker.scoreboard import IDLE, Slot
+from celery_streams.worker.turns import MAX_POLLS
 
 #: Seconds that a waiting fetch takes at most.
 WAIT_SECONDS = 1.0
@@ -43,11 +44,12 @@ WAIT_SECONDS = 1.0
 TURN_SECONDS = 5.0
 #: Seconds that the reply to a fetch may take, besides.
 REPLY_SECONDS = 5.0
-#: Workers that wait for messages of a queue at the same time; the others take turns with them,
-#: and fetch as often in a second, all together, while they do not.
-MAX_WAITING, MAX_POLLS = 50, 500
+#: Workers that wait for messages of a queue at the same time; the others take turns with them.
+MAX_WAITING = 50
 #: Signals that end a process; the `finally` blocks of its job run, as in Celery's prefork.
 _ENDING = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM)
+#: Loggers of what the main process logs for all: connections and remote control.
+_MAIN_PROCESS_LOGS = ("celery.worker.consumer.connection", "celery.worker.control")
 _RUN: Any = bootsteps.RUN  # type: ignore[attr-defined]  # not in the stubs
 _state: Any = state
 _panel: dict[str, Any] = control.Panel.data
@@ -73,6 +75,7 @@ class Process:
         self._channel: Any = None
         self._consumer: Any = None
         self._handlers: dict[int, Any] = {}
+        self._mask: set[int] = set()
         #: What a lost connection has left: acks that are not confirmed, messages that have not run.
         self._acks: list[Ack] = []
         self._fetched: Sequence[Entry] = ()
@@ -84,6 +87,8 @@ class Process:
         process_initializer(parent.app, parent.hostname)
         state.revoked_stamps.update(stamps)
         set_event_loop(None)
+        for name in _MAIN_PROCESS_LOGS:
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._slot.pid = os.getpid()
         if REMAP_SIGTERM:  # as in billiard
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -92,6 +97,7 @@ class Process:
         for number in _ENDING:
             if signal.getsignal(number) != signal.SIG_IGN:  # a hook's decision
                 self._handlers[number] = self._slot.end_by
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._keep_handlers()
         status = 0
         try:
@@ -144,7 +150,7 @@ class Process:
         is_from_list = not keys.is_tag(message.delivery_tag)
         while is_from_list and not bucket.can_consume(tokens):  # only this process has it
             sleep(bucket.expected_time(tokens))
-        if is_from_list or message.headers.get(PERMITTED):
+        if is_from_list:
             self._consumer._limit_move_to_pool(request)  # noqa: SLF001 - Celery's
             return
         message.channel.deliveries.forget(message.delivery_tag)
@@ -176,8 +182,8 @@ class Process:
     def _keep_handlers(self) -> None:
         """Have signals arrive here, whatever the jobs have done."""
         for number, handler in self._handlers.items():
-            if signal.getsignal(number) != handler:
-                signal.signal(number, handler)
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     # The loop --------------------------------------------------------------------------
 
@@ -190,7 +196,7 @@ class Process:
         task_consumer.on_message = consumer.create_task_handler()
         channel.deliveries.hand_over(self._pool.name)
         if consumer.event_dispatcher:
-            consumer.event_dispatcher.collect_jobs(self._slot)
+            consumer.event_dispatcher.collect_jobs(self._slot, self._pool.scoreboard.facts)
         task_consumer.consume()
         self._make_good(channel)
         limits = self._pool.options["soft_timeout"], self._pool.options["timeout"]
@@ -240,7 +246,8 @@ class Process:
         most_jobs = self._pool.options.get("maxtasksperchild")
         most_memory = self._pool.options.get("max_memory_per_child")
         has_run_most = most_jobs and state.all_total_count[0] >= most_jobs
-        if has_run_most or (most_memory and mem_rss() > most_memory):
+        is_too_large = most_memory and mem_rss() > most_memory
+        if has_run_most or is_too_large or not self._slot.has_files:
             self._slot.fields.stops = True
 
     def _read_news(self, consumer: Any, channel: Channel) -> None:
@@ -286,6 +293,10 @@ class Process:
         fetch.waits = len(fetched) < fetch.limit
         if not fetch.waits or not fetched:
             self._hand_on()
+        if monotonic() - self._slot.fields.fetched > WAIT_SECONDS + channel.lease / 2:
+            # The process was stopped meanwhile: others may have reclaimed them.
+            channel.deliveries.release(entry.tag for entry in fetched)
+            return []
         return fetched
 
     def _start_fetch(self, channel: Channel, limit: int) -> bool:

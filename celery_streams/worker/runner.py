@@ -27,7 +27,7 @@ from celery_streams.transport.channel import Channel
 from celery_streams.transport.entries import Entry
 from celery_streams.transport.validation import MAX_DEPTH, MAX_NAME, MAX_REPR, MAX_RETRIES, is_deep
 from celery_streams.worker import request as requests
-from celery_streams.worker.events import JobEvents, raised, sends_events
+from celery_streams.worker.events import JobEvents, sends_events
 from celery_streams.worker.scoreboard import Slot
 
 logger = get_logger(__name__)
@@ -36,6 +36,8 @@ logger = get_logger(__name__)
 FETCH_SECONDS = 0.01
 #: Seconds of a job above which a fetch brings one job.
 QUICK_SECONDS = 0.001
+#: Seconds of one job of a task after which results are stored before each of its jobs.
+SLOW_SECONDS = 0.02
 #: Seconds after which the rest of a fetch is released to other processes.
 MAX_FETCH_SECONDS = 0.1
 #: Jobs of one fetch.
@@ -92,6 +94,8 @@ class _Task:
         self.hard = float(task.time_limit or limits[1] or 0)
         self.is_limited = bool(self.soft or self.hard)
         self.sends_events = bool(task.send_events)
+        #: Whether a job took so long that those before it should not wait for its end.
+        self.is_slow = False
 
 
 class Runner:
@@ -188,9 +192,12 @@ class Runner:
         """
         found = self._read(entry) if self._runs else None
         if found is None or self._backend is None:
+            self._store_results()
             self._slot.keep(entry.message)
             return False
         task, request, args, kwargs = found
+        if task.is_slow:
+            self._store_results()
         job_id = request["id"]
         state.total_count[task.name] += 1
         state.all_total_count[0] += 1
@@ -219,7 +226,13 @@ class Runner:
         if task.is_limited:
             self._slot.set_limits(0, 0)
         self._end(entry, request, traced, events)
+        task.is_slow = task.is_slow or monotonic() - self._slot.fields.started > SLOW_SECONDS
         return True
+
+    def _store_results(self) -> None:
+        """Store the results of the jobs before; the next one may let no signal interrupt it."""
+        if any(ack.result for ack in self._deliveries.pending_acks):
+            self._deliveries.flush()
 
     def _traced(self, task: _Task, args: Any, kwargs: Any, request: dict[str, Any]) -> Any:
         try:
@@ -242,7 +255,7 @@ class Runner:
         self, entry: Entry, request: dict[str, Any], info: ExceptionInfo, events: JobEvents | None
     ) -> None:
         """End a job that rejected its message, as Celery's request does."""
-        error = raised(info)
+        error = requests.raised(info)
         if error.requeue:
             self._deliveries.requeue_entry(entry)
         else:  # it never runs again

@@ -12,8 +12,7 @@ from typing import Any
 from billiard.common import human_status
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
-from celery.utils.imports import symbol_by_name
-from celery.worker import state, strategy
+from celery.worker import state
 from redis.exceptions import ResponseError
 
 from celery_streams import bundles
@@ -24,11 +23,10 @@ from celery_streams.transport.entries import Entry
 from celery_streams.transport.validation import check
 from celery_streams.worker.child import Child
 from celery_streams.worker.rate_limits import PAUSE
+from celery_streams.worker.request import request_of
 from celery_streams.worker.scoreboard import Running
 
 logger = logging.getLogger(__name__)
-
-_celery: Any = strategy
 
 
 class RunningJobs:
@@ -59,6 +57,19 @@ class RunningJobs:
         self._check_connection()
         self.channel.deliveries.release(tags)
 
+    def requeue(self, tags: list[str]) -> None:
+        """Requeue the messages of jobs that had ended when their process did; raises OSError.
+
+        One of them may be why.
+        """
+        self._check_connection()
+        for tag in tags:
+            if entry := keys.is_tag(tag) and self.channel.queues.read(tag):
+                try:
+                    self.channel.deliveries.requeue_entry(entry)
+                except Malformed:
+                    self.channel.deliveries.release([tag])
+
     def _check_connection(self) -> None:
         if self.channel.closed:
             raise ConnectionError("the worker is not connected")
@@ -76,6 +87,7 @@ class RunningJobs:
         if request._already_cancelled:  # noqa: SLF001 - Celery's: the worker stops at once
             self.release([job.tag])
         else:
+            logger.error("%s[%s] ran in the process %d", request.name, request.id, child.pid)
             self._fail(request, child, job)
         self._forget(job.tag)
 
@@ -175,36 +187,10 @@ class RunningJobs:
             envelope["headers"]["x-delivery-count"] = entry.deliveries
         message: Any = self.channel.Message(envelope, self.channel)
         message.accept = self._consumer.task_consumer.accept
-        request = self._made(message)
+        request = request_of(self._consumer, message)
         if request:
             self.channel.deliveries.add(tag, message)
         return request
-
-    def _made(self, message: Any) -> Any:
-        consumer = self._consumer
-        body, headers, decoded, utc = message.body, message.headers, False, True
-        payload = message.payload
-        if "args" in payload:
-            body, headers, decoded, utc = _celery.hybrid_to_proto2(message, payload)
-        elif "task" not in headers:
-            body, headers, decoded, utc = _celery.proto1_to_proto2(message, payload)
-        task = consumer.app.tasks.get(headers.get("task"))
-        if task is None:
-            return None
-        return symbol_by_name(task.Request)(
-            message,
-            on_ack=message.ack_log_error,
-            on_reject=message.reject_log_error,
-            app=consumer.app,
-            hostname=consumer.hostname,
-            eventer=consumer.event_dispatcher,
-            task=task,
-            connection_errors=consumer.connection_errors,
-            body=body,
-            headers=headers,
-            decoded=decoded,
-            utc=utc,
-        )
 
     def _forget(self, tag: str) -> None:
         if request := self._requests.pop(tag, None):

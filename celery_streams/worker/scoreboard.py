@@ -31,7 +31,9 @@ class _Fields(Structure):
 
     #: The position of the running job in the fetch, or IDLE.
     position: int
-    #: The number of jobs of the fetch that may be run; the main process may lower it.
+    #: The number of jobs of the fetch that were begun, and of those that may be run; the main
+    #: process may lower the latter.
+    begun: int
     end: int
     #: The bytes of the fetch's tags, which follow the fields.
     tags: int
@@ -51,6 +53,7 @@ class _Fields(Structure):
     events: int
     _fields_ = (
         ("position", c_int),
+        ("begun", c_int),
         ("end", c_int),
         ("tags", c_int),
         ("leads", c_bool),
@@ -102,6 +105,7 @@ class Slot:
         self.fields: Any = _Fields.from_buffer(memory, self._at)
         self._lock = get_context("fork").Lock()
         self._message = _shared_file()
+        self._inode = os.fstat(self._message).st_ino
         #: The process' id, and the number of the signal that ends it; the process sets them.
         self.pid = self.signalled = 0
 
@@ -118,6 +122,7 @@ class Slot:
         with self._lock:
             self._memory[begin : begin + len(text)] = text
             self.fields.tags, self.fields.end, self.fields.position = len(text), len(tags), IDLE
+            self.fields.begun = 0
 
     def claim(self, position: int) -> bool:
         """Begin with a job of the fetch; False if the main process has released it."""
@@ -126,7 +131,7 @@ class Slot:
             if position >= fields.end:
                 return False
             fields.started, fields.soft, fields.hard = monotonic(), 0, 0
-            fields.position = position
+            fields.position, fields.begun = position, position + 1
         return True
 
     def begin_call(self, soft: float, hard: float) -> None:
@@ -140,7 +145,20 @@ class Slot:
 
     def keep(self, message: bytes) -> None:
         """Keep the running job's message, which may be acked before the job ends."""
-        self.fields.kept = os.pwrite(self._message, message, 0)
+        if not self.has_files:
+            raise SystemExit(1)  # the job runs in another process
+        try:
+            self.fields.kept = os.pwrite(self._message, message, 0)
+        except OSError:  # a task has set a limit to the size of files
+            raise SystemExit(1) from None
+
+    @property
+    def has_files(self) -> bool:
+        """Whether the slot's file is open: a task may have closed all that it found."""
+        try:
+            return os.fstat(self._message).st_ino == self._inode
+        except OSError:
+            return False
 
     def ended(self) -> None:
         """Note that the job has ended."""
@@ -238,6 +256,11 @@ class Slot:
             tag = self.tags[fields.position]
             return Running(tag, fields.started, fields.soft, fields.hard)
 
+    @property
+    def begun(self) -> list[str]:
+        """The tags of the jobs of the fetch that were begun."""
+        return self.tags[: self.fields.begun]
+
     def take_rest(self, seconds: float) -> list[str]:
         """Return the tags after a job that runs for longer than `seconds`, and take them away."""
         fields = self.fields
@@ -276,12 +299,15 @@ class _Facts(Structure):
     clock_ahead: float
     #: Whether the main process holds as many rate-limited jobs as it may.
     is_full: bool
+    #: The logical clock of the worker's events.
+    clock: int
     _fields_ = (
         ("revocations", c_longlong),
         ("commands", c_longlong),
         ("consumers", c_longlong),
         ("clock_ahead", c_double),
         ("is_full", c_bool),
+        ("clock", c_longlong),
     )
 
 

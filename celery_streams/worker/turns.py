@@ -4,6 +4,8 @@ from multiprocessing import get_context
 from time import monotonic
 from typing import Any
 
+#: How often in a second the workers that do not wait fetch, all together.
+MAX_POLLS = 500
 #: Seconds without a leader after which one is made.
 LEADERLESS = 2.0
 

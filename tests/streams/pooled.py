@@ -1,16 +1,21 @@
 """A Celery program whose tasks try what the pool has to bear."""
 
+import gc
 import os
+import resource
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from billiard import current_process
 from celery import Celery, Task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from celery_streams import settings
+from celery_streams.transport import channel, deliveries
 from celery_streams.worker import child, pool
 
 URL = os.environ["PLAIN_URL"]
@@ -25,7 +30,7 @@ app.conf.update(
 
 _ = app.events.Dispatcher  # as after a job that a module sends when it is imported
 # What a process is given, and a busy machine may not be enough for, before it is killed.
-pool.INTERVAL = child.GRACE = float(os.environ.get("POOLED_INTERVAL", pool.INTERVAL))
+vars(pool)["GRACE"] = child.GRACE = float(os.environ.get("POOLED_INTERVAL", pool.INTERVAL))
 
 
 class RaisesAfterwards(Task[Any, Any]):
@@ -101,7 +106,68 @@ def until_told() -> str:
     return "not told"
 
 
+@app.task(shared=False, acks_late=False)
+def acked(seconds: float) -> int | None:
+    """Wait, with the message acked; return the process' index."""
+    time.sleep(seconds)
+    index: int | None = getattr(current_process(), "index", None)
+    return index
+
+
+@app.task(shared=False)
+def close_sockets() -> str:
+    """Close all sockets, the worker's, too."""
+    for each in gc.get_objects():
+        if isinstance(each, socket.socket):
+            each.close()
+    return "closed"
+
+
+@app.task(shared=False)
+def close_files(folder: str) -> int:
+    """Close all files, the worker's, too, and write others, which get their numbers."""
+    os.closerange(3, 500)
+    for number in range(60):
+        file = os.open(f"{folder}/{number}", os.O_CREAT | os.O_RDWR)
+        os.write(file, b"mine")
+    return os.getpid()
+
+
+@app.task(shared=False)
+def forbid_files() -> int:
+    """Let the process write no files."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    return os.getpid()
+
+
+@app.task(shared=False)
+def block_signals() -> None:
+    """Block the signals by which the worker interrupts a job."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM})
+
+
+@app.task(shared=False)
+def compute(size: int) -> int:
+    """Compute in one call of C, which no signal handler interrupts."""
+    return sum(range(size))
+
+
 @app.task(shared=False)
 def end() -> None:
     """End the process."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(shared=False)
+def write_down(file: str) -> int:
+    """Write down that it runs; return the process."""
+    with open(file, "a") as opened:  # noqa: PTH123 - for one write
+        opened.write("ran\n")
+    return os.getpid()
+
+
+@app.task(shared=False)
+def die_later() -> None:
+    """End the process once the job has ended, before it is acked."""
+    deliveries.Deliveries.flush = os._exit  # type: ignore[method-assign,assignment]
+    channel.Channel.start_fetch = lambda *_: os._exit(1)  # type: ignore[method-assign]
