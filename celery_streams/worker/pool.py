@@ -24,6 +24,7 @@ from celery_streams.transport.transport import Transport
 from celery_streams.worker.child import GRACE, Child
 from celery_streams.worker.events import sends_events
 from celery_streams.worker.rate_limits import ParkedJobs
+from celery_streams.worker.remains import Remains
 from celery_streams.worker.running import RunningJobs
 from celery_streams.worker.scoreboard import MAX_PROCESSES, Running, Scoreboard
 from celery_streams.worker.turns import MAX_POLLS, Turns
@@ -77,12 +78,9 @@ class TaskPool(BasePool):
         self._lease: Lease | None = None
         self._size = 0
         self.main_pid = os.getpid()
-        #: Whether jobs of processes that end are released, and neither failed nor requeued.
-        self._releases_jobs = False
         #: When the next process may start.
         self._next_start = 0.0
-        #: Tags of messages that are to be released.
-        self._unreleased: list[str] = []
+        self._remains = Remains(self)
         self.parked = ParkedJobs()
         #: Whether the jobs that run are ended: the worker stops at once.
         self.is_cold = False
@@ -123,7 +121,7 @@ class TaskPool(BasePool):
 
     def on_terminate(self) -> None:
         """End the processes, and release their jobs."""
-        self._size, self._releases_jobs = 0, True
+        self._size, self._remains.releases_jobs = 0, True
         for number, seconds in ((TERM_SIGNAL, GRACE), (signal.SIGKILL, 0)):
             for child in self._children:
                 child.kill(number)
@@ -241,7 +239,9 @@ class TaskPool(BasePool):
     def _held(self) -> list[str]:
         tags = (tag for child in [*self._children] for tag in child.slot.tags)
         return [
-            tag for tag in (*tags, *self.parked.tags.copy(), *self._unreleased) if keys.is_tag(tag)
+            tag
+            for tag in (*tags, *self.parked.tags.copy(), *self._remains.tags)
+            if keys.is_tag(tag)
         ]
 
     def _count_consumers(self) -> None:
@@ -294,15 +294,9 @@ class TaskPool(BasePool):
         if self.jobs:
             self.jobs.forget_ended()
         self._tell()
-        self._release_the_rest()
+        self._remains.release()
         self._fill()
         self.turns.heal(is_led=any(child.slot.fields.leads for child in self._children))
-
-    def _release_the_rest(self) -> None:
-        if self._unreleased and self.jobs:
-            with suppress(OSError, RedisError):  # or at the next look
-                self.jobs.release(self._unreleased)
-                self._unreleased = []
 
     def _check_lead(self, child: Child) -> None:
         """Have another process wait for messages if the one that does is stopped, or hangs."""
@@ -326,7 +320,7 @@ class TaskPool(BasePool):
             self.jobs.warn(child.pid, running)
         if seconds > LONG_JOB and (is_soft_due or child.woken_for != running.started):
             child.woken_for = running.started
-            self._unreleased += child.slot.take_rest(LONG_JOB)
+            self._remains.tags += child.slot.take_rest(LONG_JOB)
             if child.slot.stop_leading():
                 self.turns.leadership.release()
             child.wake()
@@ -340,34 +334,17 @@ class TaskPool(BasePool):
         fields, age = child.slot.fields, monotonic() - child.started
         if not fields.fetched and not fields.stops and age < MIN_LIFE and self.turns.is_open:
             self._next_start = child.started + MIN_LIFE
-        if child.exitcode not in (EX_OK, EX_RECYCLE) and not self._releases_jobs:
+        if child.exitcode not in (EX_OK, EX_RECYCLE) and not self._remains.releases_jobs:
             name, status = child.process.name, human_status(child.exitcode)
             logger.error("Process %r pid:%r exited with %r", name, child.pid, status)
         with suppress(OSError, RedisError):  # or at the next look
-            self._let_go(child)
+            self._remains.take(child)
             child.close()
             if child not in self._children:  # a second signal to the worker has come meanwhile
                 return
             self._children.remove(child)
             self._former_totals.update(child.slot.totals)
             self.scoreboard.remove(child.slot)
-
-    def _let_go(self, child: Child) -> None:
-        """Release what a process held that has ended, and fail or requeue its job."""
-        if self.consumer.event_dispatcher:
-            self.consumer.event_dispatcher.send_all_of(child.slot)
-        running, tags = child.slot.running, child.slot.tags
-        if running:
-            tags.remove(running.tag)
-        if running and self._releases_jobs:
-            tags.append(running.tag)
-        elif running and self.jobs:
-            self.jobs.lost(child, running)
-        elif child.exitcode and not self._releases_jobs and self.jobs:
-            begun = child.slot.begun  # their acks were not sent
-            self.jobs.requeue(begun)
-            tags = [tag for tag in tags if tag not in begun]
-        self._unreleased += tags
 
 
 def _obstacle(consumer: Any, processes: int) -> str:

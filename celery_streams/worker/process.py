@@ -55,6 +55,14 @@ _state: Any = state
 _panel: dict[str, Any] = control.Panel.data
 
 
+def _ending() -> list[int]:
+    """Return the signals that end a process, unless one of its hooks ignores them."""
+    if REMAP_SIGTERM:  # as in billiard
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(TERM_SIGNAL, signal.SIG_DFL)
+    return [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
+
+
 class Woken(Exception):
     """The main process has woken a process that waits: there is something to look at."""
 
@@ -90,13 +98,8 @@ class Process:
         for name in _MAIN_PROCESS_LOGS:
             logging.getLogger(name).setLevel(logging.WARNING)
         self._slot.pid = os.getpid()
-        if REMAP_SIGTERM:  # as in billiard
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            signal.signal(TERM_SIGNAL, signal.SIG_DFL)
-        self._handlers = {signal.SIGUSR1: self.on_signal}
-        for number in _ENDING:
-            if signal.getsignal(number) != signal.SIG_IGN:  # a hook's decision
-                self._handlers[number] = self._slot.end_by
+        self._handlers = dict.fromkeys(_ending(), self._slot.end_by)
+        self._handlers[signal.SIGUSR1] = self.on_signal
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._keep_handlers()
         status = 0
@@ -243,8 +246,8 @@ class Process:
     def _after_jobs(self) -> None:
         self._keep_handlers()
         state.requests.clear()  # of a job with an ETA, Celery's strategy keeps it
-        most_jobs = self._pool.options.get("maxtasksperchild")
-        most_memory = self._pool.options.get("max_memory_per_child")
+        names = ("maxtasksperchild", "max_memory_per_child")
+        most_jobs, most_memory = map(self._pool.options.get, names)
         has_run_most = most_jobs and state.all_total_count[0] >= most_jobs
         is_too_large = most_memory and mem_rss() > most_memory
         if has_run_most or is_too_large or not self._slot.has_files:
