@@ -104,7 +104,7 @@ class Process:
         self._keep_handlers()
         status = 0
         try:
-            while not self._wait(self._gate_is_open):
+            while not self._wait(partial(self._pool.turns.pass_gate, TURN_SECONDS)):
                 if self._stops:
                     return
             status = 1
@@ -336,9 +336,6 @@ class Process:
             return False
         finally:
             self._waits = False
-
-    def _gate_is_open(self) -> bool:
-        return bool(self._pool.turns.pass_gate(TURN_SECONDS))
 
     def _turn_comes(self) -> bool:
         if is_leader := self._leadership.acquire(timeout=TURN_SECONDS):
