@@ -45,6 +45,9 @@ class Runner(Protocol):
     def ended(self) -> None:
         """Note that the message is dealt with."""
 
+    def flush(self) -> None:
+        """Send the acks and results of the messages before."""
+
     def end(self, count: int, *, is_all: bool) -> None:
         """End with a fetch of `count` messages, of which all or some were taken."""
 
@@ -103,7 +106,7 @@ class Dispatch:
                 self.deliver(entry, self._queues.queue_of(entry.tag))
             runner.ended()  # but not for a job that ends its process
             if monotonic() - flushed_at > ACK_FLUSH_INTERVAL:
-                self._deliveries.flush()
+                runner.flush()
                 flushed_at = monotonic()
         runner.end(len(entries), is_all=not left_over)
         if left_over:

@@ -232,7 +232,12 @@ class Runner:
     def _store_results(self) -> None:
         """Store the results of the jobs before; the next one may let no signal interrupt it."""
         if any(ack.result for ack in self._deliveries.pending_acks):
-            self._deliveries.flush()
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the acks and results of the jobs before, once these are counted."""
+        self._slot.count(state.total_count)
+        self._deliveries.flush()
 
     def _traced(self, task: _Task, args: Any, kwargs: Any, request: dict[str, Any]) -> Any:
         try:

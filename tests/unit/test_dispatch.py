@@ -46,6 +46,9 @@ class Runner:
         """Count the jobs."""
         self.ended_jobs += 1
 
+    def flush(self) -> None:
+        """Do nothing."""
+
     def end(self, count: int, *, is_all: bool) -> None:
         """Note the fetch."""
         self.fetches.append((count, is_all))
