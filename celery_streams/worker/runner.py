@@ -36,8 +36,9 @@ logger = get_logger(__name__)
 FETCH_SECONDS = 0.01
 #: Seconds of a job above which a fetch brings one job.
 QUICK_SECONDS = 0.001
-#: Seconds of one job of a task after which results are stored before each of its jobs.
-SLOW_SECONDS = 0.02
+#: Seconds of a job after which results are stored before each of the next jobs of its task, and
+#: how many of these: one long job may be an exception.
+SLOW_SECONDS, NEXT_JOBS = 0.02, 20
 #: Seconds after which the rest of a fetch is released to other processes.
 MAX_FETCH_SECONDS = 0.1
 #: Jobs of one fetch.
@@ -94,8 +95,8 @@ class _Task:
         self.hard = float(task.time_limit or limits[1] or 0)
         self.is_limited = bool(self.soft or self.hard)
         self.sends_events = bool(task.send_events)
-        #: Whether a job took so long that those before it should not wait for its end.
-        self.is_slow = False
+        #: For how many of its jobs the results before are stored first: one has taken long.
+        self.is_slow_for = 0
 
 
 class Runner:
@@ -196,7 +197,8 @@ class Runner:
             self._slot.keep(entry.message)
             return False
         task, request, args, kwargs = found
-        if task.is_slow:
+        if task.is_slow_for:
+            task.is_slow_for -= 1
             self._store_results()
         job_id = request["id"]
         state.total_count[task.name] += 1
@@ -226,7 +228,6 @@ class Runner:
         if task.is_limited:
             self._slot.set_limits(0, 0)
         self._end(entry, request, traced, events)
-        task.is_slow = task.is_slow or monotonic() - self._slot.fields.started > SLOW_SECONDS
         return True
 
     def _store_results(self) -> None:
@@ -244,6 +245,8 @@ class Runner:
             return task.trace(request["id"], args, kwargs, request)
         finally:
             self._slot.check()
+            if monotonic() - self._slot.fields.started > SLOW_SECONDS:
+                task.is_slow_for = NEXT_JOBS
 
     def _end(
         self, entry: Entry, request: dict[str, Any], traced: Any, events: JobEvents | None

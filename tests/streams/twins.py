@@ -88,7 +88,7 @@ def twins(**options: Any) -> Callable[[Function], Function]:
 if os.environ.get("TWINS_UNHURRIED"):
     # A busy machine cuts no fetch short and no batch of acks.
     runner.FETCH_SECONDS = runner.MAX_FETCH_SECONDS = dispatch.ACK_FLUSH_INTERVAL = 60.0
-    runner.QUICK_SECONDS = pool.LONG_JOB = 60.0
+    runner.QUICK_SECONDS = runner.SLOW_SECONDS = pool.LONG_JOB = 60.0
 
 if os.environ.get("TWINS_SIGNALS"):
 
