@@ -6,7 +6,7 @@ main process and the waiting process of a worker do, by the same code.
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from queue import Empty
@@ -103,7 +103,7 @@ def _monitor(pipe: "Connection[Any, Any]", variables: dict[str, str]) -> None:
     os.environ.update(variables)
     with Client() as client:
         control: Any = client.app.control
-        control.enable_events(reply=True, timeout=1)
+        _tell(control.enable_events)
         state = State()
         with client.app.connection_for_read() as connection:
             receiver: Any = EventReceiver(
@@ -119,8 +119,16 @@ def _monitor(pipe: "Connection[Any, Any]", variables: dict[str, str]) -> None:
                         raise AssertionError(f"events of {state.task_count} of {jobs} jobs came")
                     with suppress(TimeoutError):
                         own.drain_events(timeout=0.2)
-        control.disable_events(reply=True, timeout=1)
+        _tell(control.disable_events)
         pipe.send("all")
+
+
+def _tell(command: Callable[..., Any]) -> None:
+    """Give a remote control command until the worker has answered that it is done."""
+    deadline = monotonic() + MONITOR_SECONDS
+    while not command(reply=True, timeout=1):
+        if monotonic() > deadline:
+            raise AssertionError("the worker does not answer")
 
 
 # Processes ---------------------------------------------------------------------------------
