@@ -110,8 +110,11 @@ def _monitor(pipe: "Connection[Any, Any]", variables: dict[str, str]) -> None:
                 connection, {"*": state.event}, app=client.app, routing_key="#"
             )
             with receiver.consumer_context(wakeup=True) as (own, _, _):
+                jobs, deadline = 0, monotonic() + MONITOR_SECONDS
+                while not state.event_count and monotonic() < deadline:
+                    with suppress(TimeoutError):  # it hears of a heartbeat: it is subscribed
+                        own.drain_events(timeout=0.2)
                 pipe.send("ready")
-                jobs, deadline = 0, 0.0
                 while not jobs or state.task_count < jobs:
                     if not jobs and pipe.poll():
                         jobs, deadline = pipe.recv(), monotonic() + MONITOR_SECONDS
