@@ -12,7 +12,6 @@ from typing import Any
 from uuid import uuid4
 
 from billiard.common import TERM_SIGNAL, human_status
-from billiard.pool import EX_OK, EX_RECYCLE
 from celery.concurrency import prefork
 from celery.concurrency.base import BasePool
 from kombu.exceptions import OperationalError
@@ -334,21 +333,21 @@ class TaskPool(BasePool):
         fields, age = child.slot.fields, monotonic() - child.started
         if not fields.fetched and not fields.stops and age < MIN_LIFE and self.turns.is_open:
             self._next_start = child.started + MIN_LIFE
-        if child.exitcode not in (EX_OK, EX_RECYCLE) and not self._remains.releases_jobs:
-            name, status = child.process.name, human_status(child.exitcode)
-            logger.error("Process %r pid:%r exited with %r", name, child.pid, status)
         with suppress(OSError, RedisError):  # or at the next look
             self._remains.take(child)
             child.close()
             if child not in self._children:  # a second signal to the worker has come meanwhile
                 return
             self._children.remove(child)
+            if child.exitcode and not self._remains.releases_jobs:
+                name, status = child.process.name, human_status(child.exitcode)
+                logger.error("Process %r pid:%r exited with %r", name, child.pid, status)
             self._former_totals.update(child.slot.totals)
             self.scoreboard.remove(child.slot)
 
 
 def _obstacle(consumer: Any, processes: int) -> str:
-    """Return why a worker cannot start so many processes, or an empty text."""
+    """Return why a worker cannot start so many processes; empty if it can."""
     if consumer is None:
         return "worker_consumer has to be celery_streams:Consumer"
     most = max(processes, consumer.controller.max_concurrency or 0)
@@ -358,7 +357,7 @@ def _obstacle(consumer: Any, processes: int) -> str:
 
 
 def _lacks_connections(app: Any, processes: int) -> str:
-    """Return that a server has too few connections, or an empty text if that is not known."""
+    """Return that a server has too few connections; empty if it has enough, or does not say."""
     try:
         with app.connection_for_read() as connection:
             connection.transport_options = {**connection.transport_options, **_BRIEFLY}
