@@ -38,11 +38,15 @@ class Child:
         self.process.daemon = True
         # Programs name files by it: `--logfile=%n%I.log`.
         self.process.index = self.slot.index - 1  # type: ignore[attr-defined]  # not in the stubs
+        # Until the process has its own handler, a signal to wake it would end it.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         try:
             self.process.start()
         except BaseException:
             pool.scoreboard.remove(self.slot)
             raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     @property
     def pid(self) -> int:

@@ -100,7 +100,7 @@ class Process:
         self._slot.pid = os.getpid()
         self._handlers = dict.fromkeys(_ending(), self._slot.end_by)
         self._handlers[signal.SIGUSR1] = self.on_signal
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ()) - {signal.SIGUSR1}
         self._keep_handlers()
         status = 0
         try:

@@ -13,6 +13,7 @@ from typing import Any
 from billiard import current_process
 from celery import Celery, Task
 from celery.exceptions import SoftTimeLimitExceeded
+from celery.signals import worker_process_init
 
 from celery_streams import settings
 from celery_streams.transport import channel, deliveries
@@ -31,6 +32,13 @@ app.conf.update(
 _ = app.events.Dispatcher  # as after a job that a module sends when it is imported
 # What a process is given, and a busy machine may not be enough for, before it is killed.
 vars(pool)["GRACE"] = child.GRACE = float(os.environ.get("POOLED_INTERVAL", pool.INTERVAL))
+
+
+@worker_process_init.connect
+def wake_early(**_: object) -> None:
+    """Wake a process, as the main one may, before it has begun."""
+    if "POOLED_WAKE_EARLY" in os.environ:
+        os.kill(os.getpid(), signal.SIGUSR1)
 
 
 class RaisesAfterwards(Task[Any, Any]):

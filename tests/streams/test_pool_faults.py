@@ -227,6 +227,15 @@ def test_processes_have_an_index_and_their_deaths_are_logged(pooled: Any, tmp_pa
     assert process.returncode == 0
 
 
+def test_a_process_may_be_woken_before_it_has_begun(
+    pooled: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POOLED_WAKE_EARLY", "1")
+    with worker(pooled, tmp_path / "log", OURS):
+        assert pooled.pid.delay().get(timeout=30)
+    assert "exited with" not in (tmp_path / "log").read_text()
+
+
 def test_revoked_jobs_do_not_begin(pooled: Any, tmp_path: Path) -> None:
     with worker(pooled, tmp_path / "log", OURS):
         busy = [pooled.sleep.delay(2) for _ in range(2)]
