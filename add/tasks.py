@@ -1,11 +1,12 @@
 """Tasks of the family `add`: quick sums, a slow one, and one that fails at first."""
 
 import time
-from typing import Any
+from typing import Annotated, Any
 
 from celery import shared_task
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult
+from msgspec import Meta
 
 from cluster import arguments, settings
 
@@ -34,7 +35,7 @@ def tsum(numbers: list[Number]) -> Any:
     Raise TypeError if `numbers` is not a list of numbers.
     """
     if not isinstance(numbers, list | tuple):
-        raise TypeError(f"numbers must be a list, not {arguments.brief(numbers)}")
+        raise arguments.mismatch("numbers", numbers, list)
     return sum(arguments.number(f"numbers[{i}]", number) for i, number in enumerate(numbers))
 
 
@@ -53,7 +54,7 @@ def longtime_add(x: Number, y: Number, seconds: float = 5) -> Any:
 
 
 @shared_task(bind=True)
-def unsteady_add(self: Any, x: Number, y: Number, failures: int = 2) -> Any:
+def unsteady_add(self: Any, x: Number, y: Number, failures: Annotated[int, Meta(ge=0)] = 2) -> Any:
     """Return x + y, after failing `failures` times with a ConnectionError.
 
     It demonstrates the retries after transient errors (`cluster.task.Task`). Raise
@@ -76,7 +77,7 @@ def error_of(job_id: str) -> str:
     TypeError if `job_id` is not a string.
     """
     if not isinstance(job_id, str):
-        raise TypeError(f"job_id must be a string, not {arguments.brief(job_id)}")
+        raise arguments.mismatch("job_id", job_id, str)
     failed: AsyncResult[Any] = AsyncResult(job_id)
     try:
         error = failed.get(timeout=ERROR_TIMEOUT, propagate=False, disable_sync_subtasks=False)

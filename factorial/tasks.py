@@ -1,7 +1,10 @@
 """Task of the family `factorial`: exact factorials."""
 
+from typing import Annotated
+
 import gmpy2
 from celery import shared_task
+from msgspec import Meta
 
 from cluster import arguments, settings
 
@@ -10,7 +13,7 @@ MAX_N = 1_000_000
 
 
 @shared_task
-def factorial(n: int) -> int:
+def factorial(n: Annotated[int, Meta(ge=0)]) -> int:
     """Return n! exactly, for 0 <= n <= FACTORIAL_MAX_N.
 
     GMP computes the odd part by prime swings (R. Luschny;
@@ -20,5 +23,5 @@ def factorial(n: int) -> int:
     arguments.whole_number("n", n, minimum=0)
     limit = settings.integer("FACTORIAL_MAX_N", MAX_N)
     if n > limit:
-        raise ValueError(f"n must be at most {limit} (FACTORIAL_MAX_N), not {arguments.brief(n)}")
+        raise arguments.out_of_bounds("n", n, f"at most {limit} (FACTORIAL_MAX_N)")
     return int(gmpy2.fac(n))

@@ -1,13 +1,17 @@
 """Tasks of the family `mat_mul`: products of matrices."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from celery import shared_task
+from msgspec import Meta
 
 from cluster import arguments, matrices
 from cluster.codec import NUMERIC_KINDS
 from cluster.matrices import Matrix
+
+Size = Annotated[int, Meta(ge=1)]
+Seed = Annotated[int, Meta(ge=0)]
 
 #: Number of unneeded elements in a row of B from which the generator skips them; fewer are drawn
 #: and dropped, which is faster, in blocks of about BLOCK_SIZE elements.
@@ -15,7 +19,7 @@ MIN_SKIPPED, BLOCK_SIZE = 1024, 8192
 
 
 @shared_task
-def mat_mul(m: int, n: int, seed: int | None = None) -> Matrix:
+def mat_mul(m: Size, n: Size, seed: Seed | None = None) -> Matrix:
     """Return A @ B, float64 of shape (m, m), for random A (m x n) and B (n x m).
 
     `numpy.random.default_rng(seed)` draws A, then B, uniformly from [0, 1); without a seed every
@@ -34,7 +38,7 @@ def mat_mul(m: int, n: int, seed: int | None = None) -> Matrix:
 
 
 @shared_task
-def tile(m: int, n: int, seed: int, rows: list[int], columns: list[int]) -> Matrix:
+def tile(m: Size, n: Size, seed: Seed, rows: list[int], columns: list[int]) -> Matrix:
     """Return rows [start, stop) by columns [start, stop) of `mat_mul(m, n, seed)`.
 
     Only the parts of A and B that it needs are generated. Raise TypeError and ValueError as
