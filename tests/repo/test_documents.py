@@ -107,7 +107,7 @@ def test_the_workflow_runs_what_ci_runs_here() -> None:
     assert "REQUIRE_DOCKER" in read(".ci/run")
 
 
-PACKAGES = ("celery_streams", "cluster", "callers", "local", "bench")
+PACKAGES = ("celery_streams", "cluster", "callers", "local", "bench", "develop")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

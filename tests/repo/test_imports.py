@@ -20,13 +20,14 @@ from tests.repo.repo import ROOT, imports
         *((family, {"cluster"}) for family in FAMILIES),
         ("local", {"celeryconfig", "cluster"}),
         ("bench", {"callers", "celery_streams", "cluster", "local"}),
+        ("develop", {"callers", "celeryconfig", "cluster"}),
         ("deploy/flower", {"celery_streams", "cluster"}),
     ],
 )
 def test_imports_go_downwards_only(package: str, allowed: set[str]) -> None:
     ours = {
-        *("bench", "callers", "celeryconfig", "celery_streams", "cluster", "local", "tests"),
-        *FAMILIES,
+        *("bench", "callers", "celeryconfig", "celery_streams", "cluster", "develop", "local"),
+        *("tests", *FAMILIES),
     }
     found = {name for file in (ROOT / package).rglob("*.py") for name in imports(file)}
 
@@ -34,7 +35,7 @@ def test_imports_go_downwards_only(package: str, allowed: set[str]) -> None:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    packages = ("celery_streams", "cluster", "callers", "local", "bench")
+    packages = ("celery_streams", "cluster", "callers", "local", "bench", "develop")
     files = {  # a package's `__init__` names its exports, and imports them when they are asked for
         ".".join(file.relative_to(ROOT).with_suffix("").parts): file
         for package in packages

@@ -11,6 +11,7 @@ PACKAGES = (
     "celery_streams",
     "cluster",
     "callers",
+    "develop",
     "local",
     "add",
     "factorial",

@@ -1,0 +1,1 @@
+"""Tools of development, which are in no image."""
