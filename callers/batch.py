@@ -4,13 +4,14 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from itertools import islice
+from itertools import islice, pairwise
 from time import monotonic
 from typing import Any, NamedTuple
 
 from celery.states import FAILURE, SUCCESS
 from kombu.exceptions import SerializationError
 
+from callers import contracts
 from callers.bundling import OPEN, Bundling, Unit
 from celery_streams import bundles
 from celery_streams.errors import Unreadable
@@ -72,6 +73,7 @@ class BatchRun:
         self._app, self._task, self._kwargs = app, task, kwargs
         self._transfers, self._why_late_of = transfers, why_late
         self._cleans_up = cleans_up
+        self._contract = contracts.of(task) if kwargs is None else None  # a single call's is done
         self._rows = iter(rows)
         #: Rows that are not taken yet, as far as that is known.
         self._left = len(rows) if isinstance(rows, list | tuple | range) else math.inf
@@ -146,17 +148,29 @@ class BatchRun:
         most = max(PUBLISH_BATCH, BUNDLES * self._bundling.calls)
         self._size = min(2 * count, most) if is_quick else max(1, count // 4)
         deadline = min(self._deadline, now + self._timeout)
-        units: dict[str, tuple[Unit, Sequence[Any]]] = {}
-        for part in self._bundling.parts(rows):
-            unit = Unit(new_id(), len(part), deadline)
-            units[unit.id] = unit, part
+        units = self._divide(rows, deadline)
         self._waiter.expect(job_id for job_id, (unit, _) in units.items() if unit.is_bundle)
-        self._order.extend(unit for unit, _ in units.values())
         self._submitted += len(rows)
         try:
             self._send(units, deadline - now)
         except broker.UNREACHABLE_ERRORS as error:
             raise broker.unreachable(self._app, error) from None
+
+    def _divide(
+        self, rows: Sequence[Sequence[Any]], deadline: float
+    ) -> dict[str, tuple[Unit, Sequence[Any]]]:
+        """Note the units of rows in order, and return those that are to be sent, by their ids."""
+        units: dict[str, tuple[Unit, Sequence[Any]]] = {}
+        errors = self._contract.errors(rows) if self._contract else {}
+        for before, end in pairwise([-1, *errors, len(rows)]):
+            accepted = rows[before + 1 : end]
+            for part in self._bundling.parts(accepted) if accepted else ():
+                unit = Unit(new_id(), len(part), deadline)
+                units[unit.id] = unit, part
+                self._order.append(unit)
+            if end in errors:
+                self._order.append(Unit.refused(errors[end], deadline))
+        return units
 
     def _send(self, units: dict[str, tuple[Unit, Sequence[Any]]], seconds: float) -> None:
         single: dict[str, Sequence[Any]] = {}

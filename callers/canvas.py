@@ -62,10 +62,10 @@ def link(client: Client, timeout: float) -> Any:
 
 
 def link_error(client: Client, timeout: float) -> Any:
-    """An error callback receives the id of the failed job, here a sum of a string and a number."""
+    """An error callback receives the id of the failed job, here a sum that no float can hold."""
     callback_id = uuid()
     callback = client.signature("add.tasks.error_of").set(task_id=callback_id)
-    client.submit(client.signature("add.tasks.add", "four", 6).set(link_error=callback))
+    client.submit(client.signature("add.tasks.add", 10**400, 0.5).set(link_error=callback))
     return client.get(client.app.AsyncResult(callback_id), timeout=timeout)
 
 

@@ -10,7 +10,9 @@ from celery.canvas import Signature, group, maybe_signature
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult, ResultBase, ResultSet, allow_join_result
 
+from callers import contracts
 from callers.batch import WINDOW, BatchRun, check_row, retry_policy, without_numpy
+from callers.calls import Tasks
 from callers.late import RETRY_INTERVAL, failed_before, jobs_of, why_late
 from cluster import broker, rabbitmq, servers
 from cluster.app import App, create
@@ -91,6 +93,11 @@ class Client:
         backend.client.connection_pool.disconnect()
         self.app.close()
 
+    @property
+    def tasks(self) -> Tasks:
+        """The tasks as methods that `call` them: `client.tasks.add.add(4, 6)`."""
+        return Tasks(self.call)
+
     def signature(self, task: str, *args: Any, **kwargs: Any) -> Any:
         """Return Celery's signature of a job, for a canvas or with options.
 
@@ -103,11 +110,13 @@ class Client:
 
         Raises UnknownTask for a task without a queue, and submits nothing; Unreachable if the
         broker does not answer within CONNECT_TIMEOUT seconds or refuses the password; QueueFull;
-        ValueError or TypeError for options that are out of range.
+        ValueError or TypeError for options that are out of range, and for arguments that the task
+        would refuse, of a job or of a signature of one (`callers.contracts`).
         """
         if not isinstance(task, str):
             with self._transfers():
                 return self._submit_canvas(_checked(task), args, kwargs)
+        contracts.check(task, args, kwargs)
         try:
             return self.app.submission.send_task(self._send_by_celery, task, args, kwargs)
         except broker.UNREACHABLE_ERRORS as error:
@@ -128,6 +137,7 @@ class Client:
         """
         deadline = monotonic() + check_timeout(timeout)
         if isinstance(task, str):
+            contracts.check(task, args, kwargs)
             run = self._run(
                 task, [args], kwargs, timeout=timeout, deadline=deadline, cleans_up=False
             )
@@ -141,7 +151,7 @@ class Client:
             value = self._value(result, name, deadline, timeout)
         if "task_id" not in task["options"]:  # the caller may ask again by an id of its choice
             for job in jobs_of(result):
-                self._forget_if_large(job)
+                _forget_if_large(job)
         return value
 
     def get(
@@ -175,6 +185,7 @@ class Client:
         rows = [*list_of_args]
         for row in rows:
             check_row(row)
+            contracts.check(task, row, {})
         jobs = [self.signature(task, *row) for row in rows]
         return self.submit(group(jobs)).results if jobs else []
 
@@ -272,13 +283,6 @@ class Client:
         with store.report_transfers(progress, monotonic() + seconds):
             yield
 
-    def _forget_if_large(self, result: Any) -> None:
-        """Free the memory of a large value: no one else knows the job's id."""
-        known = result._cache  # noqa: SLF001 - the value was read from it
-        if isinstance(known, Meta):
-            with suppress(*broker.UNREACHABLE_ERRORS):
-                result.backend.remove(result.id, known)
-
     def _submit_canvas(
         self,
         task: "Signature[Any]",
@@ -286,9 +290,10 @@ class Client:
         kwargs: Any,
         timeout: float = CONNECT_TIMEOUT,
     ) -> Any:
-        broker.connect(self.app, min(timeout, CONNECT_TIMEOUT))
         # Without an app, a map or chunks would go to Celery's current one.
         signature: Any = maybe_signature(task, app=self.app)
+        contracts.check_signature(signature, args, kwargs)
+        broker.connect(self.app, min(timeout, CONNECT_TIMEOUT))
         try:
             result = signature.apply_async(tuple(args), kwargs)
         except broker.UNREACHABLE_ERRORS as error:
@@ -343,6 +348,14 @@ class Client:
             else:
                 if failed:
                     failed.get()
+
+
+def _forget_if_large(result: Any) -> None:
+    """Free the memory of a large value: no one else knows the job's id."""
+    known = result._cache  # noqa: SLF001 - the value was read from it
+    if isinstance(known, Meta):
+        with suppress(*broker.UNREACHABLE_ERRORS):
+            result.backend.remove(result.id, known)
 
 
 def _has_ended(result: "AsyncResult[Any]", seconds: float) -> bool:

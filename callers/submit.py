@@ -78,7 +78,7 @@ def submit(
         except QueueNotFound:
             queues = ", ".join(sorted(client.app.amqp.queues))
             raise click.UsageError(f"unknown queue {queue!r}; the queues are {queues}") from None
-        except (ValueError, TypeError) as error:  # raised by cluster.options
+        except (ValueError, TypeError) as error:  # raised by cluster.options, callers.contracts
             raise click.UsageError(str(error)) from None
         click.echo(result.id)
 

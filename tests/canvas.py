@@ -11,7 +11,7 @@ VALUES: dict[str, Any] = {
     "starmap": [3, 7, 11],
     "chunks": [[0, 2, 4, 6], [8, 10, 12, 14], [16, 18]],
     "link": 20,
-    "link_error": "TypeError: x must be a number, not 'four'",
+    "link_error": "OverflowError: int too large to convert to float",
     "nested": 19,
     "families_chain": 120,
     "families_chord": sum(map(math.factorial, range(1, 11))),

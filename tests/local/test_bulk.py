@@ -67,7 +67,7 @@ def test_values_come_in_order(client: Client) -> None:
 
 def test_nothing_is_left_in_redis(client: Client) -> None:
     before = results(client)
-    values = client.map(ADD, [(i, 2**600_000) for i in range(3)] + [(1, 1), ("one", 1)])
+    values = client.map(ADD, [(i, 2**600_000) for i in range(3)] + [(1, 1), (10**400, 0.5)])
 
     assert values[:4] == [2**600_000, 1 + 2**600_000, 2 + 2**600_000, 2]
     eventually("the arguments are removed", lambda: results(client) <= before)
@@ -90,14 +90,41 @@ def test_large_values_that_are_taken_late_are_not_lost(
 
 def test_what_is_wrong_with_one_job_stands_in_its_place(client: Client) -> None:
     rows: list[Any] = [(1, 1), ("one", 1), (object(), 1), (1,), (2, 2), (3, 1j), (10**5000, 1)]
-    values = client.map(ADD, rows)
+    values = client.map(ADD, [*rows, (10**400, 0.5)])
 
     assert values[0::4] == [2, 4]
-    assert values[5:] == [3 + 1j, 10**5000 + 1]
+    assert values[5:7] == [3 + 1j, 10**5000 + 1]
+    assert isinstance(values[7], OverflowError)
     texts = [f"{type(each).__name__}: {each}" for each in values[1:4]]
     assert texts[0] == "TypeError: x must be a number, not 'one'"
     assert "object is not JSON serializable" in texts[1]
     assert texts[2].startswith("TypeError: add() missing")
+
+
+@pytest.mark.parametrize("bundle", [True, False])
+def test_wrong_rows_are_not_sent_and_hold_up_no_others(
+    client: Client, monkeypatch: pytest.MonkeyPatch, *, bundle: bool
+) -> None:
+    sent: list[Any] = []
+    send_batch = client.app.submission.send_batch
+
+    def note(name: str, jobs: Any, *args: Any, **options: Any) -> Any:
+        for row in jobs.values():
+            sent.extend([row] if name == ADD else row[0])
+        return send_batch(name, jobs, *args, **options)
+
+    client.call(ADD, 4, 6)  # makes the template
+    monkeypatch.setattr(client.app.submission, "send_batch", note)
+    rows: list[Any] = [("x", i) if i % 7 in {0, 3, 4} else (i, i) for i in range(500)]
+    expected = [2 * i if type(x) is int else "x must be a number, not 'x'" for x, i in rows]
+
+    for values in (
+        client.map(ADD, rows, bundle=bundle),
+        client.imap(ADD, rows, window=3, bundle=bundle),
+    ):
+        assert [str(v) if isinstance(v, TypeError) else v for v in values] == expected
+    assert sent == [row for row in rows if type(row[0]) is int] * 2
+    assert {str(each) for each in client.map(ADD, [("x", 1)] * 50)} == {expected[0]}
 
 
 @pytest.mark.parametrize("row", [7, "46", {"x": 4}, {4, 6}, range(2)], ids=repr)

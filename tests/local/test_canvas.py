@@ -91,7 +91,7 @@ def test_a_group_fails_with_its_first_failed_members_error(client: Client, add: 
 
 def test_an_error_callback_that_fails_is_not_the_jobs_error(client: Client, add: Any) -> None:
     with pytest.raises(TypeError, match="x must be a number, not 'two'"):
-        client.call(add("two", 2).on_error(add(1).set(task_id=uuid())))
+        client.get(add("two", 2).on_error(add(1).set(task_id=uuid())).apply_async())
 
 
 def test_long_integers_and_arrays_go_from_job_to_job_as_they_are(client: Client, add: Any) -> None:

@@ -23,6 +23,7 @@ from tests.families import FACTORIAL_DIGESTS, FAMILIES, product
 from tests.local.local import Local
 from tests.waiting import eventually
 
+SUBMIT = ("callers.submit", "add.tasks.add", "4", "6")
 PARALLEL = ("callers.parallel", "--seconds")
 
 
@@ -191,16 +192,17 @@ def test_ctrl_c_leaves_no_file(server_only: Local, tmp_path: Path) -> None:
         (("callers.mat_mul", "5", "5", "--out", "/nowhere/c.npy"), 2, "no folder '/nowhere'"),
         (("callers.mat_mul", "5", "5", "--out", "/"), 2, "is a directory"),
         (("callers.submit",), 2, "Missing argument 'TASK'."),
+        (("callers.submit", "add.tasks.add", "4", "six"), 2, "y must be a number, not 'six'"),
         (("callers.submit", "add.tasks.ad", "4", "6"), 1, "did you mean 'add.tasks.add'?"),
-        (("callers.submit", "add.tasks.add", "--priority", "urgent"), 2, "not 'urgent'"),
-        (("callers.submit", "add.tasks.add", "--priority", "10"), 2, "0 to 9, not 10"),
-        (("callers.submit", "add.tasks.add", "--countdown", "x"), 2, "'x' is not a valid float"),
-        (("callers.submit", "add.tasks.add", "--countdown", "-1"), 2, "(MAX_COUNTDOWN), not -1.0"),
-        (("callers.submit", "add.tasks.add", "--countdown", "nan"), 2, "not nan"),
-        (("callers.submit", "add.tasks.add", "--eta", "soon"), 2, "eta must be a time in ISO 8601"),
-        (("callers.submit", "add.tasks.add", "--eta", "2020-01-01"), 2, "must not be in the past"),
-        (("callers.submit", "add.tasks.add", "--eta", "9999-01-01"), 2, "within 86400 s from now"),
-        (("callers.submit", "add.tasks.add", "--queue", "ad"), 2, "the queues are add, factorial"),
+        ((*SUBMIT, "--priority", "urgent"), 2, "not 'urgent'"),
+        ((*SUBMIT, "--priority", "10"), 2, "0 to 9, not 10"),
+        ((*SUBMIT, "--countdown", "x"), 2, "'x' is not a valid float"),
+        ((*SUBMIT, "--countdown", "-1"), 2, "(MAX_COUNTDOWN), not -1.0"),
+        ((*SUBMIT, "--countdown", "nan"), 2, "not nan"),
+        ((*SUBMIT, "--eta", "soon"), 2, "eta must be a time in ISO 8601"),
+        ((*SUBMIT, "--eta", "2020-01-01"), 2, "must not be in the past"),
+        ((*SUBMIT, "--eta", "9999-01-01"), 2, "within 86400 s from now"),
+        ((*SUBMIT, "--queue", "ad"), 2, "the queues are add, factorial"),
         (("callers.result",), 2, "Missing argument 'ID'."),
         (("callers.result", ""), 2, "ID must not be empty"),
         (("callers.result", "x", "--timeout", "3"), 1, "nothing is known of job x"),

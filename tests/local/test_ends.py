@@ -71,7 +71,7 @@ def test_an_id_that_no_key_can_have_is_refused(client: Client, job_id: str) -> N
 
 def test_half_a_character_is_the_tasks_to_judge(client: Client) -> None:
     with pytest.raises(TypeError, match="x must be a number"):
-        client.call("add.tasks.add", "half \ud800", 6)
+        client.get(client.app.send_task("add.tasks.add", ("half \ud800", 6)))
 
 
 def test_a_misspelt_option_is_named(client: Client) -> None:

@@ -126,7 +126,7 @@ def test_a_large_argument_is_kept_until_the_job_is_done(client: Client, redis: A
 
 def test_a_failed_jobs_large_argument_goes_with_it(client: Client, redis: Any) -> None:
     with pytest.raises(TypeError, match=r"numbers\[300000\]"):
-        client.call("add.tasks.tsum", [*range(300_000), "x"])
+        client.get(client.app.send_task("add.tasks.tsum", ([*range(300_000), "x"],)))
 
     eventually("the argument is removed", lambda: not _chunks(redis))
 
