@@ -7,7 +7,7 @@ import click
 
 from callers.command import NEGATIVE_NUMBERS, WholeNumber, call, run, text, timeout_option
 from callers.digits import brief
-from callers.output import Output, out_option
+from callers.output import open_output, out_option
 
 
 @click.command(context_settings=NEGATIVE_NUMBERS)
@@ -21,7 +21,7 @@ from callers.output import Output, out_option
 @timeout_option
 def factorial(n: int, out: str | None, full: bool | None, timeout: float) -> None:
     """Print N!, the exact product of the whole numbers from 1 to N."""
-    with Output(out) if out is not None else nullcontext() as output:
+    with open_output(out) if out is not None else nullcontext() as output:
         value = call("factorial.tasks.factorial", n, timeout=timeout)
         if output:
             output.write(f"{text(value)}\n".encode())

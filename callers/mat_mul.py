@@ -21,7 +21,7 @@ from callers.command import (
     timeout_option,
 )
 from callers.npy import Operand
-from callers.output import Output, out_option
+from callers.output import open_output, out_option
 from cluster import arguments, matrices
 from cluster.matrices import Matrix
 from cluster.resources import memory
@@ -81,19 +81,19 @@ def mat_mul(
     in_tiles = in_tiles or request.needed > matrices.max_bytes()
     if in_tiles:
         request.check_tiles()
-    with Output(out) if out is not None else nullcontext() as output:
+    with open_output(out) if out is not None else nullcontext() as output:
         if request.nbytes > memory() and not (output and output.is_new):
             raise click.UsageError(
                 f"the product needs {arguments.brief(request.nbytes)} bytes, and this process may "
                 f"use {memory()}: name a new file with --out"
             )
         if in_tiles:
-            product = output.matrix(request.shape, request.dtype) if output else None
-            product = call_in_tiles(request, product, timeout)
+            matrix = output.matrix(request.shape, request.dtype) if output else None
+            product = call_in_tiles(request, matrix, timeout)
         else:
             product = np.asarray(call(*request.job, timeout=timeout))
-            if output:
-                output.save(product)
+        if output:
+            output.save(product)
     if not out:
         if full is None:
             full = not sys.stdout.isatty()

@@ -190,7 +190,7 @@ def test_ctrl_c_leaves_no_file(server_only: Local, tmp_path: Path) -> None:
         (("callers.mat_mul", "1", "100000000"), 1, "(a quarter of MAT_MUL_MAX_BYTES)"),
         (("callers.mat_mul", "5", "5", "--seed", "x"), 2, "'x' is not a whole number"),
         (("callers.mat_mul", "5", "5", "--out", "/nowhere/c.npy"), 2, "no folder '/nowhere'"),
-        (("callers.mat_mul", "5", "5", "--out", "/"), 2, "is a directory"),
+        (("callers.mat_mul", "5", "5", "--out", "/"), 2, "Is a directory"),
         (("callers.submit",), 2, "Missing argument 'TASK'."),
         (("callers.submit", "add.tasks.add", "4", "six"), 2, "y must be a number, not 'six'"),
         (("callers.submit", "add.tasks.ad", "4", "6"), 1, "did you mean 'add.tasks.add'?"),
