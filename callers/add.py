@@ -2,7 +2,8 @@
 
 import click
 
-from callers.command import NEGATIVE_NUMBERS, Number, call, run, text, timeout_option
+from callers.command import NEGATIVE_NUMBERS, Number, call, text, timeout_option
+from celery_streams.cli import run
 
 
 @click.command(context_settings=NEGATIVE_NUMBERS)

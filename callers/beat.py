@@ -21,7 +21,7 @@ from celery.schedules import maybe_schedule
 from kombu.utils.json import dumps
 from redis.exceptions import ResponseError
 
-from callers.command import run
+from celery_streams.cli import run
 from cluster import arguments, broker, settings, unique
 from cluster.app import App, create
 from cluster.codec import pack

@@ -11,7 +11,8 @@ from celery import chain, chord, chunks, group, xmap, xstarmap
 from celery.utils import uuid
 
 from callers.client import Client
-from callers.command import run, timeout_option
+from callers.command import timeout_option
+from celery_streams.cli import run
 
 Example = Callable[[Client, float], Any]
 

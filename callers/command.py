@@ -1,25 +1,21 @@
-"""Shared parts of the callers' commands: number arguments, the timeout, one-line errors."""
+"""Shared parts of the callers' commands: number arguments, the timeout, printed results."""
 
-import os
 import re
-import select
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from errno import EPIPE
-from functools import wraps
+from collections.abc import Callable
 from typing import Any
 
 import click
 import gmpy2
-from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 from callers.arrays import format_array
 from callers.client import TIMEOUT, Client, check_timeout
+from callers.progress import transfer_progress
+from celery_streams import cli
 from celery_streams.printable import printable
 
-#: Called with the amount done and the total.
-OnProgress = Callable[[int, int], object]
+#: The benchmarks import it from here.
+run = cli.run
 
 #: Elements up to which a terminal shows all of an array, not only its corners.
 MAX_ELEMENTS_SHOWN = 64
@@ -126,147 +122,3 @@ def call(task: str, *args: Any, timeout: float) -> Any:
     """
     with transfer_progress(task) as on_transfer, Client(on_transfer=on_transfer) as client:
         return client.call(task, *args, timeout=timeout)
-
-
-@contextmanager
-def transfer_progress(task: str) -> Iterator[OnProgress | None]:
-    """Show on a terminal that a job is pending; yield a callback for the bytes transferred."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console, Group
-    from rich.live import Live
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TransferSpeedColumn,
-    )
-
-    waiting = Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    waiting.add_task(f"waiting for {task}", total=None)
-    bytes_ = Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    bar = bytes_.add_task("", visible=False)
-    previous = 0
-
-    def on_transfer(done: int, total: int) -> None:
-        nonlocal previous
-        if done <= previous:  # another value begins
-            bytes_.reset(bar)
-        previous = done if done < total else 0
-        bytes_.update(bar, completed=done, total=total, visible=done < total)
-
-    with Live(Group(waiting, bytes_), console=Console(stderr=True), transient=True):
-        yield on_transfer
-
-
-@contextmanager
-def parts_progress(description: str) -> Iterator[OnProgress | None]:
-    """Show on a terminal how many parts of a result have arrived; yield a callback for each."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(description, total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)
-
-
-def run(command: Callable[..., Any]) -> None:
-    """Run a click command; exit with 1 if the job failed or has no result, 2 for wrong usage.
-
-    An error is one line on stderr, `error: …`, never a traceback.
-    """
-    command.callback = _guarded(command.callback)  # type: ignore[attr-defined]  # a click.Command
-    try:
-        command(standalone_mode=False)
-        if sys.stdout is not None:  # closed by the shell: >&-
-            sys.stdout.flush()
-    except _Failed as failed:
-        _exit(_format_error(failed.error), 1)
-    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
-        _drop_output()
-        sys.exit(1)
-    except click.exceptions.Abort:
-        _exit("stopped", 130)
-    except click.UsageError as error:
-        _exit(f"{error.format_message()} (see --help)", error.exit_code)
-    except Exception as error:  # noqa: BLE001 - a job may raise any error
-        _exit(_format_error(error), 1)
-
-
-class _Failed(Exception):
-    """Wraps an error that click would handle itself, in some cases as success."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
-
-
-def _guarded(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `callback` with the errors that click would handle raised as _Failed."""
-
-    @wraps(callback)
-    def guarded(*args: Any, **options: Any) -> Any:
-        try:
-            return callback(*args, **options)
-        except click.UsageError:
-            raise
-        except (EOFError, click.ClickException, click.exceptions.Exit, click.Abort) as error:
-            raise _Failed(error) from error
-        except OSError as error:
-            if error.errno != EPIPE or _has_reader():
-                raise _Failed(error) from error
-            raise
-
-    return guarded
-
-
-def _has_reader() -> bool:
-    """Return False if standard output is a pipe whose read end is closed."""
-    try:
-        output = sys.stdout.fileno()
-    except (OSError, ValueError, AttributeError):
-        return False
-    events = select.poll()
-    events.register(output, 0)  # poll always reports errors
-    return not any(event & select.POLLERR for _, event in events.poll(0))
-
-
-def _format_error(error: Exception) -> str:
-    if isinstance(error, KeyError):  # its text is only the key: an unknown task or queue
-        return f"{type(error).__name__}: {error.args[0] if error.args else ''}"
-    if isinstance(error, TimeLimitExceeded | SoftTimeLimitExceeded):  # their text is a repr
-        kind = "soft time limit" if isinstance(error, SoftTimeLimitExceeded) else "time limit"
-        limit = f" of {error.args[0]:g} s" if error.args else ""
-        return f"{type(error).__name__}: the job ran for longer than its {kind}{limit}"
-    return str(error) or type(error).__name__
-
-
-def _drop_output() -> None:
-    """Discard buffered output: Python's flush at exit would fail on a full disk or closed pipe."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _exit(message: str, status: int) -> None:
-    _drop_output()
-    click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
-    sys.exit(status)

@@ -5,9 +5,10 @@ from contextlib import nullcontext
 
 import click
 
-from callers.command import NEGATIVE_NUMBERS, WholeNumber, call, run, text, timeout_option
+from callers.command import NEGATIVE_NUMBERS, WholeNumber, call, text, timeout_option
 from callers.digits import brief
 from callers.output import open_output, out_option
+from celery_streams.cli import run
 
 
 @click.command(context_settings=NEGATIVE_NUMBERS)

@@ -13,7 +13,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from callers.client import Client
-from callers.command import run, seconds_option
+from callers.command import seconds_option
+from celery_streams.cli import run
 from celery_streams.printable import printable
 from celery_streams.transport.channel import Channel
 from celery_streams.transport.queues import Lengths

@@ -15,13 +15,13 @@ from callers.command import (
     NEGATIVE_NUMBERS,
     WholeNumber,
     call,
-    parts_progress,
-    run,
     show,
     timeout_option,
 )
 from callers.npy import Operand
 from callers.output import open_output, out_option
+from callers.progress import counters
+from celery_streams.cli import run
 from cluster import arguments, matrices
 from cluster.matrices import Matrix
 from cluster.resources import memory
@@ -142,7 +142,8 @@ def requested_random(m: int | None, n: int | None, seed: int | None) -> Request:
 
 def call_in_tiles(request: Request, out: Matrix | None, timeout: float) -> Matrix:
     """Return the product, assembled from tiles; on a terminal, show how many are done."""
-    with parts_progress("tiles") as on_tile, Client() as client:
+    with counters() as counter, Client() as client:
+        on_tile = counter("tiles")
         product: Matrix = request.tiled(client, out=out, timeout=timeout, on_tile=on_tile)
     return product
 

@@ -5,25 +5,19 @@ parallel, on a worker that runs ten jobs at once, 5 s.
 """
 
 from collections.abc import Callable
-from functools import partial
+from itertools import count
 from time import monotonic
 from typing import Any, NamedTuple
 
 import click
 from celery import chord, group
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 
 from callers.client import Client
-from callers.command import run, seconds_option
+from callers.command import seconds_option
+from callers.progress import OnProgress, counters
+from celery_streams.cli import run
 
 #: Number of additions, i + (i + 1) for i from 0.
 COUNT = 10
@@ -80,28 +74,21 @@ def parallel(seconds: float) -> None:
 
     A worker that runs fewer than ten at once (ADD_CONCURRENCY) takes longer for the last two.
     """
-    columns = (
-        TextColumn("{task.description:<8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
     runs = []
-    terminal = Console(stderr=True)
-    bars = Progress(*columns, console=terminal, disable=not terminal.is_terminal)
-    with Client() as client, bars as progress:
+    with Client() as client, counters() as counter:
         client.call("add.tasks.add", 0, 0)  # connect, and wait for a worker, before timing
         for way, run_way in WAYS.items():
-            bar = progress.add_task(way, total=COUNT)
             start = monotonic()
-            result = run_way(client, seconds, partial(advance, progress, bar))
+            result = run_way(client, seconds, each_of(counter(way)))
             runs.append(Run(way, result, monotonic() - start))
     Console().print(table(runs))
 
 
-def advance(progress: Progress, bar: TaskID, _: object) -> None:
-    """Advance a progress bar by one."""
-    progress.advance(bar)
+def each_of(on_progress: OnProgress) -> OnDone:
+    """Return a function that reports one more addition done each time it is called."""
+    on_progress(0, COUNT)
+    done = count(1)
+    return lambda _: on_progress(next(done), COUNT)
 
 
 def table(runs: list[Run]) -> Table:

@@ -5,7 +5,8 @@ import sys
 import click
 
 from callers.client import Client
-from callers.command import MAX_ELEMENTS_SHOWN, run, seconds_option, show
+from callers.command import MAX_ELEMENTS_SHOWN, seconds_option, show
+from celery_streams.cli import run
 from celery_streams.transport.validation import MAX_NAME, is_name
 
 

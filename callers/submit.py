@@ -8,7 +8,8 @@ import click
 from celery.exceptions import QueueNotFound
 
 from callers.client import Client
-from callers.command import NEGATIVE_NUMBERS, parse_int, run
+from callers.command import NEGATIVE_NUMBERS, parse_int
+from celery_streams.cli import run
 
 
 def parse_value(text: str) -> Any:

@@ -18,6 +18,7 @@ from kombu.utils.url import sanitize_url
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from celery_streams import dead_letters
+from celery_streams.cli import run
 from celery_streams.dead_letters import Letter
 from celery_streams.errors import ClusterError, access_fault
 from celery_streams.printable import printable
@@ -309,31 +310,6 @@ def _json(value: Any) -> str:
         return json.dumps(value, indent=2, default=ascii)
     except (ValueError, TypeError, RecursionError):  # such as keys that are bytes
         return ascii(value)
-
-
-def run(command: Callable[..., Any]) -> None:
-    """Run a click command; an error is one line on stderr, and exit status 1, or 2 for misuse."""
-    try:
-        command(standalone_mode=False)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has closed its end, like `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except click.exceptions.Abort:
-        _exit_with_error("stopped", 130)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        sys.exit(error.exit_code)
-    except click.UsageError as error:
-        fault = error.format_message().removesuffix(".")
-        _exit_with_error(f"{fault} (see --help)", error.exit_code)
-    except Exception as error:  # noqa: BLE001 - a configuration may raise anything
-        _exit_with_error(str(error) or type(error).__name__, 1)
-
-
-def _exit_with_error(message: str, status: int) -> None:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
-    sys.exit(status)
 
 
 if __name__ == "__main__":

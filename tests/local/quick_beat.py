@@ -10,7 +10,7 @@ import click
 from celery.schedules import crontab
 
 from callers.beat import serve
-from callers.command import run
+from celery_streams.cli import run
 from cluster.app import create
 
 app = create("beat")

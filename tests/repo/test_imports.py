@@ -18,7 +18,7 @@ from tests.repo.repo import ROOT, imports
         ("cluster", {"celery_streams"}),
         ("callers", {"celery_streams", "cluster"}),
         *((family, {"cluster"}) for family in FAMILIES),
-        ("local", {"celeryconfig", "cluster"}),
+        ("local", {"celery_streams", "celeryconfig", "cluster"}),
         ("bench", {"callers", "celery_streams", "cluster", "local"}),
         ("develop", {"callers", "celeryconfig", "cluster"}),
         ("deploy/flower", {"celery_streams", "cluster"}),

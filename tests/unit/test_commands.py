@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from callers import command
+from celery_streams import cli
 from local.cluster import replicas
 from tests.repo.repo import ROOT
 
@@ -42,11 +42,11 @@ def run(
         module = importlib.import_module(f"callers.{family}")
         monkeypatch.setattr(sys, "argv", [family, *argv])
         with pytest.raises(SystemExit) as end:
-            command.run(getattr(module, family))
+            cli.run(getattr(module, family))
         return Wrong(end.value.code, *capsys.readouterr())
 
     monkeypatch.chdir(files)
-    monkeypatch.setattr(command, "_drop_output", lambda: None)  # pytest needs it
+    monkeypatch.setattr(cli, "_drop_output", lambda: None)  # pytest needs it
     for module in ("callers.command", "callers.mat_mul"):
         monkeypatch.setattr(f"{module}.Client", None)
     before = sorted(files.iterdir())
@@ -129,7 +129,7 @@ def test_a_file_that_is_not_an_operand_is_one_line(run: Run, b: str, words: str)
 @pytest.mark.parametrize(
     ("argv", "status", "words"),
     [
-        (("mat_mul",), 2, "Missing argument 'M'."),
+        (("mat_mul",), 2, "Missing argument 'M' (see --help)"),
         (("mat_mul", "--a", "a.npy"), 2, "--a and --b go together"),
         (("mat_mul", "--b", "a.npy"), 2, "--a and --b go together"),
         (("mat_mul", "2", "3", "--a", "a.npy", "--b", "a.npy"), 2, "M, N and --seed are for"),
@@ -192,8 +192,8 @@ def test_only_the_caller_of_matrices_needs_numpy() -> None:
 
 def test_a_terminals_bar_of_bytes() -> None:
     program = (
-        "from callers import command\n"
-        "with command.transfer_progress('a task') as on_transfer:\n"
+        "from callers import progress\n"
+        "with progress.transfer_progress('a task') as on_transfer:\n"
         "    for done in (1, 2, 4):\n"
         "        on_transfer(done * 1_000_000, 4_000_000)\n"
         "    on_transfer(500_000, 8_000_000)\n"
@@ -207,9 +207,9 @@ def test_a_terminals_bar_of_bytes() -> None:
 
 def test_a_terminals_bar_of_parts() -> None:
     program = (
-        "from callers import command\n"
-        "with command.parts_progress('tiles') as on_tile:\n"
-        "    on_tile(3, 9)\n"
+        "from callers import progress\n"
+        "with progress.counters() as counter:\n"
+        "    counter('tiles')(3, 9)\n"
     )
     assert "3/9" in _on_a_terminal(program)
 
