@@ -138,9 +138,9 @@ def _check_canvas(app: Any, signature: Signature[Any]) -> None:
 canvas.install_check(_check_canvas)
 
 
-def create(name: str, **settings: Any) -> App:
+def create(name: str, kind: type[App] = App, **settings: Any) -> App:
     """Return an app `name`, configured by `celeryconfig`; `settings` are passed to Celery."""
-    return App(
+    return kind(
         name,
         amqp=AMQP,
         control="cluster.control:Control",

@@ -15,7 +15,7 @@ from celery_streams.producer.jobs import new_id
 from cluster.codec import Put, marked, pack
 
 #: Options of a job that hold signatures.
-_LINK_OPTIONS = ("link", "link_error", "chain", "chord")
+LINK_OPTIONS = ("link", "link_error", "chain", "chord")
 #: Arguments of Celery's own tasks that hold signatures: of chain and group, chord, and map.
 _SIGNATURE_ARGUMENTS = ("tasks", "header", "body", "task")
 
@@ -37,7 +37,7 @@ def jobs(signature: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def linked_jobs(
-    options: Mapping[str, Any], keys: tuple[str, ...] = _LINK_OPTIONS
+    options: Mapping[str, Any], keys: tuple[str, ...] = LINK_OPTIONS
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the name and the options of each job that is linked to one with these options."""
     for key in keys:
