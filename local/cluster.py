@@ -11,7 +11,7 @@ from time import monotonic, sleep
 from celeryconfig import task_queues, task_time_limit
 from cluster import password, settings
 from local import server
-from local.process import Process, show
+from local.process import POLL_INTERVAL, Process, end, show
 from local.state import State
 
 #: The families; each has the name of its queue.
@@ -22,17 +22,17 @@ MAX_REPLICAS = 100
 READY_TIMEOUT = 30.0
 #: Time that a stop waits for running jobs, in seconds: longer than any may run.
 STOP_TIMEOUT = task_time_limit + 10.0
-#: Interval between checks of the processes, in seconds.
-POLL_INTERVAL = 0.05
 #: Delay before a process that ended is restarted, in seconds.
 RESTART_DELAY = 1.0
+#: Exit statuses of a worker that was stopped by SIGTERM: later, or before it had a handler.
+STOPPED = (0, -signal.SIGTERM)
 
 
 class Cluster:
     """A server, its workers and the callers that use them, as child processes.
 
-    A child that ends is restarted, as in the compose stack, except a worker that `kill-workers`
-    stopped. The server is the broker, the result backend or both: whichever no URL names.
+    A child that dies is restarted, as in the compose stack; a worker that was stopped is not. The
+    server is the broker, the result backend or both: whichever no URL names.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Cluster:
             **os.environ,
             "CELERY_BROKER_URL": broker or url,
             "CELERY_RESULT_BACKEND": backend or url,
+            "LOCAL_STATE": str(state.folder),
             "PYTHONPATH": str(server.ROOT),
             "PYTHONUNBUFFERED": "1",
             **variables,
@@ -61,20 +62,20 @@ class Cluster:
         # The default file is found without the variable, which would override URLs' passwords.
         if password_file != password.DEFAULT:
             self.env[password.VARIABLE] = str(password_file.resolve())
-        self._server: Process | None = None
+        self._server: list[Process] = []  # one, once it runs
         self._workers: list[Process] = []
         self._callers: list[Process] = []
-        self._ended_at: dict[Process, float] = {}
         self._stop_requests = 0
 
     # Start ---------------------------------------------------------------------
 
     def start_server(self) -> None:
         """Start the server and wait until it answers."""
-        self._server = server.start(
+        process = server.start(
             self.port, self.password_file, self.state.data, lambda: self.stop_requested
         )
-        self.state.add("server", self._server.pid)
+        self._server = [process]
+        self.state.add("server", process.pid)
 
     def start_workers(self, replicas: Mapping[str, int]) -> None:
         """Start the given number of workers of each family and wait until they consume.
@@ -83,29 +84,25 @@ class Cluster:
         """
         for family, count in replicas.items():
             for _ in range(count):
-                if self.stop_requested:
-                    return
-                self._workers.append(self._start_worker(family))
+                self._start_worker(family)
         deadline = monotonic() + READY_TIMEOUT
-        while not self._pause():
-            waiting = [worker for worker in self._workers if not self._is_ready(worker)]
-            if not waiting:
+        while waiting := [worker for worker in self._workers if not self._is_ready(worker)]:
+            if self._pause(POLL_INTERVAL):
                 return
-            for worker in waiting:
-                if worker.exit_status is not None:
-                    raise server.ServerError(f"the {worker.name} worker did not start")
+            if ended := [worker for worker in waiting if worker.exit_status is not None]:
+                raise server.ServerError(f"the {ended[0].name} worker did not start")
             if monotonic() > deadline:
                 names = ", ".join(worker.name for worker in waiting)
                 raise server.ServerError(f"not ready after {READY_TIMEOUT:g} s: {names}")
 
-    def _start_worker(self, family: str) -> Process:
-        # `local worker` names its own heartbeat file, because the name contains the process id.
-        argv = [sys.executable, "-m", "local", "worker", family]
-        env = {**self.env, "LOCAL_STATE": str(self.state.folder)}
-        return Process(family, argv, env)
-
     def _is_ready(self, worker: Process) -> bool:
         return self.state.heartbeat(worker.name, worker.pid).exists()
+
+    def _start_worker(self, family: str) -> None:
+        # `local worker` names its own heartbeat file, because the name contains the process id.
+        if not self.stop_requested:
+            argv = [sys.executable, "-m", "local", "worker", family]
+            self._workers.append(Process(family, argv, self.env))
 
     # Run -----------------------------------------------------------------------
 
@@ -120,25 +117,23 @@ class Cluster:
 
     def run_until_stopped(self) -> None:
         """Keep everything running until a stop is requested."""
-        while not self._pause():
+        while not self._pause(POLL_INTERVAL):
             self._restart_ended()
 
     def _restart_ended(self) -> None:
-        if self._server and self._restart_is_due(self._server):
-            self.state.remove("server", self._server.pid)
-            self.start_server()
-        for index, worker in enumerate(self._workers):
-            if self._restart_is_due(worker) and not self.state.was_stopped(worker.pid):
-                self.state.remove(worker.name, worker.pid)
-                self._workers[index] = self._start_worker(worker.name)
-
-    def _restart_is_due(self, process: Process) -> bool:
-        if process.exit_status is None:
-            return False
-        if process not in self._ended_at:
-            show(process.name, f"ended with status {process.exit_status}")
-            self._ended_at[process] = monotonic()
-        return monotonic() - self._ended_at[process] > RESTART_DELAY
+        """Restart the server and the workers that have died, after RESTART_DELAY."""
+        children = [*self._server, *self._workers]
+        ended = [child for child in children if child.exit_status is not None]
+        for child in ended:
+            show(child.name, f"ended with status {child.exit_status}")
+        self._workers = [worker for worker in self._workers if worker not in ended]
+        if not ended or self._pause(RESTART_DELAY):
+            return
+        for child in ended:
+            if child in self._server:
+                self.start_server()
+            elif child.exit_status not in STOPPED:
+                self._start_worker(child.name)
 
     # Stop ----------------------------------------------------------------------
 
@@ -148,9 +143,10 @@ class Cluster:
         # thread is waiting for it.
         self._stop_requests += 1
 
-    def _pause(self) -> bool:
-        """Sleep for POLL_INTERVAL unless a stop is requested; return True if it is."""
-        if not self.stop_requested:
+    def _pause(self, seconds: float) -> bool:
+        """Sleep unless a stop is requested; return True if it is."""
+        deadline = monotonic() + seconds
+        while not self.stop_requested and monotonic() < deadline:
             sleep(POLL_INTERVAL)
         return self.stop_requested
 
@@ -164,39 +160,17 @@ class Cluster:
         # SIGINT lets a caller restore the terminal; Ctrl-C itself does not reach its session.
         self._end(self._callers, signal.SIGINT, timeout=2)
         self._end(self._workers, signal.SIGTERM, timeout=STOP_TIMEOUT)
-        if self._server:
-            self._end([self._server], signal.SIGTERM, timeout=STOP_TIMEOUT, can_hurry=False)
-            self.state.remove("server", self._server.pid)
+        self._end(self._server, signal.SIGTERM, timeout=STOP_TIMEOUT, can_hurry=False)
 
     def _end(
-        self,
-        processes: Sequence[Process],
-        first_signal: int,
-        timeout: float,
-        *,
-        can_hurry: bool = True,
+        self, children: Sequence[Process], number: int, timeout: float, *, can_hurry: bool = True
     ) -> None:
-        for number, seconds in (
-            (first_signal, timeout),
-            (signal.SIGQUIT, 5),
-            (signal.SIGKILL, 5),
-        ):
-            left = [process for process in processes if process.exit_status is None]
-            for process in left:
-                if number == signal.SIGKILL:
-                    show(process.name, "did not stop: killed")
-                process.signal(number)
-            self._wait_for(left, seconds, can_hurry=can_hurry and number == first_signal)
-        for process in processes:
-            self.state.remove(process.name, process.pid)
-
-    def _wait_for(self, processes: Sequence[Process], seconds: float, *, can_hurry: bool) -> None:
-        """Wait for processes to end; if `can_hurry`, only until a second stop request."""
-        deadline = monotonic() + seconds
-        for process in processes:
-            while not process.wait(POLL_INTERVAL):
-                if monotonic() > deadline or (can_hurry and self._stop_requests > 1):
-                    break
+        handles = [child.handle for child in children]
+        killed = end(handles, number, timeout, lambda: can_hurry and self._stop_requests > 1)
+        for child in children:
+            child.wait(1)
+            if child.handle in killed:
+                show(child.name, "did not stop: killed")
 
 
 def replicas() -> dict[str, int]:

