@@ -18,6 +18,9 @@ from cluster.broker import UNREACHABLE_ERRORS
 from cluster.heartbeat import Heartbeat, hang_timeout
 from cluster.rabbitmq import DeadLetters
 
+#: The only arguments of a worker.
+SOLO = ["--pool", "solo"]
+
 
 def worker_app(family: str) -> App:
     """Return a family's app for workers: with its tasks, and bootsteps added to Celery's."""
@@ -46,21 +49,27 @@ def _prepare(app: App) -> None:
 
 
 def run(app: Celery[Any]) -> None:
-    """Run the worker until a signal stops it; raise SystemExit with its exit status."""
-    if sys.argv[1:]:
+    """Run the worker until a signal stops it; raise SystemExit with its exit status.
+
+    With `--pool solo` it runs jobs in this process, one at a time: `breakpoint()` works in a task.
+    """
+    if sys.argv[1:] not in ([], SOLO):
         sys.stderr.write(
-            f"error: the worker of {app.main} takes no arguments: its settings are environment "
-            "variables, see .env.example\n"
+            f"error: the worker of {app.main} takes no arguments but {' '.join(SOLO)}: its "
+            "settings are environment variables, see .env.example\n"
         )
         sys.exit(2)
     try:
         chosen = options(app)
+        if sys.argv[1:] == SOLO:
+            # A debugger needs the terminal, which Celery would replace by its log.
+            chosen |= {"pool": "solo", "concurrency": 1, "redirect_stdouts": False}
         hang_timeout()
         resources.share_cores(concurrency(app), os.environ)  # before the tasks load numpy
     except ValueError as error:  # an invalid setting, found when celeryconfig is loaded
         sys.exit(f"error: {error}")
     configured = _configured_concurrency(app)
-    if configured > concurrency(app):
+    if configured > concurrency(app) and "pool" not in chosen:
         sys.stderr.write(
             f"warning: {app.main} runs {concurrency(app)} jobs at a time, one per core, instead of "
             f"{configured}; if its jobs mostly wait, add {app.main} to family_concurrency in "

@@ -442,7 +442,9 @@ def test_inspect_shows_names_as_text(name: str, shown: str) -> None:
     assert name not in capture.get().replace(shown, "")
 
 
-@pytest.mark.parametrize("command", [("add.worker", "4"), ("local", "worker")])
+@pytest.mark.parametrize(
+    "command", [("add.worker", "4"), ("add.worker", "--pool", "threads"), ("local", "worker")]
+)
 def test_a_worker_that_is_started_wrongly_says_so_in_one_line(
     server_only: Local, command: tuple[str, ...]
 ) -> None:
