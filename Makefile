@@ -129,12 +129,16 @@ replay: $(RUN) ## Publish a dead letter again under its job's id: ID=add:1700000
 
 # Development -------------------------------------------------------------------
 
-.PHONY: install contracts test test_files test_docker test_faults fuzz lint \
+.PHONY: install contracts dev test test_files test_docker test_faults fuzz lint \
 	bench bench_curve bench_guard bench_docker bench_data bench_startup
 install: $(DEV) ## Install all dependencies into .venv
 
 contracts: $(DEV) ## Generate the callers' contracts, callers/contracts.json and calls.pyi, from the tasks
 	@$(VENV)/bin/python -m develop contracts $(ARGS)
+
+dev: $(DEV) ## Run the cluster in this terminal, and restart a family's workers when their code changes: FAMILY=add
+	$(if $(FAMILY),,$(error name a family ($(FAMILIES)): make $@ FAMILY=add))
+	@$(LOCAL) start --watch $(FAMILY)
 
 test: $(DEV) ## Run all tests; those of the compose stack need a Docker engine
 	tests/run $(VENV)/bin/pytest

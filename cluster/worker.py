@@ -75,7 +75,10 @@ def run(app: Celery[Any]) -> None:
             f"{configured}; if its jobs mostly wait, add {app.main} to family_concurrency in "
             "celeryconfig.py\n"
         )
-    sys.exit(_run(app, chosen))
+    try:
+        sys.exit(_run(app, chosen))
+    except SyntaxError as error:  # of its tasks
+        sys.exit(f"error: {error.filename}, line {error.lineno}: {error.msg}")
 
 
 def _run(app: Celery[Any], chosen: dict[str, Any]) -> Any:

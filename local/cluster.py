@@ -22,6 +22,8 @@ MAX_REPLICAS = 100
 READY_TIMEOUT = 30.0
 #: Time that a stop waits for running jobs, in seconds: longer than any may run.
 STOP_TIMEOUT = task_time_limit + 10.0
+#: Time that `reload` waits for running jobs, in seconds.
+RELOAD_TIMEOUT = 3.0
 #: Delay before a process that ended is restarted, in seconds.
 RESTART_DELAY = 1.0
 #: Exit statuses of a worker that was stopped by SIGTERM: later, or before it had a handler.
@@ -65,6 +67,7 @@ class Cluster:
         self._server: list[Process] = []  # one, once it runs
         self._workers: list[Process] = []
         self._callers: list[Process] = []
+        self._reloaded = ""
         self._stop_requests = 0
 
     # Start ---------------------------------------------------------------------
@@ -112,15 +115,15 @@ class Cluster:
         caller = Process("caller", [sys.executable, "-m", *argv], self.env, draws=draws)
         self._callers.append(caller)
         while not caller.wait(POLL_INTERVAL) and not self.stop_requested:
-            self._restart_ended()
+            self.restart_ended()
         return caller
 
     def run_until_stopped(self) -> None:
         """Keep everything running until a stop is requested."""
         while not self._pause(POLL_INTERVAL):
-            self._restart_ended()
+            self.restart_ended()
 
-    def _restart_ended(self) -> None:
+    def restart_ended(self) -> None:
         """Restart the server and the workers that have died, after RESTART_DELAY."""
         children = [*self._server, *self._workers]
         ended = [child for child in children if child.exit_status is not None]
@@ -132,8 +135,19 @@ class Cluster:
         for child in ended:
             if child in self._server:
                 self.start_server()
+            elif child.name == self._reloaded and (child.exit_status or 0) > 0:
+                show("local", f"the next change of its code starts {child.name} again")
             elif child.exit_status not in STOPPED:
                 self._start_worker(child.name)
+
+    def reload(self, family: str, count: int) -> None:
+        """Replace a family's workers; jobs that run for more than RELOAD_TIMEOUT run again."""
+        old = [worker for worker in self._workers if worker.name == family]
+        self._workers = [worker for worker in self._workers if worker not in old]
+        self._end(old, signal.SIGTERM, RELOAD_TIMEOUT)
+        self._reloaded = family
+        for _ in range(count):
+            self._start_worker(family)
 
     # Stop ----------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import click
@@ -15,6 +15,7 @@ from local.cluster import FAMILIES, STOP_TIMEOUT, Cluster, replicas, run_and_sto
 from local.process import end, show
 from local.state import DEFAULT_FOLDER, State
 from local.temporary import call, run_on_temporary_cluster
+from local.watch import changes
 
 #: Time limit of connecting to a broker that the cluster does not start, in seconds.
 CONNECT_TIMEOUT = 5.0
@@ -61,7 +62,8 @@ def demo_parallel(seconds: str) -> None:
 
 @local.command()
 @click.option("--server-only", is_flag=True, help="Start no workers: they run elsewhere.")
-def start(server_only: bool) -> None:
+@click.option("--watch", type=click.Choice(FAMILIES), help="Reload its workers at each change.")
+def start(server_only: bool, watch: str | None) -> None:
     """Run the cluster in the foreground until Ctrl-C, then stop it gracefully."""
     state = _state()
     others = [process.pid for process in state.running() if process.role == "supervisor"]
@@ -69,6 +71,8 @@ def start(server_only: bool) -> None:
         raise click.ClickException(
             f"the cluster is already running (process {others[0]}): `make local_stop` stops it"
         )
+    if server_only and watch:
+        raise click.UsageError("--watch needs workers, and --server-only starts none")
     port = settings.integer("REDIS_PORT", 6379, maximum=65535)
     urls = (os.environ.get(name, "") for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"))
     cluster = Cluster(state, port, server.password_file(), *urls)
@@ -78,24 +82,40 @@ def start(server_only: bool) -> None:
         )
     state.make_private()
     state.add("supervisor", os.getpid())
-    sys.exit(run_and_stop(cluster, lambda cluster: _start(cluster, server_only)))
+    sys.exit(run_and_stop(cluster, lambda cluster: _start(cluster, server_only, watch)))
 
 
-def _start(cluster: Cluster, server_only: bool) -> int:
+def _start(cluster: Cluster, server_only: bool, watched: str | None) -> int:
     where = f"127.0.0.1:{cluster.port}"
     if cluster.broker:
         with create("local", set_as_current=False) as app:
             broker.connect(app, CONNECT_TIMEOUT)
             where = app.connection_for_write().as_uri()
+    changed = changes(watched) if watched else iter(())
+    next(changed, None)
     if cluster.needs_server:
         cluster.start_server()
     if not server_only:
         cluster.start_workers(replicas())
     if not cluster.stop_requested:
         show("local", f"ready on {where}; Ctrl-C stops it")
+    if watched:
+        _reload(cluster, watched, changed)
     cluster.run_until_stopped()
     show("local", "stopping: workers finish their running jobs; Ctrl-C again stops at once")
     return 0
+
+
+def _reload(cluster: Cluster, family: str, changed: Iterator[list[str]]) -> None:
+    """Keep everything running until a stop is requested; reload a family when its code changes."""
+    for files in changed:
+        if cluster.stop_requested:
+            return
+        if files:
+            names = ", ".join(os.path.relpath(file, server.ROOT) for file in files)
+            show("local", f"{names} changed: {family} restarts")
+            cluster.reload(family, replicas()[family])
+        cluster.restart_ended()
 
 
 @local.command("stop")

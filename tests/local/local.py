@@ -16,7 +16,10 @@ from tests.waiting import eventually
 
 
 class Local:
-    """`python -m local start`, in a separate folder and on a free port."""
+    """`python -m local start`, in a separate folder and on a free port.
+
+    It runs the copy of the project in `folder/code`, if there is one.
+    """
 
     def __init__(self, folder: Path, *options: str, **variables: str) -> None:
         self.port = free_port()
@@ -37,7 +40,7 @@ class Local:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "local", "start", *options],
-                cwd=ROOT,
+                cwd=folder / "code" if (folder / "code").exists() else ROOT,
                 env=self.env,
                 stdout=log,
                 stderr=subprocess.STDOUT,
