@@ -10,9 +10,30 @@ import socket
 from celery.schedules import crontab
 
 from cluster import rabbitmq, servers, settings
+from cluster.families import family, table
 from cluster.routes import reject_unknown_tasks, route_celery_tasks
 
-# Servers and routes -----------------------------------------------------------
+# Task families ----------------------------------------------------------------
+
+# One row per family (cluster.families), which `make family` adds: its tasks; its concurrency, if
+# its jobs wait or use one core; what its caller computes in the demo.
+families = table(
+    add=family("add tsum longtime_add unsteady_add error_of", concurrency=10, demo="4 6"),
+    factorial=family("factorial", concurrency=2, demo="20000 --brief"),
+    mat_mul=family("mat_mul tile multiply", demo="20 20 --brief"),
+)
+
+# A family's tasks have its queue. Any other name is rejected at the caller, which would wait in
+# vain for a job that no worker runs.
+_routes = families.routes()
+# Celery's built-in tasks (chord_unlock, accumulate, backend_cleanup) need a worker, too.
+_celery_route = {"queue": "add"}
+task_routes = (_routes, route_celery_tasks(_routes, _celery_route), reject_unknown_tasks(_routes))
+task_queues = {name: {"exchange": name, "routing_key": name} for name in families}
+# A misspelt queue is an error, not a new queue without consumers.
+task_create_missing_queues = False
+
+# Servers ----------------------------------------------------------------------
 
 _port = settings.integer("REDIS_PORT", 6379, maximum=65535)
 # Both the compose stack and local mode publish Redis here.
@@ -36,29 +57,6 @@ globals().update(servers.broker(_url, "CELERY_BROKER_URL", lists=_is_stock))
 _url = os.environ.get("CELERY_RESULT_BACKEND") or _redis
 _url = servers.with_password(_url, "CELERY_RESULT_BACKEND")
 result_backend = servers.results(_url, "CELERY_RESULT_BACKEND")
-
-# One line per task. Any other name is rejected at the caller, which would wait in vain for a job
-# that no worker runs.
-_routes = {
-    "add.tasks.add": {"queue": "add"},
-    "add.tasks.tsum": {"queue": "add"},
-    "add.tasks.longtime_add": {"queue": "add"},
-    "add.tasks.unsteady_add": {"queue": "add"},
-    "add.tasks.error_of": {"queue": "add"},
-    "factorial.tasks.factorial": {"queue": "factorial"},
-    "mat_mul.tasks.mat_mul": {"queue": "mat_mul"},
-    "mat_mul.tasks.multiply": {"queue": "mat_mul"},
-    "mat_mul.tasks.tile": {"queue": "mat_mul"},
-}
-# Celery's built-in tasks (chord_unlock, accumulate, backend_cleanup) need a worker, too.
-_celery_route = {"queue": "add"}
-task_routes = (_routes, route_celery_tasks(_routes, _celery_route), reject_unknown_tasks(_routes))
-task_queues = {
-    queue: {"exchange": queue, "routing_key": queue}
-    for queue in sorted({route["queue"] for route in _routes.values()})
-}
-# A misspelt queue is an error, not a new queue without consumers.
-task_create_missing_queues = False
 
 # Messages contain JSON and the types of cluster.codec, never pickle. The consumer reports any
 # other message to its sender.
@@ -102,9 +100,6 @@ _lease = settings.integer("JOB_LEASE", 15, maximum=settings.MAX_SECONDS)
 
 # Concurrency -------------------------------------------------------------------
 
-# Default of <FAMILY>_CONCURRENCY, the jobs that a worker runs at a time: one, except for families
-# whose jobs wait or use one core. Read by cluster.worker, not by Celery.
-family_concurrency = {"add": 10, "factorial": 2}
 # With RabbitMQ, fetch a job only when a process is free: another worker may be idle.
 worker_prefetch_multiplier = 1
 # Replace a process before memory leaks add up; a bundle of calls counts as one.

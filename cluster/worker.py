@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from contextlib import suppress
+from importlib import import_module
 from threading import Thread
 from typing import Any
 
@@ -15,6 +16,7 @@ from redis.exceptions import RedisError
 from cluster import resources, settings
 from cluster.app import App, create
 from cluster.broker import UNREACHABLE_ERRORS
+from cluster.families import BadTable
 from cluster.heartbeat import Heartbeat, hang_timeout
 from cluster.rabbitmq import DeadLetters
 
@@ -66,14 +68,14 @@ def run(app: Celery[Any]) -> None:
             chosen |= {"pool": "solo", "concurrency": 1, "redirect_stdouts": False}
         hang_timeout()
         resources.share_cores(concurrency(app), os.environ)  # before the tasks load numpy
-    except ValueError as error:  # an invalid setting, found when celeryconfig is loaded
+    except (ValueError, SyntaxError) as error:  # found when celeryconfig is loaded
         sys.exit(f"error: {error}")
     configured = _configured_concurrency(app)
     if configured > concurrency(app) and "pool" not in chosen:
         sys.stderr.write(
             f"warning: {app.main} runs {concurrency(app)} jobs at a time, one per core, instead of "
-            f"{configured}; if its jobs mostly wait, add {app.main} to family_concurrency in "
-            "celeryconfig.py\n"
+            f"{configured}; if its jobs mostly wait, say so by `concurrency` in its row "
+            f"({app.conf.families.row(app.main).where})\n"
         )
     try:
         sys.exit(_run(app, chosen))
@@ -89,6 +91,11 @@ def _run(app: Celery[Any], chosen: dict[str, Any]) -> Any:
     # Celery collects garbage before each fork. Scanning the loaded modules would take longer than
     # the fork itself, and copy pages that the processes share.
     gc.disable()
+    import_module(f"{app.main}.tasks")
+    try:
+        app.conf.families.check_tasks(app.main, app.tasks)
+    except BadTable as error:
+        sys.exit(f"error: {error}")
     worker: Any = app.Worker(**chosen)
     gc.freeze()
     gc.enable()
@@ -118,16 +125,16 @@ def options(app: Celery[Any]) -> dict[str, Any]:
 def concurrency(app: Celery[Any]) -> int:
     """Return the number of jobs that a family's worker runs at a time.
 
-    At most one per core for a family that is not in family_concurrency: its jobs compute, and
-    more of them would only slow each other down.
+    At most one per core for a family whose row has no concurrency: its jobs compute, and more of
+    them would only slow each other down.
     """
-    if app.main in app.conf.family_concurrency:
+    if app.conf.families.row(app.main).concurrency:
         return _configured_concurrency(app)
     return min(_configured_concurrency(app), resources.cores())
 
 
 def _configured_concurrency(app: Celery[Any]) -> int:
-    default = app.conf.family_concurrency.get(app.main, 1)
+    default = app.conf.families.row(app.main).concurrency or 1
     return settings.integer(
         f"{app.main.upper()}_CONCURRENCY", default, maximum=settings.MAX_PROCESSES
     )

@@ -8,14 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic, sleep
 
-from celeryconfig import task_queues, task_time_limit
+from celeryconfig import families, task_time_limit
 from cluster import password, settings
 from local import server
 from local.process import POLL_INTERVAL, Process, end, show
 from local.state import State
 
-#: The families; each has the name of its queue.
-FAMILIES = tuple(task_queues)
+FAMILIES = tuple(families)
 #: Workers of one family on one machine.
 MAX_REPLICAS = 100
 #: Time limit for workers to start consuming, in seconds.

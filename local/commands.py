@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from celeryconfig import families
 from cluster import broker, heartbeat, settings
 from cluster.app import create
 from local import server
@@ -20,11 +21,7 @@ from local.watch import changes
 #: Time limit of connecting to a broker that the cluster does not start, in seconds.
 CONNECT_TIMEOUT = 5.0
 #: The callers that the demo runs, with their arguments.
-JOBS = (
-    ("callers.add", "4", "6"),
-    ("callers.factorial", "20000", "--brief"),
-    ("callers.mat_mul", "20", "20", "--brief"),
-)
+DEMO = {name: (f"callers.{name}", *row.demo) for name, row in families.items()}
 
 
 @click.group()
@@ -43,7 +40,7 @@ def demo() -> None:
 def _demo(cluster: Cluster) -> int:
     cluster.start_server()
     cluster.start_workers(dict.fromkeys(FAMILIES, 1))
-    return call(cluster, JOBS)
+    return call(cluster, DEMO.values())
 
 
 @local.command("demo-parallel")
@@ -167,6 +164,14 @@ def worker(family: str) -> None:
     os.environ[heartbeat.VARIABLE] = str(state.heartbeat(family, pid))
     # Replaces this process, so that signals reach Celery directly.
     os.execv(sys.executable, [sys.executable, "-m", f"{family}.worker"])
+
+
+@local.command("call")
+@click.argument("family", type=click.Choice(FAMILIES))
+def call_(family: str) -> None:
+    """Compute on the running cluster what the demo asks of FAMILY."""
+    module, *arguments = DEMO[family]
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
 
 
 def _state() -> State:

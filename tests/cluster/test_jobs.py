@@ -5,9 +5,10 @@ from celery import chord
 
 from callers.canvas import EXAMPLES
 from callers.client import Client
+from cluster.examples import Example
 from tests.canvas import VALUES
 from tests.cluster.stack import Stack
-from tests.families import JOBS, Job, check
+from tests.families import JOBS, check
 
 pytestmark = pytest.mark.parametrize("stack", ["redis", "rabbitmq"], indirect=True)
 
@@ -25,7 +26,7 @@ def test_a_caller_service_prints_its_result(stack: Stack, caller: str, printed: 
 
 
 @pytest.mark.parametrize("job", JOBS, ids=str)
-def test_a_job_from_outside_gives_its_value(client: Client, job: Job) -> None:
+def test_a_job_from_outside_gives_its_value(client: Client, job: Example) -> None:
     check(job, client.call(job.task, *job.args, **job.kwargs))
 
 

@@ -11,8 +11,8 @@ from celery.utils import uuid
 
 from callers.canvas import EXAMPLES
 from callers.client import Client
+from mat_mul.examples import product
 from tests.canvas import VALUES
-from tests.families import product
 from tests.local.local import Local
 from tests.waiting import eventually
 

@@ -18,8 +18,10 @@ from celery import xmap
 from rich.console import Console
 
 from callers.inspect import jobs_table, workers_table
+from factorial.examples import DIGESTS
 from local.server import ROOT
-from tests.families import FACTORIAL_DIGESTS, FAMILIES, product
+from mat_mul.examples import product
+from tests.families import FAMILIES
 from tests.local.local import Local
 from tests.waiting import eventually
 
@@ -76,11 +78,11 @@ def on_a_terminal(local: Local, *argv: str) -> str:
     return shown.decode()
 
 
-@pytest.mark.parametrize("n", FACTORIAL_DIGESTS)
+@pytest.mark.parametrize("n", DIGESTS)
 def test_all_digits_go_into_a_pipe(local: Local, n: int) -> None:
     done = local.command("callers.factorial", str(n))
 
-    assert hashlib.sha256(done.stdout.strip().encode()).hexdigest() == FACTORIAL_DIGESTS[n]
+    assert hashlib.sha256(done.stdout.strip().encode()).hexdigest() == DIGESTS[n]
 
 
 def test_all_digits_go_into_a_file(local: Local, tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_all_digits_go_into_a_file(local: Local, tmp_path: Path) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
     assert file.read_text().endswith("0\n")
     digest = hashlib.sha256(file.read_bytes().rstrip()).hexdigest()
-    assert digest == FACTORIAL_DIGESTS[20_000]
+    assert digest == DIGESTS[20_000]
 
 
 @pytest.mark.parametrize("options", [(), ("--tiled",)])

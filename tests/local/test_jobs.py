@@ -7,18 +7,19 @@ from celery.result import AsyncResult
 
 from callers.client import Client
 from cluster.errors import JobTimeout, Unreachable
-from tests.families import BAD_JOBS, JOBS, BadJob, Job, check
+from cluster.examples import BadExample, Example
+from tests.families import BAD_JOBS, JOBS, check
 from tests.local.local import Local
 from tests.waiting import eventually
 
 
 @pytest.mark.parametrize("job", JOBS, ids=str)
-def test_a_job_gives_its_value(client: Client, job: Job) -> None:
+def test_a_job_gives_its_value(client: Client, job: Example) -> None:
     check(job, client.call(job.task, *job.args, **job.kwargs))
 
 
 @pytest.mark.parametrize("job", BAD_JOBS, ids=str)
-def test_a_bad_job_gives_its_error(client: Client, job: BadJob) -> None:
+def test_a_bad_job_gives_its_error(client: Client, job: BadExample) -> None:
     with pytest.raises(job.error) as caught:  # by Celery: the client would refuse most of them
         client.get(client.app.send_task(job.task, job.args))
 

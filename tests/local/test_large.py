@@ -16,7 +16,7 @@ from callers.client import Client
 from cluster.blobs import CHUNK, PREFIX
 from cluster.codec import Packed
 from cluster.errors import DeadLetter, JobTimeout, OutOfMemory, Unreachable, Unreadable, ValueGone
-from tests.families import product
+from mat_mul.examples import product
 from tests.local.local import Local
 from tests.waiting import eventually
 

@@ -10,7 +10,7 @@ import pytest
 from callers import tiled
 from callers.client import Client
 from cluster.errors import JobTimeout
-from tests.families import product
+from mat_mul.examples import product
 from tests.local.local import Local
 
 #: Limit of the workers here, in bytes: products of a few hundred rows have many tiles.

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from celeryconfig import family_concurrency
+from celeryconfig import families
 from tests.families import FAMILIES
 from tests.repo.repo import ROOT, files, read
 
@@ -62,7 +62,7 @@ def test_the_compose_files_defaults_are_those_of_the_example(file: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_concurrency_of_the_example_is_the_codes(family: str) -> None:
-    assert EXAMPLE[f"{family.upper()}_CONCURRENCY"] == str(family_concurrency.get(family, 1))
+    assert EXAMPLE[f"{family.upper()}_CONCURRENCY"] == str(families[family].concurrency or 1)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from callers.client import Client
 from callers.contracts import Contract
 from celeryconfig import task_routes
 from cluster.codec import Packed, pack, unpack
+from cluster.examples import BadExample, Example
 from develop.contracts import contract, describe
-from tests.families import BAD_JOBS, JOBS, BadJob, Job
+from tests.families import BAD_JOBS, JOBS
 from tests.unit.test_tasks import function
 
 #: Errors of arguments whose refusal does not depend on a worker's settings.
@@ -73,7 +74,7 @@ def error(task: str, *args: Any, **kwargs: Any) -> str:
 
 
 @pytest.mark.parametrize("job", JOBS, ids=str)
-def test_a_good_job_is_accepted(job: Job) -> None:
+def test_a_good_job_is_accepted(job: Example) -> None:
     assert error(job.task, *job.args, **job.kwargs) == ""
     found = contracts.of(job.task)
     assert found
@@ -81,7 +82,7 @@ def test_a_good_job_is_accepted(job: Job) -> None:
 
 
 @pytest.mark.parametrize("job", BAD_JOBS, ids=str)
-def test_a_bad_job_is_refused_with_its_own_error_or_left_to_the_worker(job: BadJob) -> None:
+def test_a_bad_job_is_refused_with_its_own_error_or_left_to_the_worker(job: BadExample) -> None:
     refused = error(job.task, *job.args)
 
     assert refused == "" or refused.startswith(f"{job.error.__name__}: ")

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.families import BAD_JOBS, JOBS, BadJob, Job, check
+from cluster.examples import BadExample, Example
+from tests.families import BAD_JOBS, JOBS, check
 
 
 def function(task: str) -> Any:
@@ -14,12 +15,12 @@ def function(task: str) -> Any:
 
 
 @pytest.mark.parametrize("job", JOBS, ids=str)
-def test_a_task_gives_its_value_when_called_as_a_function(job: Job) -> None:
+def test_a_task_gives_its_value_when_called_as_a_function(job: Example) -> None:
     check(job, function(job.task)(*job.args, **job.kwargs))
 
 
 @pytest.mark.parametrize("job", BAD_JOBS, ids=str)
-def test_a_task_refuses_bad_arguments_in_one_line(job: BadJob) -> None:
+def test_a_task_refuses_bad_arguments_in_one_line(job: BadExample) -> None:
     with pytest.raises(job.error) as caught:
         function(job.task)(*job.args)
 

@@ -17,7 +17,8 @@ from callers import testing
 from callers.client import Client
 from callers.testing import run
 from cluster.errors import ClusterError, DeadLetter, UnknownTask
-from tests.families import BAD_JOBS, JOBS, BadJob, Job, check
+from cluster.examples import BadExample, Example
+from tests.families import BAD_JOBS, JOBS, check
 from tests.repo.repo import ROOT
 from tests.unit import tested_tasks
 
@@ -35,14 +36,14 @@ def stored() -> dict[Any, Any]:
 
 
 @pytest.mark.parametrize("job", JOBS, ids=str)
-def test_a_job_gives_its_value(job: Job) -> None:
+def test_a_job_gives_its_value(job: Example) -> None:
     check(job, run(job.task, *job.args, **job.kwargs))
 
     assert stored() == {}
 
 
 @pytest.mark.parametrize("job", BAD_JOBS, ids=str)
-def test_a_bad_job_gives_its_error(job: BadJob) -> None:
+def test_a_bad_job_gives_its_error(job: BadExample) -> None:
     with pytest.raises(job.error) as caught:
         run(job.task, *job.args)
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from celeryconfig import family_concurrency
+from celeryconfig import families
 from cluster.worker import options, worker_app
 from tests.families import FAMILIES
 
@@ -21,7 +21,7 @@ def test_a_worker_is_bound_to_its_queue_under_a_name_of_its_own() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_concurrency_is_the_familys(family: str) -> None:
-    assert options(worker_app(family))["concurrency"] == family_concurrency.get(family, 1)
+    assert options(worker_app(family))["concurrency"] == families[family].concurrency or 1
 
 
 @pytest.mark.parametrize(
