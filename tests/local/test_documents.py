@@ -13,7 +13,7 @@ from tests.local.local import Local
 from tests.repo.repo import read
 
 PRINTED = {
-    "README.md": "256909\n10\n3628800\n",
+    "README.md": "10\n10\n3628800\n",
     "docs/values.md": "(4000, 4000)\n",
 }
 
