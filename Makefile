@@ -18,6 +18,7 @@ DEV := $(VENV)/.dev-installed
 REQUIREMENTS := constraints.txt $(wildcard */requirements.txt)
 INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 LOCAL := $(VENV)/bin/python -m local
+DEVELOP := $(VENV)/bin/python -m develop
 FAMILIES := $(patsubst %/tasks.py,%,$(wildcard */tasks.py))
 
 # The broker on Docker. For RabbitMQ, every command merges its overlay into the compose file.
@@ -32,7 +33,7 @@ export BROKER
 
 .PHONY: help
 help: ## List the targets
-	@sed -nE 's/^([a-z_]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "  %-34s%s\n", $$1, $$2}'
+	@sed -nE 's/^(\$$\(FAMILIES:%=)?([a-z_]+(%[a-z_]+)?)\)?:.*## (.*)/\2|\4/p' $(MAKEFILE_LIST) | sed 's/%/FAMILY/' | awk -F '|' '{printf "  %-34s%s\n", $$1, $$2}'
 
 # On Docker ---------------------------------------------------------------------
 
@@ -88,31 +89,18 @@ local_clean: $(RUN) ## Stop it, and remove its queues and results
 kill_workers: $(RUN) ## Stop all local workers; celery_start_add_worker starts a new one
 	@$(LOCAL) kill-workers
 
-.PHONY: celery_start_add_worker celery_start_factorial_worker celery_start_mat_mul_worker
-celery_start_add_worker: $(RUN) ## Run one more add worker in this terminal
-	@$(LOCAL) worker add
+.PHONY: $(FAMILIES:%=celery_start_%_worker) celery_start_beat
+$(FAMILIES:%=celery_start_%_worker): celery_start_%_worker: $(RUN) ## Run one more worker of a family in this terminal
+	@$(LOCAL) worker $*
 
-celery_start_factorial_worker: $(RUN) ## Run one more factorial worker in this terminal
-	@$(LOCAL) worker factorial
-
-celery_start_mat_mul_worker: $(RUN) ## Run one more mat_mul worker in this terminal
-	@$(LOCAL) worker mat_mul
-
-.PHONY: celery_start_beat
 celery_start_beat: $(RUN) ## Run beat in this terminal, which submits the periodic jobs
 	@$(VENV)/bin/python -m callers.beat
 
 # Use the running cluster, on Docker or not -------------------------------------
 
-.PHONY: test_add_task test_factorial_task test_mat_mul_task canvas inspect dead replay
-test_add_task: $(RUN) ## Compute 4 + 6 on the running cluster
-	@$(VENV)/bin/python -m callers.add 4 6
-
-test_factorial_task: $(RUN) ## Compute 20000! on the running cluster
-	@$(VENV)/bin/python -m callers.factorial 20000 --brief
-
-test_mat_mul_task: $(RUN) ## Compute a product of matrices on the running cluster
-	@$(VENV)/bin/python -m callers.mat_mul 20 20 --brief
+.PHONY: $(FAMILIES:%=test_%_task) canvas inspect dead replay
+$(FAMILIES:%=test_%_task): test_%_task: $(RUN) ## Run one job of a family on the running cluster
+	@$(LOCAL) call $*
 
 canvas: $(RUN) ## Run an example of each of Celery's canvas primitives
 	@$(VENV)/bin/python -m callers.canvas
@@ -129,12 +117,21 @@ replay: $(RUN) ## Publish a dead letter again under its job's id: ID=add:1700000
 
 # Development -------------------------------------------------------------------
 
-.PHONY: install contracts dev test test_files test_docker test_faults fuzz lint \
+.PHONY: family family_remove contracts pins install dev test test_files test_docker test_faults fuzz lint \
 	bench bench_curve bench_guard bench_docker bench_data bench_startup
-install: $(DEV) ## Install all dependencies into .venv
+family: $(DEV) ## Add a family: NAME=power
+	@$(DEVELOP) family $(or $(NAME),$(error name the new family: make $@ NAME=power))
+
+family_remove: $(DEV) ## Remove a family that was added: NAME=power
+	@$(DEVELOP) family-remove $(or $(NAME),$(error name the family: make $@ NAME=power))
 
 contracts: $(DEV) ## Generate the callers' contracts, callers/contracts.json and calls.pyi, from the tasks
-	@$(VENV)/bin/python -m develop contracts $(ARGS)
+	@$(DEVELOP) contracts $(ARGS)
+
+pins: $(DEV) ## Pin the packages of all requirements.txt in constraints.txt; ARGS=--upgrade for the latest versions
+	@$(DEVELOP) pins $(ARGS)
+
+install: $(DEV) ## Install all dependencies into .venv
 
 dev: $(DEV) ## Run the cluster in this terminal, and restart a family's workers when their code changes: FAMILY=add
 	$(if $(FAMILY),,$(error name a family ($(FAMILIES)): make $@ FAMILY=add))
@@ -144,6 +141,7 @@ test: $(DEV) ## Run all tests; those of the compose stack need a Docker engine
 	tests/run $(VENV)/bin/pytest
 
 test_files: $(DEV) ## Check in seconds that all files agree: shows what a new family or setting is missing
+	@$(DEVELOP) check
 	$(VENV)/bin/pytest --quiet tests/repo
 
 test_docker: $(DEV) ## Run only the tests of the compose stack

@@ -115,10 +115,10 @@ timeout_option = seconds_option("--timeout", TIMEOUT, "How long to wait for the 
 NEGATIVE_NUMBERS = {"ignore_unknown_options": True}
 
 
-def call(task: str, *args: Any, timeout: float) -> Any:
+def call(task: str, *args: Any, timeout: float, **kwargs: Any) -> Any:
     """Submit a job, wait and return its result; on a terminal, show the progress.
 
     That is the time waited, and the bytes transferred of a large argument or result.
     """
     with transfer_progress(task) as on_transfer, Client(on_transfer=on_transfer) as client:
-        return client.call(task, *args, timeout=timeout)
+        return client.call(task, *args, timeout=timeout, **kwargs)

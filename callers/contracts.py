@@ -1,8 +1,9 @@
 """Contracts: what a task's parameters accept, checked before a job is submitted.
 
-`contracts.json` has the contract of each task, which `make contracts` derives from the task's
-signature and annotations. A parameter has a `name`, a `kind` (of `inspect.Parameter`) and may be
-`required`; what it accepts is described by
+`contracts.json` has the contract of each task, which `make contracts` derives from its signature,
+annotations and docstring, with the arguments of its first example, if JSON has such values. A
+parameter has a `name`, a `kind` (of `inspect.Parameter`) and may be `required`; what it accepts is
+described by
 
 - `type`: names of TYPES, separated by ` | `; without it, any value;
 - `items`: the same description of the items of a list, or of `*args`, whose type is `list`;
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from cluster import arguments
+from cluster.errors import UnknownTask
 
 FILE = Path(__file__).with_name("contracts.json")
 #: The types that are checked, by their names in the file.
@@ -192,9 +194,21 @@ def _binder(name: str, parameters: Sequence[Mapping[str, Any]]) -> Callable[...,
 
 
 @cache
+def _tasks() -> dict[str, Any]:
+    tasks: dict[str, Any] = msgspec.json.decode(FILE.read_bytes())
+    return tasks
+
+
+@cache
 def _contracts() -> dict[str, Contract]:
-    tasks = msgspec.json.decode(FILE.read_bytes())
-    return {task: Contract(task, each["parameters"]) for task, each in tasks.items()}
+    return {task: Contract(task, each["parameters"]) for task, each in _tasks().items()}
+
+
+def described(task: str) -> dict[str, Any]:
+    """Return what the file says about a task; raises UnknownTask for one that it does not have."""
+    if task not in _tasks():
+        raise UnknownTask(f"{FILE.name} has no contract of {task}: run `make contracts`")
+    return dict(_tasks()[task])
 
 
 def of(task: str) -> Contract | None:

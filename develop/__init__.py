@@ -1,1 +1,1 @@
-"""Tools of development, which are in no image."""
+"""Tools for those who change the project; no image has them."""

@@ -1,6 +1,6 @@
 """`python -m develop`: run a tool of development; an error is printed as one line."""
 
-from callers.command import run
+from celery_streams.cli import run
 from develop.commands import develop
 
 if __name__ == "__main__":

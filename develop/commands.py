@@ -2,8 +2,6 @@
 
 import click
 
-from develop import contracts
-
 
 @click.group()
 def develop() -> None:
@@ -14,9 +12,52 @@ def develop() -> None:
 @click.option("--check", is_flag=True, help="Change nothing; fail if a file is out of date.")
 def contracts_(check: bool) -> None:
     """Generate the callers' contracts, and the stub of typed calls, from the tasks."""
+    from develop import contracts
+
     outdated = contracts.outdated()
     if check and outdated:
         raise click.ClickException(f"{' and '.join(outdated)}: out of date; run `make contracts`")
     for name, text in outdated.items():
         (contracts.ROOT / name).write_text(text)
         click.echo(f"{name} written")
+
+
+@develop.command("family")
+@click.argument("name")
+def family_(name: str) -> None:
+    """Add a family of tasks that runs: package, worker, image, queue, caller and services."""
+    from develop import family
+
+    family.add(name)
+    click.echo(
+        f"{name} is a family now. Write its task in {name}/tasks.py and what it returns in "
+        f"{name}/examples.py; then `make contracts`, `make test_files`, `make test`."
+    )
+
+
+@develop.command("family-remove")
+@click.argument("name")
+def family_remove(name: str) -> None:
+    """Remove a family with all its files."""
+    from develop import family
+
+    family.remove(name)
+    click.echo(f"{name} is removed")
+
+
+@develop.command()
+@click.option("--upgrade", is_flag=True, help="Choose the latest versions of all packages.")
+def pins(upgrade: bool) -> None:
+    """Pin the packages of all requirements.txt, and what they need, in constraints.txt."""
+    from develop import pins
+
+    for line in pins.pin(upgrade=upgrade):
+        click.echo(line)
+
+
+@develop.command()
+def check() -> None:
+    """Check that the table of families and their folders agree."""
+    from develop.checks import check_families
+
+    check_families()

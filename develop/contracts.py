@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from inspect import Parameter
 from pathlib import Path
@@ -29,8 +30,11 @@ _NAMES = {kind: name for name, kind in contracts.TYPES.items()}
 
 def generate() -> dict[str, str]:
     """Return the text of each generated file by its path; changes nothing."""
-    described = {task: _contract(task) for task in sorted(celeryconfig.task_routes[0])}
-    return {CONTRACTS: json.dumps(described, indent=2) + "\n", STUB: _stub(described)}
+    described = {task: _contract(task) for task in sorted(celeryconfig.families.routes())}
+    return {
+        CONTRACTS: json.dumps(described, indent=2, ensure_ascii=False) + "\n",
+        STUB: _stub(described),
+    }
 
 
 def outdated() -> dict[str, str]:
@@ -48,7 +52,23 @@ def outdated() -> dict[str, str]:
 def _contract(task: str) -> dict[str, Any]:
     import_module(task.rpartition(".")[0])
     with create("develop", set_as_current=False) as app:
-        return contract(app.tasks[task].run)
+        run = app.tasks[task].run
+    return {
+        "summary": (inspect.getdoc(run) or "").partition("\n")[0],
+        **_example(task),
+        **contract(run),
+    }
+
+
+def _example(task: str) -> dict[str, Any]:
+    """Return the arguments of a task's first example, if JSON has such values."""
+    family, _, name = task.split(".")
+    examples = [each for each in import_module(f"{family}.examples").EXAMPLES if each.task == name]
+    with suppress(TypeError, ValueError):
+        for each in examples[:1]:
+            json.dumps([each.args, each.kwargs], allow_nan=False)
+            return {"example": {"args": each.args, "kwargs": each.kwargs}}
+    return {}
 
 
 def contract(function: Any) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from celeryconfig import families
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -37,8 +39,18 @@ def compose(name: str = "docker-compose.yml") -> dict[str, Any]:
 
 def make_targets() -> dict[str, str]:
     """Return each target of the Makefile that `make help` lists, with its recipe."""
-    pattern = re.compile(r"^([a-z_]+):[^\n]*## .*\n((?:\t.*\n)*)", re.MULTILINE)
-    return dict(pattern.findall(read("Makefile")))
+    pattern = re.compile(r"^([a-z_]+|\$\(\S+\)):[^\n]*## .*\n((?:\t.*\n)*)", re.MULTILINE)
+    return {
+        name: recipe
+        for target, recipe in pattern.findall(read("Makefile"))
+        for name in expanded(target)
+    }
+
+
+def expanded(target: str) -> list[str]:
+    """Return the names that a target of the Makefile stands for: one per family, or itself."""
+    per_family = re.fullmatch(r"\$\(FAMILIES:%=(\w+%\w+)\)", target)
+    return [per_family[1].replace("%", name) for name in families] if per_family else [target]
 
 
 def imports(file: Path) -> Iterator[str]:

@@ -1,19 +1,18 @@
 """A family is its tasks and requirements: everything else is `add/` with the name changed."""
 
 import importlib
-import inspect
 import re
 
 import pytest
-from celery.app.task import Task
 
 from callers.client import Client
-from celeryconfig import family_concurrency, task_queues, task_routes
-from local.commands import JOBS as JOBS_OF_THE_DEMO
+from celeryconfig import task_routes
+from local.commands import DEMO
 from tests.families import ABOUT_JOBS, BAD_JOBS, FAMILIES, JOBS, REFERENCE
-from tests.repo.repo import ROOT, compose, make_targets, read
+from tests.repo.repo import ROOT, compose, read
 
 ROUTES = task_routes[0]
+MODULES = ("__init__.py", "examples.py", "tasks.py", "worker.py")
 
 
 @pytest.mark.parametrize("file", ["Dockerfile", "worker.py", "__init__.py"])
@@ -25,8 +24,8 @@ def test_a_family_is_the_reference_with_its_name_changed(family: str, file: str)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_has_its_five_files(family: str) -> None:
-    for file in ("Dockerfile", "requirements.txt", "__init__.py", "tasks.py", "worker.py"):
+def test_a_family_has_its_six_files(family: str) -> None:
+    for file in ("Dockerfile", "requirements.txt", *MODULES):
         assert (ROOT / family / file).is_file()
 
 
@@ -34,10 +33,8 @@ def test_the_families_are_those_that_have_workers_queues_and_services() -> None:
     services = compose()["services"]
     workers = {name for name in services if "profiles" not in services[name]}
     named = {
-        "the tests (tests/families.py)": set(FAMILIES),
         "folders with a worker.py": {file.parent.name for file in ROOT.glob("*/worker.py")}
         - {"cluster"},
-        "queues (celeryconfig.py)": set(task_queues),
         "services (docker-compose.yml)": workers - {"redis"},
         "services (deploy/workers.yml)": set(compose("deploy/workers.yml")["services"]) - {"redis"},
         "services (deploy/rabbitmq.yml)": set(compose("deploy/rabbitmq.yml")["services"])
@@ -46,7 +43,6 @@ def test_the_families_are_those_that_have_workers_queues_and_services() -> None:
     assert {where: sorted(names) for where, names in named.items()} == {
         where: sorted(FAMILIES) for where in named
     }
-    assert set(family_concurrency) <= set(FAMILIES)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -66,9 +62,6 @@ def test_one_name_everywhere(family: str) -> None:
             f"{family.upper()}_REPLICAS in .env.example": f"#{family.upper()}_REPLICAS=" in example,
             f"{family.upper()}_CONCURRENCY in .env.example": f"#{family.upper()}_CONCURRENCY="
             in example,
-            f"celery_start_{family}_worker in Makefile": f"celery_start_{family}_worker"
-            in make_targets(),
-            f"test_{family}_task in Makefile": f"test_{family}_task" in make_targets(),
             f"row of {family} in README.md": f"| [`{family}`]({family}/tasks.py) |"
             in read("README.md"),
         }.items()
@@ -82,19 +75,7 @@ def test_the_demo_asks_for_what_the_caller_services_ask_for() -> None:
     services = compose()["services"]
     commands = [services[name]["command"] for name in services if name.startswith("call-")]
 
-    assert commands == [["python", "-m", *job] for job in JOBS_OF_THE_DEMO]
-
-
-def test_every_routed_task_is_its_familys_and_every_task_is_routed() -> None:
-    tasks = set()
-    for family in FAMILIES:
-        module = importlib.import_module(f"{family}.tasks")
-        for name, value in inspect.getmembers(module):
-            if isinstance(value, Task):
-                tasks.add(f"{family}.tasks.{name}")
-
-    assert set(ROUTES) == tasks
-    assert all(route == {"queue": task.split(".")[0]} for task, route in ROUTES.items())
+    assert commands == [["python", "-m", *words] for words in DEMO.values()]
 
 
 def test_every_task_has_a_good_and_a_bad_example_and_a_line_in_the_readme() -> None:

@@ -20,7 +20,7 @@ from tests.repo.repo import ROOT, imports
         *((family, {"cluster"}) for family in FAMILIES),
         ("local", {"celery_streams", "celeryconfig", "cluster"}),
         ("bench", {"callers", "celery_streams", "cluster", "local"}),
-        ("develop", {"callers", "celeryconfig", "cluster"}),
+        ("develop", {"callers", "celery_streams", "celeryconfig", "cluster"}),
         ("deploy/flower", {"celery_streams", "cluster"}),
     ],
 )

@@ -1,0 +1,130 @@
+"""A family is added by one command and its task, and removed by another."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import power
+from tests.copies import Copy
+from tests.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def only_copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """A copy of the project."""
+    return Copy(tmp_path_factory.mktemp("copy"))
+
+
+@pytest.fixture
+def copy(only_copy: Copy) -> Iterator[Copy]:
+    """A copy of the project, unchanged."""
+    yield only_copy
+    only_copy.reset()
+
+
+def test_a_new_family_passes_the_checks_and_leaves_no_trace(copy: Copy) -> None:
+    said = copy.run("make", "family", "NAME=power")
+    assert "power is a family now. Write its task in power/tasks.py" in said
+    copy.run("make", "test_files")
+    copy.run(".venv/bin/ruff", "check", "power", "callers/power.py")
+    copy.run(".venv/bin/ruff", "format", "--check", "power", "callers/power.py")
+
+    copy.write("power/tasks.py", power.TASKS)
+    copy.write("power/examples.py", power.EXAMPLES)
+    outdated = copy.try_to_run("make", "test_files")
+    assert "out of date; run `make contracts`" in outdated.stdout + outdated.stderr
+    copy.run("make", "contracts")
+    copy.run("make", "test_files")
+    copy.run(".venv/bin/pytest", "--quiet", "tests/unit/test_tasks.py", "-k", "power")
+    assert "celery_start_power_worker" in copy.run("make", "--print-data-base", "--dry-run", "help")
+
+    assert copy.run("make", "family_remove", "NAME=power") == "power is removed\n"
+    assert copy.status() == ""
+    assert not (copy.folder / "power").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("celery", "celery is a Python module: a family needs another name"),
+        ("1x", "a family's name consists of lower-case letters, "),
+        ("Power", "a family's name consists of lower-case letters, "),
+        ("my-family", "a family's name consists of lower-case letters, "),
+        ("a" * 31, "a family's name consists of lower-case letters, "),
+        ("add", "the family add exists already"),
+        ("tests", "tests exists already: a family needs another name"),
+        ("submit", "callers/submit.py exists already: a family needs another name"),
+        ("class", "class is a word of Python: a family needs another name"),
+        ("list", "list is a word of Python: a family needs another name"),
+        ("json", "json is a Python module: a family needs another name"),
+        ("redis", "redis is a service in docker-compose.yml: a family needs another name"),
+    ],
+)
+def test_a_name_that_cannot_be_is_one_line(copy: Copy, name: str, error: str) -> None:
+    done = copy.try_to_run("make", "family", f"NAME={name}")
+
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[0].startswith(f"error: {error}")
+    assert copy.status() == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("power", "there is no family 'power'; the families are add, factorial, mat_mul"),
+        ("add", "add cannot be removed: documents, tests and benchmarks need it"),
+    ],
+)
+def test_only_a_family_that_was_added_is_removed(copy: Copy, name: str, error: str) -> None:
+    done = copy.try_to_run("make", "family_remove", f"NAME={name}")
+
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[0] == f"error: {error}"
+    assert copy.status() == ""
+
+
+def test_a_name_is_needed(copy: Copy) -> None:
+    done = copy.try_to_run("make", "family")
+
+    assert "name the new family: make family NAME=power" in done.stderr
+
+
+def test_an_error_or_an_interrupt_leaves_the_files_as_they_were(copy: Copy) -> None:
+    # The last of the changed files cannot be written: what was written before is undone.
+    (copy.folder / "README.md").chmod(0o444)
+    program = (
+        "import os, resource, signal, develop.tree as tree\n"
+        "from develop import family\n"
+        "put = tree.Changes._put\n"
+        "def fail(self, contents):\n"
+        "    put(self, contents)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    tree.Changes._put = put\n"
+        "    raise OSError('no space')\n"
+        "tree.Changes._put = fail\n"
+        "family.add('power')\n"
+    )
+    done = copy.try_to_run(sys.executable, "-c", program)
+
+    assert done.returncode == -signal.SIGINT
+    assert copy.status() == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_changes_all_or_nothing(copy: Copy, number: signal.Signals) -> None:
+    command = subprocess.Popen(
+        [copy.folder / ".venv/bin/python", "-m", "develop", "family", "power"],
+        cwd=copy.folder,
+        env={**os.environ, "PYTHONPATH": ""},
+        stderr=subprocess.DEVNULL,
+    )
+    began = Path(f"/proc/{command.pid}/task/{command.pid}/children")
+    eventually("it generates contracts", lambda: began.read_text() or command.poll() is not None)
+    command.send_signal(number)
+    assert command.wait(60) != 0
+    assert copy.status() == ""

@@ -1,0 +1,33 @@
+"""The family that tests add: what an engineer writes after `make family NAME=power`."""
+
+TASKS = '''\
+"""Task of the family `power`."""
+
+from typing import Annotated
+
+from celery import shared_task
+from msgspec import Meta
+
+from cluster import arguments
+
+
+@shared_task
+def power(base: int, exponent: Annotated[int, Meta(ge=0)] = 2) -> int:
+    """Return `base` to the power of `exponent`."""
+    arguments.whole_number("exponent", exponent, minimum=0)
+    return int(base**exponent)
+'''
+EXAMPLES = '''\
+"""Examples of the tasks of `power`, and of arguments that they refuse."""
+
+from cluster.examples import BadExample, Example
+
+EXAMPLES = [
+    Example("power", (2, 10), 1024),
+    Example("power", (7,), 49),
+]
+
+BAD_EXAMPLES = [
+    BadExample("power", (2, -1), ValueError, "exponent must be at least 0, not -1"),
+]
+'''
