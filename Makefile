@@ -157,7 +157,7 @@ lint: $(DEV) ## Check code, types, Dockerfiles, shell, YAML and the compose file
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/lint
 
 bench: $(RUN) ## Compare in 15 minutes with Celery, celery-redis-plus, dramatiq, huey, taskiq, rq, saq and arq; options: ARGS='--only ours,celery-solo'
-	@$(VENV)/bin/python -m bench.peers $(ARGS)
+	@$(VENV)/bin/python -m bench.compare $(ARGS)
 
 bench_curve: $(RUN) ## Measure the cluster with 1 to 8 workers, and with 10^3 to 10^6 jobs queued; options: ARGS='--depth 100000'
 	@$(VENV)/bin/python -m bench.curve $(ARGS)
@@ -168,10 +168,10 @@ bench_guard: $(RUN) ## Compare briefly with stock Celery; fail if this cluster h
 bench_docker: ## Measure the compose stack from inside its network; a published port would distort the result
 	@deploy/docker_bench $(ARGS)
 
-bench_data: $(RUN) ## Measure the transfer rate of large results; options: ARGS='--running --repeats 20'
+bench_data: $(RUN) ## Measure the transfer rate of large results; options: ARGS='--running --rounds 20'
 	@$(VENV)/bin/python -m bench.data $(ARGS)
 
-bench_startup: $(RUN) ## Measure the start-up time of workers; options: ARGS='--docker --repeats 10'
+bench_startup: $(RUN) ## Measure the start-up time of workers; options: ARGS='--docker --rounds 10'
 	@$(VENV)/bin/python -m bench.startup $(ARGS)
 
 $(VENV)/bin/pip:

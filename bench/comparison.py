@@ -1,170 +1,144 @@
 """The results of a comparison: a row for each system, and the figures with their bounds."""
 
+import os
+import platform
+import re
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 
-from rich.table import Table
+import msgspec
+import psutil
 
-from bench.figures import Figure, Goal, Measured, brief
-from bench.systems import OURS, SYSTEMS, System
-from bench.turn import Sample
+from bench.figures import Figure, Goal, Measured
+from bench.systems import OURS, SYSTEMS, TITLES
+from bench.turn import Sample, Sizes
 
-#: Bounds of the ratios of this cluster to the others.
-BULK_OVER_PEERS = 5.0
-BULK_OVER_CELERY = 10.0
-#: By appendfsync: a disk that each job waits for twice is the same for all.
-EACH_OVER_PEERS = {"always": 1.3}
-EACH_OVER_PEERS_ELSE = 2.0
-SUBMIT_OVER_CELERY = 2.5
-TRIP_OVER_PEERS = 2.0
-CPU_OVER_PREFORK = 15.0
-CALLS_OVER_PEERS = 40.0
-JOBS = "jobs/s"
+#: The values of a system by name: those of its samples, and `trip`, `trip_p99`, `loaded` and
+#: `loaded_p99`, in ms.
+Row = Mapping[str, Measured]
 
-
-class Row(NamedTuple):
-    """The medians of a system's turns, with their spread; times in ms, CPU in ms per job."""
-
-    system: System
-    submit: Measured
-    submit_bulk: Measured
-    each: Measured
-    bulk: Measured
-    trip: Measured
-    trip_p99: Measured
-    loaded: Measured
-    loaded_p99: Measured
-    #: Rate of the load during `loaded`, in jobs a second.
-    load: Measured
-    worker_cpu: Measured
-    caller_cpu: Measured
-    server_cpu: Measured
-    worker_cpu_each: Measured
-    memory: Measured
-    calls: Measured
-
-    @property
-    def best(self) -> tuple[str, Measured]:
-        """The faster way end to end, and its rate."""
-        return max((("bulk", self.bulk), ("one by one", self.each)), key=lambda way: way[1].value)
+#: Bound of our rate one by one to the best peer's, by appendfsync: a disk that each job waits for
+#: twice is the same for all.
+EACH_OVER_PEERS = {"always": 1.3, "everysec": 2.0, "no": 2.0}
+PREFORK = "celery-prefork"
 
 
-def row(system: System, samples: Sequence[Sample]) -> Row:
-    """Return the row of a system from one or more samples."""
+class Run(msgspec.Struct):
+    """What was measured with one setting of Redis, and whether it holds."""
 
-    def median(of: Callable[[Sample], float]) -> Measured:
-        return Measured.median([of(sample) for sample in samples])
-
-    def p50(of: Callable[[Sample], list[float]]) -> Measured:
-        return median(lambda sample: statistics.median(of(sample)))
-
-    return Row(
-        system,
-        submit=median(lambda sample: sample.submit),
-        submit_bulk=median(lambda sample: sample.submit_bulk),
-        each=median(lambda sample: sample.each),
-        bulk=median(lambda sample: sample.bulk),
-        trip=p50(lambda sample: sample.trips),
-        trip_p99=Measured.p99([sample.trips for sample in samples]),
-        loaded=p50(lambda sample: sample.loaded),
-        loaded_p99=Measured.p99([sample.loaded for sample in samples]),
-        load=median(lambda sample: sample.load),
-        # Seconds for a thousand jobs are milliseconds for one.
-        worker_cpu=median(lambda sample: sample.cpu_bulk.workers),
-        caller_cpu=median(lambda sample: sample.cpu_bulk.caller),
-        server_cpu=median(lambda sample: sample.cpu_bulk.server),
-        worker_cpu_each=median(lambda sample: sample.cpu_each.workers),
-        memory=median(lambda sample: sample.memory),
-        calls=median(lambda sample: sample.calls),
-    )
+    start: str
+    appendfsync: str
+    sizes: Sizes
+    rounds: int
+    #: The note on the machine's load and its speed.
+    note: str
+    #: Errors of the peers that failed and are left out, by name.
+    failed: dict[str, str]
+    versions: dict[str, dict[str, str]]
+    machine: dict[str, str]
+    rows: dict[str, Row]
+    figures: list[Figure]
+    samples: list[Sample]
 
 
-def rows(samples: Iterable[Sample]) -> list[Row]:
+class Comparison(msgspec.Struct):
+    """All that the page is made from."""
+
+    runs: list[Run]
+    #: The figures of bench.fleet.
+    fleet: list[Figure]
+
+
+def row(samples: list[Sample]) -> Row:
+    """Return the row of a system: medians of its turns, with their spread."""
+    trips, loaded = [each.trips for each in samples], [each.loaded for each in samples]
+    return {
+        **{
+            name: Measured.median([sample.values[name] for sample in samples])
+            for name in samples[0].values
+        },
+        "trip": Measured.median([statistics.median(each) for each in trips]),
+        "trip_p99": Measured.p99(trips),
+        "loaded": Measured.median([statistics.median(each) for each in loaded]),
+        "loaded_p99": Measured.p99(loaded),
+    }
+
+
+def rows(samples: Iterable[Sample]) -> dict[str, Row]:
     """Return a row for each system that has samples, in the usual order."""
     of: dict[str, list[Sample]] = {}
     for sample in samples:
         of.setdefault(sample.system, []).append(sample)
-    return [row(system, of[system.name]) for system in SYSTEMS if system.name in of]
+    return {name: row(of[name]) for name in TITLES if name in of}
 
 
-def figures(rows: Sequence[Row], appendfsync: str) -> list[Figure]:
+def machine(server: str) -> dict[str, str]:
+    """Return the machine's processor, cores, memory and system, and its server."""
+    processor = None
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text()
+        processor = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return {
+        "processor": processor[1] if processor else platform.machine(),
+        "cores": str(os.cpu_count()),
+        "memory": f"{psutil.virtual_memory().total / 1e9:.0f} GB",
+        "system": f"{platform.system()} {platform.release()}",
+        "server": server,
+    }
+
+
+def figures(rows: Mapping[str, Row], appendfsync: str) -> list[Figure]:
     """Return the figures of `rows`, without those against systems that were left out."""
-    ours = next((row for row in rows if row.system is OURS), None)
-    if not ours:
-        return []
-    peers = [row for row in rows if row is not ours]
-    celery = [row for row in peers if row.system.is_stock_celery]
+    ours = rows.get(OURS.name)
+    peers = {name: row for name, row in rows.items() if name != OURS.name}
+    celery = {each.name: rows[each.name] for each in SYSTEMS if each.is_stock and each.name in rows}
     return [
-        *_over_peers(ours, peers, EACH_OVER_PEERS.get(appendfsync, EACH_OVER_PEERS_ELSE)),
-        *_over_celery(ours, celery),
+        *(_over_peers(ours, peers, EACH_OVER_PEERS[appendfsync]) if ours and peers else ()),
+        *(_over_celery(ours, celery) if ours and celery else ()),
     ]
 
 
-def _over_peers(ours: Row, peers: Sequence[Row], each_bound: float) -> Iterator[Figure]:
-    if not peers:
-        return
-    best = max(peers, key=lambda row: row.best[1].value)
-    way, yardstick = best.best
-    which = f"the best peer's best way ({best.system.title}, {way})"
-    name = f"end to end, bulk, over {which}"
-    yield Figure(name, JOBS, ours.bulk, yardstick, BULK_OVER_PEERS, Goal.TIMES_AS_MUCH)
-    if ours.calls.value:
+def _over_peers(ours: Row, peers: Mapping[str, Row], each_bound: float) -> Iterator[Figure]:
+    best = max(peers, key=lambda name: _best(peers[name])[1].value)
+    way, yardstick = _best(peers[best])
+    which = f"the best peer's best way ({TITLES[best]}, {way})"
+    yield _rate(f"end to end, bulk, over {which}", ours["bulk"], yardstick, 5.0)
+    if "calls" in ours:
         name = f"calls by map, over {which}"
-        yield Figure(name, "/s", ours.calls, yardstick, CALLS_OVER_PEERS, Goal.TIMES_AS_MUCH)
-    best = max(peers, key=lambda row: row.each.value)
-    name = f"end to end, one by one, over the best peer ({best.system.title})"
-    yield Figure(name, JOBS, ours.each, best.each, each_bound, Goal.TIMES_AS_MUCH)
-    best = min(peers, key=lambda row: row.trip.value)
-    name = f"round trip p50, idle, of the best peer ({best.system.title}) over ours"
-    yield Figure(name, "ms", ours.trip, best.trip, TRIP_OVER_PEERS, Goal.TIMES_LESS)
+        yield Figure(name, "/s", ours["calls"], yardstick, 40.0, Goal.TIMES_AS_MUCH)
+    best = max(peers, key=lambda name: peers[name]["each"].value)
+    name = f"end to end, one by one, over the best peer ({TITLES[best]})"
+    yield _rate(name, ours["each"], peers[best]["each"], each_bound)
+    best = min(peers, key=lambda name: peers[name]["trip"].value)
+    name = f"round trip p50, idle, of the best peer ({TITLES[best]}) over ours"
+    yield Figure(name, "ms", ours["trip"], peers[best]["trip"], 2.0, Goal.TIMES_LESS)
 
 
-def _over_celery(ours: Row, celery: Sequence[Row]) -> Iterator[Figure]:
-    if not celery:
-        return
-    best = max(celery, key=lambda row: row.best[1].value)
-    prefork = [row for row in celery if row.system.name == "celery-prefork" and row is not best]
-    for row in (best, *prefork):
-        way, yardstick = row.best
-        which = "stock Celery's best" if row is best else "stock"
-        name = f"end to end, bulk, over {which} ({row.system.title}, {way})"
-        yield Figure(name, JOBS, ours.bulk, yardstick, BULK_OVER_CELERY, Goal.TIMES_AS_MUCH)
-    best = max(celery, key=lambda row: row.submit.value)
-    name = f"submit, one by one, over stock ({best.system.title})"
-    yield Figure(name, JOBS, ours.submit, best.submit, SUBMIT_OVER_CELERY, Goal.TIMES_AS_MUCH)
-    for row in celery:
-        # Linux counts hundredths of a second: it is 0 for few jobs.
-        if row.system.name == "celery-prefork" and ours.worker_cpu.value:
-            name = f"worker CPU a job, bulk, of stock ({row.system.title}) over ours"
-            yardstick = row.worker_cpu
-            yield Figure(name, "ms", ours.worker_cpu, yardstick, CPU_OVER_PREFORK, Goal.TIMES_LESS)
+def _over_celery(ours: Row, celery: Mapping[str, Row]) -> Iterator[Figure]:
+    best = max(celery, key=lambda name: _best(celery[name])[1].value)
+    for other in dict.fromkeys((best, PREFORK)):
+        if other in celery:
+            way, yardstick = _best(celery[other])
+            which = "stock Celery's best" if other == best else "stock"
+            name = f"end to end, bulk, over {which} ({TITLES[other]}, {way})"
+            yield _rate(name, ours["bulk"], yardstick, 10.0)
+    best = max(celery, key=lambda name: celery[name]["submit"].value)
+    name = f"submit, one by one, over stock ({TITLES[best]})"
+    yield _rate(name, ours["submit"], celery[best]["submit"], 2.5)
+    # Linux counts hundredths of a second: it is 0 for few jobs.
+    if PREFORK in celery and ours["worker_cpu"].value:
+        name = f"worker CPU a job, bulk, of stock ({TITLES[PREFORK]}) over ours"
+        yardstick = celery[PREFORK]["worker_cpu"]
+        yield Figure(name, "ms", ours["worker_cpu"], yardstick, 15.0, Goal.TIMES_LESS)
 
 
-def table(rows: Iterable[Row]) -> Table:
-    """Return all systems as a table of medians."""
-    shown = Table(
-        "system",
-        "submit/s",
-        "in bulk/s",
-        "end to end/s",
-        "in bulk/s",
-        "p50, p99 ms",
-        "half loaded ms",
-        "CPU ms a job: workers, caller, server",
-        "idle MB",
-    )
-    for column in shown.columns[1:]:
-        column.justify = "right"
-    for row in rows:
-        shown.add_row(
-            row.system.name,
-            *(f"{rate.value:.0f}" for rate in (row.submit, row.submit_bulk, row.each, row.bulk)),
-            f"{row.trip.value:.2f}, {row.trip_p99.value:.2f}",
-            f"{row.loaded.value:.2f}, {row.loaded_p99.value:.2f}",
-            ", ".join(
-                f"{cpu.value:.3f}" for cpu in (row.worker_cpu, row.caller_cpu, row.server_cpu)
-            ),
-            brief(row.memory.value),
-        )
-    return shown
+def _rate(name: str, ours: Measured, yardstick: Measured, bound: float) -> Figure:
+    return Figure(name, "jobs/s", ours, yardstick, bound, Goal.TIMES_AS_MUCH)
+
+
+def _best(row: Row) -> tuple[str, Measured]:
+    """Return the faster way end to end, and its rate."""
+    ways = (("bulk", row["bulk"]), ("one by one", row["each"]))
+    return max(ways, key=lambda way: way[1].value)

@@ -4,28 +4,24 @@ The rate at which workers empty a queue should not depend on its length.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from time import perf_counter, sleep
-from typing import NamedTuple
 
 import click
-from rich.console import Console
-from rich.table import Table
+import msgspec
 
-from bench.conversation import Conversation
-from bench.figures import Measured, brief
+from bench import command, progress
+from bench.figures import Measured, table
 from bench.peers.protocol import TIMEOUT
-from bench.progress import Progress
 from bench.servers import OwnServer
-from bench.systems import OURS, System
-from bench.turn import WARM_UP, started
+from bench.systems import OURS
+from bench.turn import WARM_UP, running, started
 from callers.command import run
 from cluster.errors import ClusterError
 
 WORKERS = (1, 2, 4, 8)
 MIN_DEPTH = 1000
 DEPTH = 1_000_000
-ROUNDS = 3
-JOBS = 5000
 #: The shares of the results at which the clock starts and stops: this leaves out the start of the
 #: workers, and the last jobs, when some workers have none.
 FIRST, LAST = 0.05, 0.95
@@ -33,45 +29,34 @@ FIRST, LAST = 0.05, 0.95
 POLL_INTERVAL = 0.01
 
 
-class Curve(NamedTuple):
+class Curve(msgspec.Struct):
     """Jobs a second by the number of workers and of waiting jobs; one sample per round."""
 
-    workers: dict[str, list[float]]
-    depth: dict[str, list[float]]
-
-    @property
-    def rounds(self) -> int:
-        """The number of rounds."""
-        return min(map(len, self.workers.values()))
+    workers: dict[int, list[float]]
+    depth: dict[int, list[float]]
 
 
-def measure(server: OwnServer, rounds: int, jobs: int, max_depth: int, progress: Progress) -> Curve:
-    """Return the curve of this cluster, with up to `max_depth` jobs in the queue.
-
-    If it is interrupted, it prints the samples so far.
-    """
-    workers: dict[str, list[float]] = {str(count): [] for count in WORKERS}
-    depth: dict[str, list[float]] = {str(count): [] for count in depths(max_depth)}
-    measured = Curve(workers, depth)
-    try:
-        for number in range(rounds):
-            for count in WORKERS:
-                what = f"round {number + 1} of {rounds}, {count} worker(s)"
-                progress.report(what)
-                rate = _with_workers(server, count, jobs)
-                workers[str(count)].append(rate)
-                progress.keep(f"{what}: {rate:.0f} jobs/s", workers=count, rate=rate)
-            for count in depths(max_depth):
-                what = f"round {number + 1} of {rounds}, {count:,} jobs in the queue"
-                progress.report(what)
-                rate = _drained(server, count)
-                depth[str(count)].append(rate)
-                progress.keep(f"{what}: {rate:.0f} jobs/s", depth=count, rate=rate)
-    except BaseException:
-        if any(workers.values()):
-            Console().print(table(measured))
-        raise
-    return measured
+@click.command()
+@command.rounds(3)
+@command.number("jobs", 5000, "Jobs for each number of workers.", least=10)
+@command.number("depth", DEPTH, "Jobs in the queue at most.", least=MIN_DEPTH)
+@click.option("--appendfsync", type=command.PERSISTENCES, default="always", show_default=True)
+@command.json
+def curve(rounds: int, jobs: int, depth: int, appendfsync: str, file: Path | None) -> None:
+    """Measure this cluster with 1 to 8 workers, and with 1000 jobs to DEPTH in the queue."""
+    measured = Curve({count: [] for count in WORKERS}, {count: [] for count in depths(depth)})
+    progress.stop_like_ctrl_c()
+    with OwnServer(appendfsync) as server:
+        for _ in progress.rounds("round", rounds):
+            for count, rates in measured.workers.items():
+                rates.append(_with_workers(server, count, jobs))
+                progress.report(f"{count} worker(s): {rates[-1]:.0f} jobs/s")
+            for count, rates in measured.depth.items():
+                rates.append(_drained(server, count))
+                progress.report(f"{count:,} jobs in the queue: {rates[-1]:.0f} jobs/s")
+    command.show(_table("workers", measured.workers))
+    command.show(_table("jobs in the queue", measured.depth))
+    command.write(measured, file)
 
 
 def depths(max_depth: int) -> Iterator[int]:
@@ -85,31 +70,27 @@ def depths(max_depth: int) -> Iterator[int]:
 def _with_workers(server: OwnServer, count: int, jobs: int) -> float:
     """Return the jobs a second, end to end and in bulk, of `count` workers."""
     server.reset()
-    system = _with(count)
-    with (
-        started(system, server),
-        Conversation(system, server.variables(system), server.folder) as client,
-    ):
-        client.ask("ready", workers=count)
-        client.ask("bulk", count=WARM_UP * count)
-        return jobs / float(client.ask("bulk", count=jobs)["total"])
+    system = OURS._replace(workers=OURS.workers * count, variables=(("ADD_CONCURRENCY", "1"),))
+    with running(system, server, count) as (_, client):
+        client.ask("in_bulk", count=WARM_UP * count)
+        return jobs / float(client.ask("in_bulk", count=jobs))
 
 
 def _drained(server: OwnServer, count: int) -> float:
-    """Return the rate at which two workers empty a queue of `count` jobs, in jobs a second.
+    """Return the rate at which two processes empty a queue of `count` jobs, in jobs a second.
 
     The results are counted in Redis: the client has ended, and takes no CPU.
     """
     server.reset()
     system = OURS._replace(variables=(("QUEUE_MAX_LENGTH", str(2 * DEPTH)),))
-    with Conversation(system, server.variables(system), server.folder) as client:
-        ids = client.ask("queue", count=count)["ids"]
+    with server.client(system) as client:
+        ids = client.ask("queue", count=count)
     before = server.keys()
     with started(system, server):
         begin = _time_of(server, before + FIRST * count)
         end = _time_of(server, before + LAST * count)
         _time_of(server, before + count)
-        with Conversation(system, server.variables(system), server.folder) as client:
+        with server.client(system) as client:
             client.ask("fetch", ids=ids)
     return (LAST - FIRST) * count / (end - begin)
 
@@ -121,45 +102,18 @@ def _time_of(server: OwnServer, keys: float) -> float:
     """
     latest = perf_counter()
     greatest = 0
-    while True:
-        count = server.keys()
-        if count >= keys:
-            return perf_counter()
+    while (count := server.keys()) < keys:
         if count > greatest:
             greatest, latest = count, perf_counter()
         if perf_counter() > latest + TIMEOUT:
             raise ClusterError(f"no result for {TIMEOUT} s: {greatest} of {keys:g}")
         sleep(POLL_INTERVAL)
+    return perf_counter()
 
 
-def _with(count: int) -> System:
-    one = (("ADD_CONCURRENCY", "1"),)
-    return OURS._replace(workers=OURS.workers[:1] * count, variables=one)
-
-
-def table(curve: Curve) -> Table:
-    """Return a curve as a table: medians, least and greatest."""
-    shown = Table("", "jobs/s", "least … greatest")
-    for what, samples in (("worker(s)", curve.workers), ("jobs in the queue", curve.depth)):
-        for count, rates in samples.items():
-            if not rates:  # it was interrupted before
-                continue
-            rate = Measured.median(rates)
-            spread = f"{brief(rate.least)} … {brief(rate.greatest)}"
-            shown.add_row(f"{int(count):,} {what}", brief(rate.value), spread)
-    return shown
-
-
-@click.command()
-@click.option("--rounds", type=click.IntRange(min=1), default=ROUNDS, show_default=True)
-@click.option("--jobs", type=click.IntRange(min=10), default=JOBS, show_default=True)
-@click.option("--depth", type=click.IntRange(min=MIN_DEPTH), default=DEPTH, show_default=True)
-@click.option("--appendfsync", type=click.Choice(("always", "everysec", "no")), default="always")
-def curve(rounds: int, jobs: int, depth: int, appendfsync: str) -> None:
-    """Measure this cluster with 1 to 8 workers, and with 1000 jobs to DEPTH in the queue."""
-    with Progress("curve") as progress, OwnServer(appendfsync) as server:
-        measured = measure(server, rounds, jobs, depth, progress)
-    Console().print(table(measured))
+def _table(what: str, samples: dict[int, list[float]]) -> str:
+    rows = [(f"{count:,}", Measured.median(rates)) for count, rates in samples.items()]
+    return table((what, "jobs/s"), rows)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,14 @@ FOLDER = ROOT / ".venv-bench"
 def programs(system: System) -> Path:
     """Return the folder of a system's programs."""
     if system.needs_environment:
-        return FOLDER / system.folder / "bin"
+        return FOLDER / system.module / "bin"
     return Path(sys.executable).parent
 
 
-def argv(system: System, line: tuple[str, ...]) -> list[str]:
-    """Return `line` with the full path of its program."""
-    return [str(programs(system) / line[0]), *line[1:]]
+def argv(system: System, line: str) -> list[str]:
+    """Return the arguments of a command line, with the full path of its program."""
+    program, *arguments = line.split()
+    return [str(programs(system) / program), *arguments]
 
 
 def _interpreter(system: System) -> str:
@@ -45,11 +46,11 @@ def make(system: System) -> None:
     """
     if not system.needs_environment:
         return
-    requirements = ROOT / "bench" / "peers" / system.folder / "requirements.txt"
-    made = FOLDER / system.folder / "requirements.txt"
+    requirements = ROOT / "bench" / "peers" / f"{system.module}.txt"
+    made = FOLDER / system.module / "requirements.txt"
     if made.exists() and made.read_text() == requirements.read_text():
         return
-    click.echo(f"installing {system.folder} into {made.parent.relative_to(ROOT)}", err=True)
+    click.echo(f"installing {system.module} into {made.parent.relative_to(ROOT)}", err=True)
     python = programs(system) / "python"
     try:
         subprocess.run([_interpreter(system), "-m", "venv", "--clear", made.parent], check=True)
@@ -58,6 +59,6 @@ def make(system: System) -> None:
         subprocess.run(install, check=True, capture_output=True)
     except subprocess.CalledProcessError as error:
         why = (error.stderr or b"").decode(errors="replace").strip().split("\n")[-1]
-        raise ClusterError(f"cannot install {system.folder}: {why}") from None
+        raise ClusterError(f"cannot install {system.module}: {why}") from None
     # Written last: an environment without it is created again.
     made.write_text(requirements.read_text())

@@ -1,19 +1,16 @@
-"""A figure beside its yardstick: its ratio and its bound, shown as a table, written as JSON."""
+"""A figure beside its yardstick: its ratio and its bound, and tables in Markdown."""
 
-import json
 import math
-import os
 import statistics
 from collections.abc import Iterable, Sequence
-from enum import Enum, auto
+from enum import Enum
 from itertools import chain
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
-from rich.table import Table
+import msgspec
 
 #: Numbers of at least this are shown without decimal places.
-MIN_WHOLE = 1000
+MIN_WHOLE = 100
 
 
 class Measured(NamedTuple):
@@ -39,26 +36,24 @@ class Measured(NamedTuple):
         """Return a computed value, which has no spread."""
         return cls(value, value, value)
 
-    def shown(self, unit: str) -> str:
-        """Return the value with its unit, and its spread on a second line."""
-        value = f"{brief(self.value)} {unit}"
+    def __str__(self) -> str:
         if self.least == self.greatest:
-            return value
-        return f"{value}\n{brief(self.least)} … {brief(self.greatest)}"
+            return short(self.value)
+        return f"{short(self.value)} ({short(self.least)} … {short(self.greatest)})"
 
 
 class Goal(Enum):
     """The meaning of a bound, and the direction of its ratio."""
 
     #: Ours over the yardstick is at most the bound: a cost.
-    AT_MOST = auto()
+    AT_MOST = "at most"
     #: Ours over the yardstick is at least the bound: a rate.
-    TIMES_AS_MUCH = auto()
+    TIMES_AS_MUCH = "times as much"
     #: The yardstick over ours is at least the bound: a time.
-    TIMES_LESS = auto()
+    TIMES_LESS = "times less"
 
 
-class Figure(NamedTuple):
+class Figure(msgspec.Struct):
     """A measurement of the cluster and its yardstick, in the same unit."""
 
     name: str
@@ -67,37 +62,20 @@ class Figure(NamedTuple):
     yardstick: Measured
     bound: float
     goal: Goal = Goal.AT_MOST
+    #: What the goal names, and whether it meets the bound.
+    ratio: float = 0.0
+    met: bool = False
 
-    @property
-    def ratio(self) -> float:
-        """The ratio that the goal names."""
-        if self.goal is Goal.TIMES_LESS:
-            return self.yardstick.value / self.ours.value
-        return self.ours.value / self.yardstick.value
-
-    @property
-    def met(self) -> bool:
-        """Whether the ratio meets its bound."""
-        if self.goal is Goal.AT_MOST:
-            return self.ratio <= self.bound
-        return self.ratio >= self.bound
+    def __post_init__(self) -> None:
+        ours, yardstick = self.ours.value, self.yardstick.value
+        self.ratio = yardstick / ours if self.goal is Goal.TIMES_LESS else ours / yardstick
+        is_at_most = self.goal is Goal.AT_MOST
+        self.met = self.ratio <= self.bound if is_at_most else self.ratio >= self.bound
 
     @property
     def asked(self) -> str:
         """The bound with its side."""
         return f"{'≤' if self.goal is Goal.AT_MOST else '≥'} {self.bound:g}"
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the figure as JSON; the values are medians or percentiles."""
-        return {
-            "name": self.name,
-            "unit": self.unit,
-            "ours": self.ours.value,
-            "yardstick": self.yardstick.value,
-            "ratio": self.ratio,
-            "bound": self.bound,
-            "met": self.met,
-        }
 
 
 def percentile(samples: Iterable[float], percent: float) -> float:
@@ -106,61 +84,37 @@ def percentile(samples: Iterable[float], percent: float) -> float:
     return ordered[max(1, math.ceil(len(ordered) * percent / 100)) - 1]
 
 
-def brief(value: float) -> str:
-    """Return a number with one decimal place, or as an integer if it is large."""
-    return f"{value:.1f}" if abs(value) < MIN_WHOLE else f"{value:.0f}"
+def short(value: float) -> str:
+    """Return a number with three significant digits, or as an integer from 100 on."""
+    return f"{value:,.0f}" if value >= MIN_WHOLE else f"{value:.3g}"
 
 
-def table(figures: Iterable[Figure]) -> Table:
-    """Return figures as a table: both values with their spread, ratio and bound."""
-    shown = Table("work", "ours", "yardstick", "ratio", "bound", "met")
-    for column in shown.columns[1:5]:
-        column.justify = "right"
-        column.no_wrap = True
-    for figure in figures:
-        shown.add_row(
-            figure.name,
-            figure.ours.shown(figure.unit),
-            figure.yardstick.shown(figure.unit),
-            f"{figure.ratio:.2f}",
-            figure.asked,
-            "yes" if figure.met else "no",
-        )
-    return shown
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], align: str = "---:") -> str:
+    """Return a table, whose first column is text; `align` is the rule of the others."""
+    rule = "|".join(["---", *[align] * (len(head) - 1)])
+    lines = [f"| {' | '.join(map(str, row))} |" for row in (head, *rows)]
+    return "\n".join([lines[0], f"|{rule}|", *lines[1:]])
+
+
+def figure_table(figures: Iterable[Figure]) -> str:
+    """Return figures as a table: both values, ratio and bound."""
+    return table(
+        ("", "ours", "beside", "ratio", "bound", "met"),
+        [
+            (
+                figure.name,
+                f"{short(figure.ours.value)} {figure.unit}",
+                f"{short(figure.yardstick.value)} {figure.unit}",
+                f"**{figure.ratio:.2f}**",
+                figure.asked,
+                "yes" if figure.met else "**no**",
+            )
+            for figure in figures
+        ],
+    )
 
 
 def missed(figures: Iterable[Figure]) -> str:
     """Return a sentence that names the figures that miss their bounds."""
     names = [figure.name for figure in figures if not figure.met]
     return f"bounds missed: {'; '.join(names)}" if names else "all bounds are met"
-
-
-def check_writable(file: Path) -> None:
-    """Raise OSError if `write` could not write `file`; change nothing."""
-    target = file.resolve()
-    if target.exists() and not target.is_file():
-        raise OSError(f"{str(file)!r} is not a file")
-    part = _part(target)
-    part.open("w").close()
-    part.unlink()
-
-
-def write(figures: Iterable[Figure], file: Path) -> None:
-    """Write figures as a JSON list, atomically."""
-    write_json([figure.as_json() for figure in figures], file)
-
-
-def write_json(value: object, file: Path) -> None:
-    """Write a value as JSON, atomically."""
-    target = file.resolve()
-    part = _part(target)
-    try:
-        part.write_text(json.dumps(value, indent=2) + "\n")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _part(target: Path) -> Path:
-    """Return the temporary name under which a file is written."""
-    return target.with_name(f".{target.name}.{os.getpid()}")

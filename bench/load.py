@@ -1,13 +1,15 @@
-"""The load of other programs during a measurement: on a busy machine no figure is valid.
+"""The load of other programs during a measurement, and the machine's speed.
 
-A yardstick that shares the cores is slow, which makes the cluster look fast.
+On a busy machine no figure is valid: a yardstick that shares the cores is slow, which makes the
+cluster look fast.
 """
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from statistics import mean
 from time import perf_counter, process_time
+
+import psutil
 
 #: Limit for the share of the cores that other programs may use; an idle cluster uses 1-2%.
 MAX_SHARE = 0.1
@@ -18,18 +20,7 @@ MIN_SECONDS = 1.0
 PROBE = 10_000_000
 #: Factor between the mean speeds that systems may have had.
 MAX_DRIFT = 1.25
-_STAT = Path("/proc/stat")
-#: The first line's fields user, nice, system, irq, softirq and steal (proc_stat(5)); user includes
-#: guests.
-_BUSY = (1, 2, 3, 6, 7, 8)
-
-
-def probe() -> float:
-    """Return the milliseconds that a fixed calculation takes, which tell the machine's speed."""
-    start = perf_counter()
-    for _ in range(PROBE):
-        pass
-    return 1000 * (perf_counter() - start)
+_INVALID = "and the figures do not hold, met or missed"
 
 
 class Load:
@@ -42,33 +33,42 @@ class Load:
     @contextmanager
     def watched(self, own_seconds: Callable[[], float] = process_time) -> Iterator[None]:
         """Measure the load in a block; `own_seconds` counts the CPU time of our own processes."""
-        if not _STAT.exists():
-            yield
-            return
-        start, own, busy = perf_counter(), own_seconds(), _busy()
+        start, own, busy = perf_counter(), own_seconds(), busy_seconds()
         yield
         self.seconds += perf_counter() - start
-        self.others += _busy() - busy - (own_seconds() - own)
+        self.others += busy_seconds() - busy - (own_seconds() - own)
 
-    @property
-    def share(self) -> float | None:
-        """The share of the cores that other programs used; None if it was watched too briefly."""
-        if self.seconds < MIN_SECONDS:
-            return None
-        return max(0.0, self.others / self.seconds / (os.cpu_count() or 1))
-
-    def notes(self, when: str = "while the yardsticks ran") -> list[str]:
+    def note(self, when: str = "while it was measured") -> str:
         """Return the note on the machine's load; `when` says when it was measured."""
-        share = self.share
-        if share is None:
-            return ["the load of other programs is not known"]
+        if self.seconds < MIN_SECONDS:
+            return "the load of other programs is not known"
+        share = max(0.0, self.others / self.seconds / (psutil.cpu_count() or 1))
         note = f"other programs took {share:.0%} of the cores {when}"
-        if share > MAX_SHARE:
-            note += ": the machine was busy, and THESE FIGURES DO NOT HOLD, met or missed"
-        return [note]
+        return f"{note}: the machine was busy, {_INVALID}" if share > MAX_SHARE else note
 
 
-def _busy() -> float:
-    """Return the CPU seconds of all cores since boot."""
-    fields = _STAT.read_text().split("\n", 1)[0].split()
-    return sum(int(fields[place]) for place in _BUSY) / os.sysconf("SC_CLK_TCK")
+def busy_seconds() -> float:
+    """Return the CPU seconds of all cores since boot; user time includes that of guests."""
+    times = psutil.cpu_times()
+    return times.user + times.nice + times.system + times.irq + times.softirq + times.steal
+
+
+def probe() -> float:
+    """Return the milliseconds that a fixed calculation takes, which tell the machine's speed."""
+    start = perf_counter()
+    for _ in range(PROBE):
+        pass
+    return 1000 * (perf_counter() - start)
+
+
+def drift(probes: Iterable[tuple[str, Sequence[float]]]) -> str:
+    """Return the note on changes of the machine's speed, from the probes around systems' turns."""
+    of: dict[str, list[float]] = {}
+    for system, ms in probes:
+        of.setdefault(system, []).extend(ms)
+    means = [mean(each) for each in of.values()]
+    note = f"a fixed calculation took {min(means):.0f} to {max(means):.0f} ms, on average around "
+    note += "a system's turns"
+    if max(means) > MAX_DRIFT * min(means):
+        note += f": the machine's speed changed, {_INVALID}"
+    return note

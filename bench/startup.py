@@ -8,19 +8,20 @@ of the three results that it prints.
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter, sleep
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import track
 
-from bench.figures import Figure, Measured, check_writable, missed, table, write
+from bench import command
+from bench.command import Results
+from bench.figures import Figure, Measured
 from bench.load import MIN_SECONDS, Load
-from bench.progress import Progress
+from bench.programs import Program
+from bench.progress import report, stop_like_ctrl_c
+from bench.progress import rounds as rounds_of
 from bench.values import check, product
 from callers.client import Client
 from callers.command import run
@@ -32,103 +33,55 @@ from local.temporary import run_on_temporary_cluster
 
 #: Bounds of a start on two idle cores, in ms.
 MAX_WORKER_MS, MAX_STACK_MS = 500.0, 5000.0
-#: Timeout of a worker's first result, and of its end, in seconds.
+#: Timeout of a worker's first result, in seconds.
 TIMEOUT = 30.0
 SEED = 7
 #: Name of the Compose project, which differs from the user's.
 PROJECT = f"task-cluster-startup-{os.getpid()}"
 
 
-class Job(NamedTuple):
-    """A family's small job, and its value."""
-
-    family: str
-    task: str
-    args: tuple[int, ...]
-    value: Any
-
-
-JOBS = (
-    Job("add", "add.tasks.add", (4, 6), 10),
-    Job("factorial", "factorial.tasks.factorial", (10,), 3_628_800),
-    Job("mat_mul", "mat_mul.tasks.mat_mul", (2, 2, SEED), product(2, 2, SEED)),
-)
+#: A small job of each family: its task, arguments and value.
+JOBS: dict[str, tuple[str, tuple[int, ...], Any]] = {
+    "add": ("add.tasks.add", (4, 6), 10),
+    "factorial": ("factorial.tasks.factorial", (10,), 3_628_800),
+    "mat_mul": ("mat_mul.tasks.mat_mul", (2, 2, SEED), product(2, 2, SEED)),
+}
 
 
 @click.command()
-@click.option(
-    "--repeats",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="Repeats of each start, after one that is not counted.",
-)
-@click.option(
-    "--json",
-    "file",
-    type=click.Path(path_type=Path),
-    help="Also write the figures to this file.",
-)
+@command.rounds(5)
+@command.json
 @click.option("--docker", is_flag=True, help="Measure the stack on Docker instead of workers.")
-def startup(repeats: int, file: Path | None, docker: bool) -> None:
+def startup(rounds: int, file: Path | None, docker: bool) -> None:
     """Measure the time from a start to the first result, beside its bound.
 
-    A missed bound is reported, but is not an error. If it is interrupted, the times so far are
-    kept, and it exits with an error.
+    A missed bound is reported, but is not an error.
     """
-    if file:
-        try:
-            check_writable(file)
-        except OSError as error:
-            raise click.UsageError(f"cannot write {str(file)!r}: {error}") from None
     load = Load()
     with load.watched():
         sleep(MIN_SECONDS)
-    if docker:
-        with Progress("startup") as progress:
-            _print(_of_stack(repeats, progress), load, file)
-        return
 
-    def measured(cluster: Cluster) -> int:
-        with Progress("startup") as progress:
-            _print(_of_workers(cluster, repeats, progress), load, file)
+    def finish(figures: list[Figure]) -> int:
+        results = Results(figures, [load.note("before the first start")])
+        command.show_figures(results.figures, results.notes)
+        command.write(results, file)
         return 0
 
-    run_on_temporary_cluster(measured, LOG_LEVEL="WARNING")
-
-
-def _print(figures: list[Figure], load: Load, file: Path | None) -> None:
-    console = Console()
-    console.print(table(figures))
-    for line in (*load.notes("before the first start"), missed(figures)):
-        console.print(line, highlight=False, soft_wrap=True)
-    if file:
-        write(figures, file)
-
-
-def _figure(name: str, samples: list[float], bound: float) -> Figure:
-    return Figure(name, "ms", Measured.median(samples), Measured.exactly(bound), 1.0)
-
-
-def _rounds(what: str, repeats: int) -> Iterator[int]:
-    """Yield the numbers of the rounds; round 0 fills the caches and is not counted."""
-    terminal = Console(stderr=True)
-    return iter(
-        track(
-            range(repeats + 1),
-            what,
-            console=terminal,
-            transient=True,
-            auto_refresh=False,
-            disable=not terminal.is_terminal,
+    if docker:
+        stop_like_ctrl_c()
+        finish(_of_stack(rounds))
+    else:
+        run_on_temporary_cluster(
+            lambda cluster: finish(_of_workers(cluster, rounds)), LOG_LEVEL="WARNING"
         )
-    )
 
 
-# Workers -----------------------------------------------------------------------
+def _figure(name: str, starts: list[float], bound: float) -> Figure:
+    """Return the figure of starts, without the first, which fills the caches."""
+    return Figure(name, "ms", Measured.median(starts[1:]), Measured.exactly(bound), 1.0)
 
 
-def _of_workers(cluster: Cluster, repeats: int, progress: Progress) -> list[Figure]:
+def _of_workers(cluster: Cluster, rounds: int) -> list[Figure]:
     """Return the figure of each family's worker."""
     cluster.start_server()
     os.environ[password.VARIABLE] = cluster.env[password.VARIABLE]
@@ -136,68 +89,30 @@ def _of_workers(cluster: Cluster, repeats: int, progress: Progress) -> list[Figu
     env = {name: value for name, value in cluster.env.items() if name != "PYTHONDONTWRITEBYTECODE"}
     url = password.with_password_file(env["CELERY_BROKER_URL"])
     with Client(url, url) as client:
+
+        def start(family: str) -> float:
+            """Return the ms from a worker's exec to the value of a waiting job."""
+            task, args, expected = JOBS[family]
+            job = client.submit(task, *args)
+            began = perf_counter()
+            argv = [sys.executable, "-m", f"{family}.worker"]
+            with Program(family, argv, env, cluster.state.folder):
+                value = client.get(job, TIMEOUT)
+                ms = 1000 * (perf_counter() - began)
+            check(task, value, expected)
+            report(f"{family}: {ms:.0f} ms")
+            return ms
+
         return [
-            _figure(
-                f"worker {job.family}",
-                [
-                    _record(progress, f"worker {job.family}", number, _of_worker(client, job, env))
-                    for number in _rounds(job.family, repeats)
-                ][1:],
-                MAX_WORKER_MS,
-            )
-            for job in JOBS
+            _figure(f"worker {family}", [start(family) for _ in range(rounds + 1)], MAX_WORKER_MS)
+            for family in JOBS
         ]
 
 
-def _record(progress: Progress, what: str, number: int, ms: float) -> float:
-    """Record the time of a start, and return it."""
-    progress.keep(f"{what}, start {number}: {ms:.0f} ms", start=number, ms=ms)
-    return ms
-
-
-def _of_worker(client: Client, job: Job, env: Mapping[str, str]) -> float:
-    """Return the ms from a worker's exec to the value of a waiting job."""
-    submitted = client.submit(job.task, *job.args)
-    start = perf_counter()
-    with _worker(job.family, env):
-        value = client.get(submitted, TIMEOUT)
-        ms = 1000 * (perf_counter() - start)
-    check(job.task, value, job.value)
-    return ms
-
-
-@contextmanager
-def _worker(family: str, env: Mapping[str, str]) -> Iterator[None]:
-    """Run a worker without output, and end it."""
-    worker = subprocess.Popen(
-        [sys.executable, "-m", f"{family}.worker"],
-        cwd=ROOT,
-        env=env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield
-    finally:
-        worker.terminate()
-        try:
-            worker.wait(TIMEOUT)
-        except subprocess.TimeoutExpired:
-            worker.kill()
-
-
-# The stack ---------------------------------------------------------------------
-
-
-def _of_stack(repeats: int, progress: Progress) -> list[Figure]:
+def _of_stack(rounds: int) -> list[Figure]:
     """Return the figures of the first and of the last result on Docker."""
-    starts = []
-    for number in _rounds("on Docker", repeats):
-        progress.report(f"stack on Docker, start {number}")
-        first, last = _of_one_stack()
-        _record(progress, "stack on Docker, last result", number, last)
-        starts.append((first, last))
-    firsts, lasts = ([*samples] for samples in zip(*starts[1:], strict=True))
+    starts = [_of_one_stack() for _ in rounds_of("stack on Docker", rounds + 1)]
+    firsts, lasts = ([*samples] for samples in zip(*starts, strict=True))
     return [
         _figure("stack on Docker, first result", firsts, MAX_STACK_MS),
         _figure("stack on Docker, last result", lasts, MAX_STACK_MS),

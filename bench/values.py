@@ -24,37 +24,26 @@ def leave_blas_alone() -> None:
         os.environ.pop(variable, None)
 
 
-def factorial(n: int) -> Any:
-    """Return n! as an integer of GMP."""
-    return gmpy2.fac(n)
-
-
-def product(m: int, n: int, seed: int) -> "np.ndarray[Any, Any]":
-    """Return A @ B, float64 of shape (m, m), for the operands of mat_mul(m, n, seed)."""
-    import numpy as np
-
-    rng = np.random.default_rng(seed)
-    a = rng.random((m, n))
-    b = rng.random((n, m))
-    return np.asarray(a @ b)
-
-
 def operands(m: int, n: int, seed: int) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
-    """Return the operands of mat_mul(m, n, seed), for `multiply`."""
+    """Return the operands of mat_mul(m, n, seed)."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
     return rng.random((m, n)), rng.random((n, m))
 
 
+def product(m: int, n: int, seed: int) -> "np.ndarray[Any, Any]":
+    """Return A @ B, float64 of shape (m, m), for the operands of mat_mul(m, n, seed)."""
+    import numpy as np
+
+    return np.asarray(np.matmul(*operands(m, n, seed)))
+
+
 def check(name: str, value: Any, expected: Any) -> None:
     """Raise WrongValue unless `value` is as expected; a matrix may differ in its last digits."""
-    if not (_is_equal(value, expected) if _is_whole(expected) else _is_close(value, expected)):
+    is_whole = isinstance(expected, int | gmpy2.mpz)
+    if not (_is_equal(value, expected) if is_whole else _is_close(value, expected)):
         raise WrongValue(f"{name} gave a wrong value")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | gmpy2.mpz)
 
 
 def _is_equal(value: Any, expected: Any) -> bool:

@@ -6,12 +6,18 @@ from operator import matmul
 from time import sleep
 from typing import Any, NamedTuple
 
-from bench.calls import stopwatch, timed
+import gmpy2
+
 from bench.figures import Figure, Measured
 from bench.load import Load
-from bench.values import check, factorial, operands, product
+from bench.peers.protocol import timed
+from bench.values import check, operands, product
 from callers.client import Client
 
+#: Timeout of a job, in seconds; the largest take a few.
+TIMEOUT = 120.0
+#: Bytes of a MB, and of one element of an array.
+MB, ELEMENT = 1_000_000, 8
 SEED = 7
 
 
@@ -32,7 +38,7 @@ class Work(NamedTuple):
 def of_factorial(n: int, bound: float, repeats: int = 1, allowance: float = 0.0) -> Work:
     """Return the work of a factorial."""
     name = f"factorial({n})" + (f", against + {allowance:g} ms" if allowance else "")
-    yardstick = partial(factorial, n)
+    yardstick = partial(gmpy2.fac, n)
     return Work(name, "factorial.tasks.factorial", (n,), yardstick, bound, repeats, allowance)
 
 
@@ -43,11 +49,11 @@ def of_product(size: int, bound: float, repeats: int = 1) -> Work:
     return Work(name, "mat_mul.tasks.mat_mul", (size, size, SEED), yardstick, bound, repeats)
 
 
-def of_given(size: int, bound: float, repeats: int = 1) -> Work:
+def of_given(size: int, bound: float) -> Work:
     """Return the work of a product of two matrices that the caller sends."""
     given = operands(size, size, SEED)
     name = f"multiply, {size} x {size} given"
-    return Work(name, "mat_mul.tasks.multiply", given, partial(matmul, *given), bound, repeats)
+    return Work(name, "mat_mul.tasks.multiply", given, partial(matmul, *given), bound)
 
 
 def measure(client: Client, work: Work, rounds: Iterable[int], load: Load, rest: float) -> Figure:
@@ -65,19 +71,17 @@ def measure(client: Client, work: Work, rounds: Iterable[int], load: Load, rest:
 
 def _round(client: Client, work: Work, load: Load, rest: float) -> tuple[float, float]:
     sleep(rest)
-    ours, value = timed(client, work.task, *work.args)
+    ours, value = timed(partial(client.call, work.task, *work.args, timeout=TIMEOUT))
     sleep(rest)
     with load.watched():
-        yardstick, expected = stopwatch(work.yardstick)
+        yardstick, expected = timed(work.yardstick)
     check(work.name, value, expected)
-    return ours, yardstick + work.allowance
+    return 1000 * ours, 1000 * yardstick + work.allowance
 
 
-def impossible(works: Iterable[Work], figures: Iterable[Figure]) -> list[str]:
-    """Return a note for each figure that is impossible: less time than a part of its work."""
-    return [
-        f"{figure.name}: {figure.ratio:.2f} is impossible, as ours does the yardstick's work and "
-        "more; the machine was busy, or the yardstick was slowed: measure again"
-        for work, figure in zip(works, figures, strict=True)
-        if not work.allowance and figure.ratio < 1
-    ]
+def impossible(work: Work, figure: Figure) -> list[str]:
+    """Return a note if a figure is impossible: less time than a part of its work."""
+    if work.allowance or figure.ratio >= 1:
+        return []
+    why = "is impossible, as ours does the yardstick's work and more; the machine was busy, or "
+    return [f"{figure.name}: {figure.ratio:.2f} {why}the yardstick was slowed: measure again"]

@@ -1,53 +1,36 @@
-"""The comparison with peers: the figures of its samples, its page and its plots."""
+"""The comparison with peers: the figures of its samples, and its page."""
 
-import json
 import re
 import sys
-import xml.etree.ElementTree as ET
-from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bench import turn
-from bench.chart import LABELS, VALUES, WIDTH, Group, bars
-from bench.comparison import figures, rows
-from bench.curve import Curve, depths
+from bench.compare import take_turns
+from bench.comparison import Comparison, Run, figures, machine, rows
 from bench.figures import Figure, Measured
-from bench.load import Load
-from bench.peers.__main__ import _samples
+from bench.load import Load, drift
+from bench.page import PAGE, TEMPLATE, page
 from bench.peers.protocol import check
-from bench.progress import Progress
-from bench.report import page, write_report
-from bench.run import Run, machine
-from bench.systems import NAMES, SYSTEMS, System, named
-from bench.turn import Cpu, Sample, Sizes
+from bench.systems import SYSTEMS, TITLES, System, named
+from bench.turn import Sample, Sizes
 from cluster.errors import ClusterError
 from tests.repo.repo import ROOT, imports
 
-SVG = "{http://www.w3.org/2000/svg}"
+SIZES = Sizes(jobs=5000, seconds=1.2, trips=500, calls=200_000)
+RATES = ("submit", "each", "submit_bulk", "bulk", "load")
+TIMES = ("worker_cpu", "caller_cpu", "server_cpu")
 
 
-def sample(system: str, rate: float, **other: Any) -> Sample:
+def sample(
+    system: str, rate: float, probes: tuple[float, ...] = (10, 11), **other: float
+) -> Sample:
     """Return the sample of a system that does `rate` jobs a second by each way."""
     ms = 1000 / rate
-    fields = {
-        "submit": rate,
-        "each": rate,
-        "submit_bulk": rate,
-        "bulk": rate,
-        "trips": [ms, ms, ms],
-        "loaded": [2 * ms, 2 * ms, 2 * ms],
-        "load": rate / 2,
-        "cpu_each": Cpu(ms, ms, ms),
-        "cpu_bulk": Cpu(ms, ms, ms),
-        "memory": 50.0,
-        "memory_kind": "PSS",
-        "calls": 0.0,
-        "probes": [10.0, 11.0],
-        **other,
-    }
-    return Sample(system=system, **fields)
+    values = {**dict.fromkeys(RATES, rate), **dict.fromkeys(TIMES, ms), "memory": 50.0, **other}
+    return Sample(system, values, [ms] * 3, [2 * ms] * 3, [*probes])
 
 
 SAMPLES = [
@@ -59,24 +42,20 @@ SAMPLES = [
 ]
 
 
-def run(
-    samples: list[Sample],
-    others: float | None = 0.02,
-    appendfsync: str = "always",
-    **failed: str,
-) -> Run:
-    systems = {each.system for each in samples}
+def run(samples: list[Sample], appendfsync: str = "always", **failed: str) -> Run:
+    medians = rows(samples)
     return Run(
         start="2026-11-21 12:00 UTC",
-        samples=samples,
-        sizes=Sizes(jobs=5000, seconds=1.2, trips=500, calls=200_000),
-        rounds=5,
         appendfsync=appendfsync,
-        server="valkey 9.1.2",
-        machine=machine(),
-        versions={system: {"python": "3.11.9"} for system in systems},
-        others=others,
+        sizes=SIZES,
+        rounds=5,
+        note=f"quiet; {drift((each.system, each.probes) for each in samples)}",
         failed=failed,
+        versions={name: {"python": "3.11.9"} for name in medians},
+        machine=machine("valkey 9.1.2"),
+        rows=medians,
+        figures=figures(medians, appendfsync),
+        samples=samples,
     )
 
 
@@ -117,169 +96,91 @@ def test_figures_against_systems_left_out_are_not_there(left: list[str], count: 
 
 
 def test_a_row_is_the_median_of_its_rounds() -> None:
-    (row,) = rows([sample("huey", rate) for rate in (100, 900, 300)])
+    row = rows([sample("huey", rate) for rate in (100, 900, 300)])["huey"]
 
-    assert row.each == (300, 100, 900)
-    assert row.trip.value == pytest.approx(1000 / 300)
-
-
-def test_a_run_is_read_as_it_was_written() -> None:
-    done = run(SAMPLES)
-    read = Run.from_json(json.loads(json.dumps(done.as_json())))
-
-    assert read.samples == done.samples
-    assert page([read], None) == page([done], None)
+    assert row["each"] == (300, 100, 900)
+    assert row["trip"].value == pytest.approx(1000 / 300)
 
 
-def test_the_page_says_what_was_measured_and_on_what(tmp_path: Path) -> None:
-    curve = Curve({"1": [10.0], "2": [20.0, 30.0]}, {"1000": [5.0]})
+def test_the_page_says_what_was_measured_and_on_what() -> None:
     slow = [sample("ours", 2000), sample("huey", 1000, submit=4000.0, memory=20.0)]
     seven = Measured.exactly(7)
     fleet = [Figure("of a fleet", "MB", seven, seven, 1.0)]
-    write_report([run(SAMPLES), run(slow, 0.01, "everysec")], curve, fleet, tmp_path)
-    text = (tmp_path / "performance.md").read_text()
+    results = Comparison([run(SAMPLES), run(slow, "everysec", rq="a sum is wrong")], fleet)
+    text = page(results)
 
-    assert {file.name for file in tmp_path.iterdir()} == {
-        "performance.md",
-        *(f"performance-{name}.svg" for name in ("workers", "depth")),
-        *(
-            f"performance-{name}-{setting}.svg"
-            for name in ("throughput", "latency")
-            for setting in ("always", "everysec")
-        ),
-    }
     for words in (
+        "--rounds 5 --jobs 5000 --calls 200000 --report'`, 2026-11-21 12:00 UTC",
+        "With `appendfsync always`, quiet; a fixed calculation took 10 to 10 ms",
+        "rq failed and is left out: a sum is wrong.",
         "| 12,000 jobs/s | 3,000 jobs/s | **4.00** | ≥ 1.3 | yes |",
-        "12:00 UTC",
         "| 2,000 jobs/s | 1,000 jobs/s | **2.00** | ≥ 2 | yes |",
-        "With `appendfsync always`, other programs took 2% of the cores",
-        "With `appendfsync everysec`, other programs took 1% of the cores",
-        "25 (20 … 30)",
         "Ahead of this cluster: huey at submitting one by one (4,000 jobs/s beside 2,000)",
         "huey at memory of an idle worker (20 MB beside 50).",
-        "valkey 9.1.2",
-        "At least once",
-        "acknowledged late",
-        "python 3.11.9",
-        "](performance-depth.svg)",
         "| of a fleet | 7 MB | 7 MB | **1.00** | ≤ 1 | yes |",
+        "| huey | python 3.11.9 |",
+        "- server: valkey 9.1.2",
     ):
         assert words in text, words
     assert "do not hold" not in text
+    assert page(msgspec.json.decode(msgspec.json.encode(results), type=Comparison)) == text
 
 
 def test_a_page_from_a_machine_that_became_slower_says_so() -> None:
-    slower = sample("huey", 2900, probes=[11.0, 16.0])
-    text = page([run([*SAMPLES[:-1], slower])], None)
+    slower = sample("huey", 2900, (11.0, 16.0))
+    text = page(Comparison([run([*SAMPLES[:-1], slower])], []))
+
     assert "took 10 to 14 ms, on average around a system's turns: the machine's speed" in text
+    assert "the figures do not hold" in text
 
 
-@pytest.mark.parametrize(
-    ("others", "words"), [(0.3, "the figures do not hold"), (None, "is not known")]
-)
-def test_a_page_from_a_busy_machine_says_so(others: float | None, words: str) -> None:
-    assert words in page([run(SAMPLES, others)], None)
+def test_the_published_page_is_the_template_s() -> None:
+    template = TEMPLATE.read_text().replace("$workers", "2")
+    lines = [line for line in template.splitlines() if line and "$" not in line]
+    published = iter(PAGE.read_text().splitlines())
+
+    assert [line for line in lines if line not in published] == []  # in this order
+    assert [title for title in TITLES.values() if template.count(f"\n| {title} |") != 2] == []
 
 
-def test_a_page_says_which_peer_is_left_out_and_why() -> None:
-    text = page([run(SAMPLES, rq="rq's client: a sum is wrong or missing")], None)
-
-    assert text.count("rq failed and is left out: rq's client: a sum is wrong or missing.") == 1
-
-
-def test_a_figure_s_name_says_what_it_holds_for() -> None:
-    names = [figure.name for figure in run(SAMPLES, appendfsync="everysec").named_figures]
-
-    assert "submit, one by one, over stock (Celery, solo), appendfsync everysec" in names
-
-
-def test_a_peer_that_fails_has_no_sample_and_no_more_turns(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_peer_that_fails_has_no_more_turns_and_this_cluster_must_not(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     taken = []
 
     def take(system: System, *_: Any) -> Sample:
         taken.append(system.name)
-        if system.name == "huey":
-            raise ClusterError("huey's client ended")
+        if system.name in broken:
+            raise ClusterError("its client ended")
         return sample(system.name, 1000)
 
     monkeypatch.setattr(turn, "take", take)
-    failed: dict[str, str] = {}
     server: Any = None
-    systems = named("ours,huey,rq")
-    record = Progress("test", tmp_path)
-    done = list(_samples(systems, server, Sizes(1, 1, 1, 0), 2, Load(), failed, record))
+    systems = named(["ours", "huey", "rq"])
+    broken, failed = ["huey"], dict[str, str]()
+    done = list(take_turns(systems, server, SIZES, 2, Load(), failed))
 
     assert taken == ["ours", "huey", "rq", "rq", "ours"]
     assert [each.system for each in done] == ["ours", "rq", "rq", "ours"]
-    assert failed == {"huey": "huey's client ended"}
+    assert failed == {"huey": "its client ended"}
+    broken = ["ours"]
+    with pytest.raises(ClusterError, match="its client ended"):
+        list(take_turns(systems, server, SIZES, 1, Load(), {}))
 
 
-def test_a_failure_of_this_cluster_is_an_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def take(*_: Any) -> Sample:
-        raise ClusterError("a sum is wrong")
-
-    monkeypatch.setattr(turn, "take", take)
-    server: Any = None
-    record = Progress("test", tmp_path)
-    with pytest.raises(ClusterError, match="a sum is wrong"):
-        list(_samples(named("ours"), server, Sizes(1, 1, 1, 0), 1, Load(), {}, record))
-
-
-def test_a_bar_is_as_long_as_its_value_is_large() -> None:
-    chart = ET.fromstring(  # noqa: S314 - our own
-        bars("A & B", "jobs/s", ("one", "two"), [Group("<a>", (10, 20)), Group("b", (40, 0))])
-    )
-    lengths = [float(rect.attrib["width"]) for rect in chart.iter(f"{SVG}rect")][2:]
-    texts = [text.text for text in chart.iter(f"{SVG}text")]
-
-    most = WIDTH - LABELS - VALUES
-    assert lengths == pytest.approx([most / 4, most / 2, most, 1], abs=0.1)
-    assert {"A & B (jobs/s)", "<a>", "10", "20", "40"} <= set(texts)
-    assert "prefers-color-scheme: dark" in ET.tostring(chart, "unicode")
-
-
-def test_a_queue_grows_by_tens() -> None:
-    assert list(depths(100_000)) == [1000, 10_000, 100_000]
-
-
-def test_systems_are_chosen_by_name() -> None:
-    assert [system.name for system in named("dramatiq, ours")] == ["ours", "dramatiq"]
-    with pytest.raises(ClusterError, match="'sidekiq' is not one of ours, celery-prefork"):
-        named("ours,sidekiq")
-
-
-@pytest.mark.parametrize("system", SYSTEMS, ids=NAMES)
-def test_a_peer_has_its_client_and_every_package_of_it_is_pinned(system: Any) -> None:
-    folder = ROOT / "bench" / "peers" / system.folder
-    assert (folder / "client.py").exists()
-    requirements = folder / "requirements.txt"
+@pytest.mark.parametrize("system", SYSTEMS, ids=TITLES)
+def test_every_package_of_a_peer_is_pinned_and_it_sees_nothing_of_ours(system: System) -> None:
+    module = ROOT / "bench" / "peers" / f"{system.module}.py"
+    requirements = module.with_suffix(".txt")
     assert requirements.exists() is system.needs_environment
-    pinned = ROOT / "constraints.txt"
-    if system.needs_environment:
-        pinned = requirements
-        for line in pinned.read_text().splitlines():
-            assert line.startswith("#") or "==" in line, line
-    names = {line.split("==")[0].split("[")[0] for line in pinned.read_text().splitlines()}
-    assert set(system.packages) <= names
-
-
-@pytest.mark.parametrize("system", SYSTEMS, ids=NAMES)
-def test_a_peer_sees_nothing_of_ours_but_what_its_clients_share(system: Any) -> None:
-    if not system.is_ours:
-        for file in (ROOT / "bench" / "peers" / system.folder).glob("*.py"):
-            assert not set(imports(file)) & {
-                "callers",
-                "celeryconfig",
-                "celery_streams",
-                "cluster",
-            }, file
-            assert not re.search(r"from bench(?!\.peers\.)", file.read_text()), file
-    shared = set(imports(ROOT / "bench" / "peers" / "protocol.py"))
-    assert shared <= sys.stdlib_module_names
+    pinned = requirements if system.needs_environment else ROOT / "constraints.txt"
+    lines = [line for line in pinned.read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if "==" not in line] == []
+    assert set(system.packages) <= {re.split(r"==|\[", line)[0] for line in lines}
+    ours = {"callers", "celeryconfig", "celery_streams", "cluster"}
+    assert system.is_ours or not set(imports(module)) & ours
+    assert system.is_ours or not re.search(r"from bench(?!\.peers[. ])", module.read_text())
+    assert set(imports(module.with_name("protocol.py"))) <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("values", [[3, 8], [3], [3, None], []])

@@ -1,10 +1,12 @@
-"""Stock Celery's tasks and settings, on the transport celery-redis-plus."""
+"""celery-redis-plus: stock Celery's tasks, settings and client on this transport."""
 
 import os
 
 import celery_redis_plus  # noqa: F401 - registers its scheme
 
-from bench.peers.celery.tasks import app
+from bench.peers.celery import Peer, app
 from bench.peers.protocol import URL
+
+__all__ = ["Peer", "app"]
 
 app.conf["broker_url"] = os.environ[URL].replace("redis://", "valkey://", 1)

@@ -1,1 +1,0 @@
-"""This cluster as a system of the comparison: its client."""
