@@ -162,8 +162,8 @@ def _leave_out(system: System, error: ClusterError, failed: dict[str, str]) -> N
 
 
 def _show(done: Run, *, running: bool, quick: bool) -> None:
-    for table in (page.rates, page.trips, page.costs):
-        command.show(table(done))
+    for name in page.TABLES:
+        command.show(page.values(name, done))
     notes = [f"{name} failed and is left out: {why}" for name, why in done.failed.items()]
     if running:
         notes.append("CPU and memory are the caller's alone: the workers are not visible from here")

@@ -6,10 +6,13 @@ this process; they alternate. Every value is checked, outside of the measured ti
 
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
+from operator import matmul
 from pathlib import Path
 from typing import NamedTuple
 
 import click
+import gmpy2
 
 from bench import command, memory, stream, work
 from bench.command import Results
@@ -17,7 +20,8 @@ from bench.figures import Figure
 from bench.load import Load
 from bench.progress import report
 from bench.progress import rounds as rounds_of
-from bench.values import leave_blas_alone
+from bench.values import SEED, leave_blas_alone, operands, product
+from bench.work import Work
 from callers.client import Client
 from callers.command import run
 from local.cluster import FAMILIES, Cluster
@@ -98,14 +102,19 @@ def _measure(sizes: Sizes) -> Results:
     return Results(figures, [*notes, note, load.note("while the yardsticks ran")])
 
 
-def _works(sizes: Sizes) -> Iterator[work.Work]:
+def _works(sizes: Sizes) -> Iterator[Work]:
     few, many = sizes.factorials
-    small, large = sizes.products
-    yield work.of_factorial(few, bound=1.5, repeats=sizes.more, allowance=3.0)
-    yield work.of_factorial(many, bound=1.3)
-    yield work.of_product(small, bound=1.6, repeats=sizes.more)
-    yield work.of_product(large, bound=1.35)
-    yield work.of_given(sizes.given, bound=6)
+    task = "factorial.tasks.factorial"
+    name = f"factorial({few}), against + 3 ms"
+    yield Work(name, task, (few,), partial(gmpy2.fac, few), 1.5, sizes.more, 3.0)
+    yield Work(f"factorial({many})", task, (many,), partial(gmpy2.fac, many), 1.3)
+    for size, bound, repeats in zip(sizes.products, (1.6, 1.35), (sizes.more, 1), strict=True):
+        args = (size, size, SEED)
+        name, task = f"mat_mul({size}, {size})", "mat_mul.tasks.mat_mul"
+        yield Work(name, task, args, partial(product, *args), bound, repeats)
+    given = operands(sizes.given, sizes.given, SEED)
+    name = f"multiply, {sizes.given} x {sizes.given} given"
+    yield Work(name, "mat_mul.tasks.multiply", given, partial(matmul, *given), 6)
 
 
 if __name__ == "__main__":

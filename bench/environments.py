@@ -14,17 +14,16 @@ from local.server import ROOT
 FOLDER = ROOT / ".venv-bench"
 
 
-def programs(system: System) -> Path:
-    """Return the folder of a system's programs."""
-    if system.needs_environment:
-        return FOLDER / system.module / "bin"
-    return Path(sys.executable).parent
-
-
 def argv(system: System, line: str) -> list[str]:
     """Return the arguments of a command line, with the full path of its program."""
     program, *arguments = line.split()
-    return [str(programs(system) / program), *arguments]
+    return [str(_programs(system) / program), *arguments]
+
+
+def _programs(system: System) -> Path:
+    return (
+        FOLDER / system.module / "bin" if system.needs_environment else Path(sys.executable).parent
+    )
 
 
 def _interpreter(system: System) -> str:
@@ -51,7 +50,7 @@ def make(system: System) -> None:
     if made.exists() and made.read_text() == requirements.read_text():
         return
     click.echo(f"installing {system.module} into {made.parent.relative_to(ROOT)}", err=True)
-    python = programs(system) / "python"
+    python = _programs(system) / "python"
     try:
         subprocess.run([_interpreter(system), "-m", "venv", "--clear", made.parent], check=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

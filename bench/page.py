@@ -1,6 +1,7 @@
 """`python -m bench.page FILE`: docs/performance.md, from a comparison's JSON and page.md."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from string import Template
 
@@ -29,25 +30,36 @@ _WITHOUT_FIGURE = (
     ("submitting in bulk", "jobs/s", "submit_bulk", max),
     ("memory of an idle worker", "MB", "memory", min),
 )
-#: The columns of the tables of values.
-_RATES = {
-    "submit": "submit/s",
-    "submit_bulk": "in bulk/s",
-    "each": "end to end/s",
-    "bulk": "end to end in bulk/s",
-}
-_TRIPS = {
-    "trip": "p50, idle",
-    "trip_p99": "p99, idle",
-    "loaded": "p50, half loaded",
-    "loaded_p99": "p99, half loaded",
-    "load": "the load, jobs/s",
-}
-_COSTS = {
-    "worker_cpu": "workers",
-    "caller_cpu": "caller",
-    "server_cpu": "server",
-    "memory": "memory of an idle worker, MB",
+#: The tables of values: the name in the template, the corner, and the columns.
+TABLES = {
+    "rates": (
+        "",
+        {
+            "submit": "submit/s",
+            "submit_bulk": "in bulk/s",
+            "each": "end to end/s",
+            "bulk": "end to end in bulk/s",
+        },
+    ),
+    "round_trips": (
+        "ms",
+        {
+            "trip": "p50, idle",
+            "trip_p99": "p99, idle",
+            "loaded": "p50, half loaded",
+            "loaded_p99": "p99, half loaded",
+            "load": "the load, jobs/s",
+        },
+    ),
+    "costs": (
+        "CPU ms a job",
+        {
+            "worker_cpu": "workers",
+            "caller_cpu": "caller",
+            "server_cpu": "server",
+            "memory": "memory of an idle worker, MB",
+        },
+    ),
 }
 
 
@@ -66,32 +78,17 @@ def page(results: Comparison) -> str:
         workers=WORKERS,
         notes="\n".join(_notes(runs)),
         figures=_each(runs, _figures),
-        rate_tables=_each(runs, rates),
-        trip_tables=_each(runs, trips),
-        cost_tables=_each(runs, costs),
+        **{name: _each(runs, partial(values, name)) for name in TABLES},
         fleet=figure_table(results.fleet) if results.fleet else "Not measured.",
         versions=table(("", "versions"), versions, "---"),
         machine="\n".join(f"- {name}: {value}" for name, value in first.machine.items()),
     )
 
 
-def rates(run: Run) -> str:
-    """Return the table of jobs a second."""
-    return _table(run, "", _RATES)
-
-
-def trips(run: Run) -> str:
-    """Return the table of round trips."""
-    return _table(run, "ms", _TRIPS)
-
-
-def costs(run: Run) -> str:
-    """Return the table of CPU and memory."""
-    return _table(run, "CPU ms a job", _COSTS)
-
-
-def _table(run: Run, corner: str, columns: dict[str, str]) -> str:
-    rows = [(TITLES[name], *(row[each] for each in columns)) for name, row in run.rows.items()]
+def values(name: str, run: Run) -> str:
+    """Return one of the tables of values."""
+    corner, columns = TABLES[name]
+    rows = [(TITLES[each], *(row[column] for column in columns)) for each, row in run.rows.items()]
     return table((corner, *columns.values()), rows)
 
 
@@ -116,10 +113,10 @@ def _ahead(run: Run) -> str:
     """Return a sentence on the values at which other systems are ahead."""
     found = []
     for what, unit, column, best_of in _WITHOUT_FIGURE:
-        values = {name: row[column].value for name, row in run.rows.items()}
-        best = best_of(values, key=values.__getitem__)
-        if OURS.name in values and best != OURS.name:
-            beside = f"{short(values[best])} {unit} beside {short(values[OURS.name])}"
+        of = {name: row[column].value for name, row in run.rows.items()}
+        best = best_of(of, key=of.__getitem__)
+        if OURS.name in of and best != OURS.name:
+            beside = f"{short(of[best])} {unit} beside {short(of[OURS.name])}"
             found.append(f"{TITLES[best]} at {what} ({beside})")
     return f"Ahead of this cluster: {', '.join(found)}." if found else ""
 

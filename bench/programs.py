@@ -23,13 +23,10 @@ ANSWER_TIMEOUT = 600.0
 class Program:
     """A program and its children, in their own session; its output goes to a file."""
 
+    _pipe: int | None = None
+
     def __init__(
-        self,
-        name: str,
-        argv: Sequence[str],
-        env: Mapping[str, str],
-        folder: Path,
-        pipe: int | None = None,
+        self, name: str, argv: Sequence[str], env: Mapping[str, str], folder: Path
     ) -> None:
         self.name = name
         self._log = folder / f"{name}.log"
@@ -39,8 +36,8 @@ class Program:
                 bufsize=0,
                 env=env,
                 cwd=ROOT,
-                stdin=pipe,
-                stdout=pipe or log,
+                stdin=self._pipe,
+                stdout=self._pipe or log,
                 stderr=log,
                 start_new_session=True,
             )
@@ -85,10 +82,7 @@ class Program:
 class Conversation(Program):
     """A program that answers requests, a line of JSON each (bench.peers.protocol)."""
 
-    def __init__(
-        self, name: str, argv: Sequence[str], env: Mapping[str, str], folder: Path
-    ) -> None:
-        super().__init__(name, argv, env, folder, subprocess.PIPE)
+    _pipe = subprocess.PIPE
 
     def ask(self, do: str, **arguments: Any) -> Any:
         """Send a request and wait for its answer; raises ClusterError for an error."""
@@ -136,7 +130,10 @@ def cpu_seconds(processes: Iterable[psutil.Process]) -> float:
 
 def memory(processes: Iterable[psutil.Process]) -> float:
     """Return the PSS of processes in MB, which divides memory among those that share it."""
-    return sum(process.memory_full_info().pss for process in processes) / 1e6
+    try:
+        return sum(process.memory_full_info().pss for process in processes) / 1e6
+    except psutil.NoSuchProcess as error:
+        raise ClusterError(f"process {error.pid} has ended") from None
 
 
 def _session(process: psutil.Process) -> int | None:

@@ -8,7 +8,6 @@ of the three results that it prints.
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
@@ -22,7 +21,7 @@ from bench.load import MIN_SECONDS, Load
 from bench.programs import Program
 from bench.progress import report, stop_like_ctrl_c
 from bench.progress import rounds as rounds_of
-from bench.values import check, product
+from bench.values import SEED, check, product
 from callers.client import Client
 from callers.command import run
 from cluster import password
@@ -35,7 +34,6 @@ from local.temporary import run_on_temporary_cluster
 MAX_WORKER_MS, MAX_STACK_MS = 500.0, 5000.0
 #: Timeout of a worker's first result, in seconds.
 TIMEOUT = 30.0
-SEED = 7
 #: Name of the Compose project, which differs from the user's.
 PROJECT = f"task-cluster-startup-{os.getpid()}"
 
@@ -120,30 +118,32 @@ def _of_stack(rounds: int) -> list[Figure]:
 
 
 def _of_one_stack() -> tuple[float, float]:
-    """Return the ms from the command to the first and to the last result; remove the stack."""
+    """Return the ms from the command to the first and to the last result; remove the stack.
+
+    A result is the line after its caller's name.
+    """
     env = {**os.environ, "COMPOSE_PROJECT_NAME": PROJECT, "REDIS_PORT": str(free_port())}
+    began = perf_counter()
+    times, lines = [], [""]
     try:
-        times = _results(["deploy/docker_start"], env)
+        with subprocess.Popen(
+            ["deploy/docker_start"],
+            cwd=ROOT,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            for line in process.stdout or ():
+                if lines[-1].startswith("call-"):
+                    times.append(1000 * (perf_counter() - began))
+                lines.append(line)
     finally:
         down = ["docker", "compose", "--profile", "*", "down", "--volumes", "--remove-orphans"]
         subprocess.run(down, cwd=ROOT, env=env, capture_output=True, check=False)
-    return times[0], times[-1]
-
-
-def _results(command: list[str], env: Mapping[str, str]) -> list[float]:
-    """Return the ms until a command prints each result, the line after its caller's name."""
-    start = perf_counter()
-    times, lines = [], [""]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        for line in process.stdout or ():
-            if lines[-1].startswith("call-"):
-                times.append(1000 * (perf_counter() - start))
-            lines.append(line)
     if process.returncode or not times:
-        raise ClusterError(f"{' '.join(command)} failed: {' '.join(lines[-3:])}")
-    return times
+        raise ClusterError(f"deploy/docker_start failed: {' '.join(lines[-3:])}")
+    return times[0], times[-1]
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from bench.figures import Figure, Measured
 from bench.programs import Conversation
 from bench.servers import RunningCluster
-from bench.values import check, operands
-from bench.work import ELEMENT, MB, SEED, TIMEOUT
+from bench.values import SEED, check, operands
+from bench.work import ELEMENT, MB, TIMEOUT
 from callers.client import Client
 from cluster.errors import ClusterError
 

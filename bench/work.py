@@ -2,23 +2,19 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from operator import matmul
 from time import sleep
 from typing import Any, NamedTuple
-
-import gmpy2
 
 from bench.figures import Figure, Measured
 from bench.load import Load
 from bench.peers.protocol import timed
-from bench.values import check, operands, product
+from bench.values import check
 from callers.client import Client
 
 #: Timeout of a job, in seconds; the largest take a few.
 TIMEOUT = 120.0
 #: Bytes of a MB, and of one element of an array.
 MB, ELEMENT = 1_000_000, 8
-SEED = 7
 
 
 class Work(NamedTuple):
@@ -33,27 +29,6 @@ class Work(NamedTuple):
     repeats: int = 1
     #: Added to the yardstick, in ms.
     allowance: float = 0.0
-
-
-def of_factorial(n: int, bound: float, repeats: int = 1, allowance: float = 0.0) -> Work:
-    """Return the work of a factorial."""
-    name = f"factorial({n})" + (f", against + {allowance:g} ms" if allowance else "")
-    yardstick = partial(gmpy2.fac, n)
-    return Work(name, "factorial.tasks.factorial", (n,), yardstick, bound, repeats, allowance)
-
-
-def of_product(size: int, bound: float, repeats: int = 1) -> Work:
-    """Return the work of a product of random matrices, which the worker generates."""
-    yardstick = partial(product, size, size, SEED)
-    name = f"mat_mul({size}, {size})"
-    return Work(name, "mat_mul.tasks.mat_mul", (size, size, SEED), yardstick, bound, repeats)
-
-
-def of_given(size: int, bound: float) -> Work:
-    """Return the work of a product of two matrices that the caller sends."""
-    given = operands(size, size, SEED)
-    name = f"multiply, {size} x {size} given"
-    return Work(name, "mat_mul.tasks.multiply", given, partial(matmul, *given), bound)
 
 
 def measure(client: Client, work: Work, rounds: Iterable[int], load: Load, rest: float) -> Figure:

@@ -129,16 +129,6 @@ def test_wrong_usage_is_found_before_anything_starts(
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_missing_cluster_is_one_line(tmp_path: Path) -> None:
-    file = tmp_path / "figures.json"
-    done = bench("data", "--running", "--json", str(file), REDIS_PORT="1")
-
-    assert (done.stdout, done.returncode) == ("", 1)
-    assert done.stderr.startswith("error: cannot reach the broker at redis://")
-    assert len(done.stderr.splitlines()) == 1
-    assert not file.exists()
-
-
 @pytest.mark.parametrize(
     ("module", "options", "measured", "number"),
     [

@@ -135,11 +135,12 @@ def test_a_page_from_a_machine_that_became_slower_says_so() -> None:
 
 
 def test_the_published_page_is_the_template_s() -> None:
-    template = TEMPLATE.read_text().replace("$workers", "2")
-    lines = [line for line in template.splitlines() if line and "$" not in line]
+    template = TEMPLATE.read_text()
+    lines = [re.sub(r"\\\$\w+", ".+", re.escape(line)) for line in template.splitlines() if line]
     published = iter(PAGE.read_text().splitlines())
 
-    assert [line for line in lines if line not in published] == []  # in this order
+    for line in lines:  # in this order
+        assert any(re.fullmatch(line, each) for each in published), line
     assert [title for title in TITLES.values() if template.count(f"\n| {title} |") != 2] == []
 
 
