@@ -20,6 +20,8 @@ MIN_SECONDS = 1.0
 PROBE = 10_000_000
 #: Factor between the mean speeds that systems may have had.
 MAX_DRIFT = 1.25
+#: Fields of the busy time, of which not all systems have each; user time includes that of guests.
+_BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
 _INVALID = "and the figures do not hold, met or missed"
 
 
@@ -48,9 +50,9 @@ class Load:
 
 
 def busy_seconds() -> float:
-    """Return the CPU seconds of all cores since boot; user time includes that of guests."""
+    """Return the CPU seconds of all cores since boot."""
     times = psutil.cpu_times()
-    return times.user + times.nice + times.system + times.irq + times.softirq + times.steal
+    return sum(getattr(times, field, 0.0) for field in _BUSY)
 
 
 def probe() -> float:
