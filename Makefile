@@ -21,11 +21,10 @@ LOCAL := $(VENV)/bin/python -m local
 DEVELOP := $(VENV)/bin/python -m develop
 FAMILIES := $(patsubst %/tasks.py,%,$(wildcard */tasks.py))
 
-# The broker on Docker. For RabbitMQ, every command merges its overlay into the compose file.
+# The broker on Docker. RabbitMQ is a service with a profile, beside those that the user has chosen.
 BROKER ?= redis
-WITH_RABBITMQ := docker-compose.yml:deploy/rabbitmq.yml
 ifeq ($(BROKER),rabbitmq)
-export COMPOSE_FILE := $(WITH_RABBITMQ)
+export COMPOSE_PROFILES := rabbitmq,$(COMPOSE_PROFILES)
 else ifneq ($(BROKER),redis)
 $(error BROKER must be redis or rabbitmq, not '$(BROKER)')
 endif
@@ -43,10 +42,10 @@ docker_compose_start: ## Build and start the cluster on Docker, and run the thre
 	@deploy/docker_start
 
 docker_compose_stop: ## Stop the cluster on Docker; running jobs finish, waiting ones stay queued
-	COMPOSE_FILE=$(WITH_RABBITMQ) docker compose --profile '*' stop
+	docker compose --profile '*' stop
 
 docker_compose_clean: ## Remove its containers, network, queues and results
-	COMPOSE_FILE=$(WITH_RABBITMQ) docker compose --profile '*' down --volumes --remove-orphans
+	docker compose --profile '*' down --volumes --remove-orphans
 
 docker_compose_scale: ## Scale a family to N workers until the next start: SERVICE=add N=3
 	$(if $(and $(filter $(FAMILIES),$(SERVICE)),$(shell expr '$(N)' : '[0-9][0-9]*$$' 2>/dev/null | grep -v '^0$$')),,$(error name a family ($(FAMILIES)) and its number of workers: make $@ SERVICE=add N=3))
@@ -55,14 +54,16 @@ docker_compose_scale: ## Scale a family to N workers until the next start: SERVI
 
 docker_compose_beat: ## Start beat, which submits the periodic jobs of beat_schedule in celeryconfig.py
 	@deploy/make_secrets
-	docker compose --profile beat up --build --detach --wait beat
+	docker compose up --build --detach --wait beat
 
 docker_compose_join: ## Run only workers, for the Redis on another machine that CELERY_BROKER_URL names
-	docker compose -f docker-compose.yml -f deploy/workers.yml up --build --detach --wait
+	$(if $(CELERY_BROKER_URL),,$(error set CELERY_BROKER_URL to the other machine's Redis, such as redis://10.0.0.5:6379/0))
+	JOIN_BROKER_URL="$$CELERY_BROKER_URL" JOIN_RESULT_BACKEND="$${CELERY_RESULT_BACKEND:-$$CELERY_BROKER_URL}" \
+		docker compose up --build --detach --wait --no-deps $(FAMILIES)
 
 monitoring: ## Start Flower on Docker: a password-protected page with workers, queues and jobs
 	@deploy/make_secrets && deploy/check_port flower 5555 FLOWER_PORT 5555
-	docker compose --profile monitoring up --detach --wait --build flower
+	docker compose up --detach --wait --build flower
 	@printf 'Flower: http://127.0.0.1:%s, user flower, password in secrets/flower_password\n' "$${FLOWER_PORT:-5555}"
 
 # Without Docker ----------------------------------------------------------------

@@ -36,13 +36,16 @@ task_create_missing_queues = False
 # Servers ----------------------------------------------------------------------
 
 _port = settings.integer("REDIS_PORT", 6379, maximum=65535)
-# Both the compose stack and local mode publish Redis here.
-_redis = f"redis://{os.environ.get('REDIS_BIND') or '127.0.0.1'}:{_port}/0"
+# Containers of the compose stack reach the servers by their names; everything else where the stack
+# and local mode publish them.
+_host = os.environ.get("REDIS_HOST") or os.environ.get("REDIS_BIND") or "127.0.0.1"
+_redis = f"redis://{_host}:{_port}/0"
 # The broker of `make docker_compose_start BROKER=…`.
 _broker = _redis
 if os.environ.get("BROKER") == "rabbitmq":
-    _rabbitmq_port = settings.integer("RABBITMQ_PORT", 5672, maximum=65535)
-    _broker = f"amqp://cluster@127.0.0.1:{_rabbitmq_port}/cluster"
+    _port = settings.integer("RABBITMQ_PORT", 5672, maximum=65535)
+    _host = os.environ.get("RABBITMQ_HOST") or "127.0.0.1"
+    _broker = f"amqp://cluster@{_host}:{_port}/cluster"
 for _variable in servers.BYPASSING_VARIABLES:
     if os.environ.get(_variable):
         raise ValueError(f"{_variable} is not supported: set CELERY_BROKER_URL instead")

@@ -14,7 +14,7 @@ VARIABLE = "FLOWER_READ_ONLY"
 def run(options: Sequence[str] = ("--conf=flowerconfig.py",)) -> None:
     """Run Flower until a signal stops it; raise SystemExit, with one line, for a bad setting."""
     # Removed, because Flower itself would fail with a traceback if the value is invalid.
-    read_only = os.environ.pop(VARIABLE, "true")
+    read_only = os.environ.pop(VARIABLE, "") or "true"
     if read_only not in {"true", "false"}:
         sys.exit(f"error: {VARIABLE} must be true or false, not {read_only!r}")
     app = create("flower")

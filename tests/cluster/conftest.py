@@ -39,7 +39,8 @@ def stack_settings(engine: None, tmp_path_factory: pytest.TempPathFactory) -> St
     settings = tmp_path_factory.mktemp("compose") / "settings"
     settings.write_text(
         f"REDIS_PORT={port}\nJOB_LEASE={LEASE}\nADD_CONCURRENCY={CONCURRENCY}\n"
-        f"FLOWER_PORT={free_port()}\nFLOWER_READ_ONLY=true\n"
+        # Empty, as if they were not set.
+        f"FLOWER_PORT={free_port()}\nFLOWER_READ_ONLY=\nQUEUE_MAX_LENGTH=\nLOG_LEVEL=\n"
     )
     return Stack(f"task-cluster-test-{os.getpid()}", settings, port)
 
@@ -90,6 +91,7 @@ def rabbitmq_stack(engine: None, tmp_path_factory: pytest.TempPathFactory) -> It
     settings = tmp_path_factory.mktemp("rabbitmq") / "settings"
     settings.write_text(
         f"REDIS_PORT={port}\nRABBITMQ_PORT={rabbitmq_port}\nADD_CONCURRENCY={CONCURRENCY}\n"
+        "BROKER=rabbitmq\nCOMPOSE_PROFILES=rabbitmq\n"
     )
     stack = Stack(f"task-cluster-rabbitmq-{os.getpid()}", settings, port, rabbitmq_port)
     try:

@@ -41,7 +41,10 @@ def make(
 
 
 class Stack:
-    """A project of the compose file, with or without overlays, on its own ports."""
+    """A project of the compose file, with or without overlays, on its own ports.
+
+    `settings` is its `.env`; with RabbitMQ as its broker it sets BROKER and COMPOSE_PROFILES.
+    """
 
     def __init__(
         self,
@@ -59,14 +62,7 @@ class Stack:
         self.rabbitmq_port = rabbitmq_port
         self.command = f"docker compose --env-file {settings}"
         # Explicit, so that the user's COMPOSE_FILE has no effect.
-        self.files = [
-            f"--file={file}"
-            for file in (
-                "docker-compose.yml",
-                *(["deploy/rabbitmq.yml"] if rabbitmq_port else []),
-                *overlays,
-            )
-        ]
+        self.files = [f"--file={file}" for file in ("docker-compose.yml", *overlays)]
 
     def compose(self, *argv: str, seconds: float = 120) -> str:
         """Run a docker compose command on this stack and return its output."""

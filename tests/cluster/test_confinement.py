@@ -3,6 +3,7 @@
 import json
 import socket
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,7 +98,7 @@ def test_a_container_is_limited_as_the_file_says(
     stack: Stack, flower: Flower, service: str
 ) -> None:
     config: dict[str, Any] = json.loads(
-        stack.compose("--profile", "monitoring", "config", "--format", "json")
+        stack.compose("--profile", "*", "config", "--format", "json")
     )
     limits = config["services"][service]["deploy"]["resources"]["limits"]
     host = stack.inspect(stack.containers(service)[0])["HostConfig"]
@@ -106,6 +107,24 @@ def test_a_container_is_limited_as_the_file_says(
     assert host["NanoCpus"] == int(float(limits["cpus"]) * 1e9)
     assert host["PidsLimit"] == limits["pids"]
     assert host["CapDrop"] == ["ALL"]
+
+
+def test_a_build_gets_the_code_and_pinned_requirements_alone(engine: None, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+    docker("build", f"--file={tmp_path}/Dockerfile", f"--output={tmp_path}/context", ".")
+    arrived = {
+        file.relative_to(tmp_path / "context")
+        for file in (tmp_path / "context").rglob("*")
+        if file.is_file()
+    }
+
+    shared = {"constraints.txt", "celeryconfig.py", "celery_streams", "cluster", "callers"}
+    assert {file.parts[0] for file in arrived} == {*shared, *FAMILIES, "deploy"}
+    assert {file.parts[1] for file in arrived if file.parts[0] == "deploy"} == {"flower"}
+    for family in FAMILIES:
+        names = {file.name for file in arrived if file.parts[0] == family}
+        assert names >= {"__init__.py", "requirements.txt", "tasks.py", "worker.py"}
+        assert names.isdisjoint({"examples.py", "Dockerfile"})
 
 
 def _address_of_this_machine() -> str:

@@ -1,4 +1,4 @@
-"""How Compose reads `.env`, which make follows; it needs the docker command, but no engine."""
+"""How Compose reads `.env`, which make follows, and what it passes to containers."""
 
 import json
 import os
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.conftest import LEASE
+from tests.cluster.stack import Stack
 from tests.spellings import REFUSED, SPELLINGS
 
 COMPOSE = """
@@ -32,3 +34,13 @@ def test_compose_has_the_value_that_make_exports(tmp_path: Path, text: str) -> N
     value: str = json.loads(done.stdout)["services"]["a"]["environment"]["A"]
 
     assert value.replace("$$", "$") == SPELLINGS[text]
+
+
+def test_a_container_has_the_settings_of_the_file_and_no_default(stack: Stack) -> None:
+    lines = stack.compose("exec", "-T", "add", "env").splitlines()
+    environment = dict(line.split("=", 1) for line in lines)
+
+    assert environment["JOB_LEASE"] == str(LEASE)
+    # Empty in the file: the worker takes its default.
+    assert environment["QUEUE_MAX_LENGTH"] == ""
+    assert "MAX_DELIVERIES" not in environment

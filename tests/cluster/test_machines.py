@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from local.server import free_port
-from tests.cluster.stack import Stack, docker
+from tests.cluster.stack import Stack, docker, make
 
 
 @pytest.fixture
@@ -26,13 +26,19 @@ def first(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
 
 @pytest.fixture
 def second(first: Stack, tmp_path: Path) -> Iterator[Stack]:
-    """A machine that runs only workers, on another network."""
+    """A machine that runs only workers of one family, on another network."""
     settings = tmp_path / "second"
-    settings.write_text(f"CELERY_BROKER_URL=redis://{first.host}:{first.port}/0\nJOB_LEASE=2\n")
-    overlays = ("deploy/workers.yml",)
-    second = Stack(f"task-cluster-second-{os.getpid()}", settings, 0, overlays=overlays)
+    settings.touch()
+    second = Stack(f"task-cluster-second-{os.getpid()}", settings, 0)
+    variables = {
+        "CELERY_BROKER_URL": f"redis://{first.host}:{first.port}/0",
+        "JOB_LEASE": "2",
+        "ADD_REPLICAS": "2",
+    }
+    environment = second.environment | variables
     try:
-        second.compose("up", "--detach", "--wait", "--scale", "add=2", "add")
+        done = make("docker_compose_join", "FAMILIES=add", environment=environment)
+        assert done.returncode == 0, done.stderr
         yield second
     finally:
         second.compose("--profile", "*", "down", "--volumes")

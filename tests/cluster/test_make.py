@@ -9,6 +9,8 @@ from tests.cluster.flower import PASSWORD as FLOWER_PASSWORD
 from tests.cluster.stack import Stack, docker, make
 from tests.repo.repo import ROOT
 
+URLS = ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")
+
 
 def test_one_command_starts_everything_and_shows_the_three_results(
     stack: Stack, make_environment: dict[str, str]
@@ -17,8 +19,10 @@ def test_one_command_starts_everything_and_shows_the_three_results(
         "--filter",
         f"label=com.docker.compose.project={make_environment['COMPOSE_PROJECT_NAME']}",
     )
+    # Where the user's own commands find a cluster; the containers have theirs.
+    elsewhere = dict.fromkeys(URLS, "redis://127.0.0.1:1/0")
     try:
-        started = make("docker_compose_start", environment=make_environment)
+        started = make("docker_compose_start", environment=make_environment | elsewhere)
         scaled = make("docker_compose_scale", "SERVICE=add", "N=3", environment=make_environment)
         monitored = make("monitoring", environment=make_environment)
         stopped = make("docker_compose_stop", environment=make_environment)
@@ -95,6 +99,14 @@ def test_scaling_what_cannot_be_is_wrong_usage(
 
     assert done.returncode == 2
     assert "name a family (add factorial mat_mul) and its number of workers: " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_joining_no_named_cluster_is_one_line(make_environment: dict[str, str]) -> None:
+    done = make("docker_compose_join", environment=make_environment)
+
+    assert done.returncode == 2
+    assert "set CELERY_BROKER_URL to the other machine's Redis, such as " in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

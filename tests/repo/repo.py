@@ -31,9 +31,9 @@ def files() -> list[Path]:
     return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).exists()]
 
 
-def compose(name: str = "docker-compose.yml") -> dict[str, Any]:
-    """Return the compose file, or an overlay, with resolved anchors."""
-    content: dict[str, Any] = yaml.safe_load(read(name))
+def compose() -> dict[str, Any]:
+    """Return the compose file, with resolved anchors."""
+    content: dict[str, Any] = yaml.safe_load(read("docker-compose.yml"))
     return content
 
 

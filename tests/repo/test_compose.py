@@ -4,23 +4,22 @@ import re
 from typing import Any
 
 import pytest
-import yaml
 
 from celeryconfig import task_time_limit
 from tests.families import FAMILIES
 from tests.repo.repo import ROOT, compose, imports, read
 
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]
-OVERLAY: dict[str, dict[str, Any]] = compose("deploy/rabbitmq.yml")["services"]
-SERVERS = {"redis": SERVICES["redis"], "rabbitmq": OVERLAY["rabbitmq"]}
+SERVERS = ["redis", "rabbitmq"]
 CALLERS = [name for name in SERVICES if name.startswith("call-")]
 #: The other services that connect to the broker.
 OTHERS = ["demo-parallel", "beat", "flower"]
+BROKER_PASSWORD = {"source": "${BROKER:-redis}_password", "target": "broker_password"}
 
 
-@pytest.mark.parametrize("name", [*SERVICES, "rabbitmq"])
+@pytest.mark.parametrize("name", SERVICES)
 def test_a_service_is_confined(name: str) -> None:
-    service = {**SERVICES, **SERVERS}[name]
+    service = SERVICES[name]
 
     assert service["init"] is True
     assert service["read_only"] is True
@@ -33,21 +32,40 @@ def test_a_service_is_confined(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*SERVERS, *FAMILIES, "flower", "beat"])
 def test_a_service_that_stays_is_healthy_before_it_is_used_and_comes_back(name: str) -> None:
-    service = {**SERVICES, **SERVERS}[name]
+    service = SERVICES[name]
 
     assert service["restart"] == "unless-stopped"
     assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
 
 
-@pytest.mark.parametrize("name", [*CALLERS, *FAMILIES])
-def test_a_client_waits_for_redis_and_reads_the_password_from_its_file(name: str) -> None:
+@pytest.mark.parametrize("name", [*CALLERS, *FAMILIES, *OTHERS])
+def test_a_client_waits_for_the_servers_and_reads_the_passwords_from_files(name: str) -> None:
     service = SERVICES[name]
 
-    assert service["depends_on"] == {"redis": {"condition": "service_healthy"}}
+    assert service["depends_on"] == {
+        "redis": {"condition": "service_healthy"},
+        "rabbitmq": {"condition": "service_healthy", "required": False},
+    }
     assert service["environment"]["REDIS_PASSWORD_FILE"] == "/run/secrets/redis_password"
-    assert service["secrets"] == ["redis_password"]
+    assert service["environment"]["RABBITMQ_PASSWORD_FILE"] == "/run/secrets/broker_password"
+    assert service["secrets"][:2] == ["redis_password", BROKER_PASSWORD]
     assert "PYTHON_IMAGE" in service["build"]["args"]
-    assert "ports" not in service
+
+
+@pytest.mark.parametrize("name", [*CALLERS, *FAMILIES, *OTHERS])
+def test_a_clients_servers_are_not_those_of_the_users_own_commands(name: str) -> None:
+    environment = SERVICES[name]["environment"]
+
+    assert environment["REDIS_HOST"] == "redis"
+    assert environment["RABBITMQ_HOST"] == "rabbitmq"
+    assert environment["CELERY_BROKER_URL"] == "${JOIN_BROKER_URL:-}"
+    assert environment["CELERY_RESULT_BACKEND"] == "${JOIN_RESULT_BACKEND:-}"
+
+
+@pytest.mark.parametrize("name", [*CALLERS, *FAMILIES])
+def test_a_caller_and_a_worker_have_no_other_secret_and_publish_nothing(name: str) -> None:
+    assert len(SERVICES[name]["secrets"]) == 2
+    assert "ports" not in SERVICES[name]
 
 
 @pytest.mark.parametrize("name", CALLERS)
@@ -96,57 +114,28 @@ def test_flower_is_started_when_asked_and_published_on_this_machine_alone() -> N
     assert flower["profiles"] == ["monitoring"]
     assert flower["ports"] == ["127.0.0.1:${FLOWER_PORT:-5555}:5555"]
     assert flower["volumes"] == ["flower:/data"]
-    assert flower["secrets"] == ["redis_password", "flower_password"]
-    assert flower["depends_on"] == {"redis": {"condition": "service_healthy"}}
+    assert flower["secrets"] == ["redis_password", BROKER_PASSWORD, "flower_password"]
     assert flower["image"] == "${IMAGE_PREFIX:-task-cluster}/flower"
     assert flower["build"]["dockerfile"] == "deploy/flower/Dockerfile"
-    assert flower["environment"]["FLOWER_READ_ONLY"] == "${FLOWER_READ_ONLY:-true}"
+    assert "FLOWER_READ_ONLY" in flower["environment"]
 
 
-def test_the_workers_of_another_machine_are_those_of_all_families() -> None:
-    overlay = yaml.safe_load(read("deploy/workers.yml"))["services"]
+def test_rabbitmq_is_started_when_asked_durable_and_publishes_amqp_on_this_machine_alone() -> None:
+    rabbitmq = SERVICES["rabbitmq"]
 
-    assert overlay.pop("redis") == {"profiles": ["elsewhere"]}
-    assert set(overlay) == set(FAMILIES)
-    for service in overlay.values():
-        assert set(service["environment"]) == {"CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"}
-
-
-@pytest.mark.parametrize("name", [*CALLERS, *FAMILIES, *OTHERS])
-def test_every_client_of_redis_is_one_of_rabbitmq_under_its_overlay(name: str) -> None:
-    service = OVERLAY[name]
-
-    assert service["environment"]["CELERY_BROKER_URL"] == "amqp://cluster@rabbitmq:5672/cluster"
-    assert service["environment"]["RABBITMQ_PASSWORD_FILE"] == "/run/secrets/rabbitmq_password"
-    assert service["secrets"] == ["rabbitmq_password"]
-    assert service["depends_on"] == {"rabbitmq": {"condition": "service_healthy"}}
-    # Nothing else differs between the brokers.
-    assert set(service) == {"environment", "secrets", "depends_on"}
-
-
-def test_rabbitmq_is_durable_and_publishes_amqp_alone_on_this_machine_alone() -> None:
-    assert (
-        set(OVERLAY)
-        == {"rabbitmq", *CALLERS, *FAMILIES, *OTHERS}
-        == {*SERVICES, *SERVERS} - {"redis"}
-    )
-    assert OVERLAY["rabbitmq"]["ports"] == ["127.0.0.1:${RABBITMQ_PORT:-5672}:5672"]
-    assert OVERLAY["rabbitmq"]["volumes"] == ["rabbitmq:/var/lib/rabbitmq"]
+    assert {*SERVERS, *CALLERS, *FAMILIES, *OTHERS} == set(SERVICES)
+    assert rabbitmq["profiles"] == ["rabbitmq"]
+    assert rabbitmq["ports"] == ["127.0.0.1:${RABBITMQ_PORT:-5672}:5672"]
+    assert rabbitmq["volumes"] == ["rabbitmq:/var/lib/rabbitmq"]
     # Its data folder is named after it.
-    assert OVERLAY["rabbitmq"]["hostname"] == "rabbitmq"
-
-
-def test_an_overlay_says_what_it_adds() -> None:
-    for file in ROOT.glob("deploy/*.yml"):
-        assert file.read_text().startswith("# Adds ")
+    assert rabbitmq["hostname"] == "rabbitmq"
 
 
 def test_no_secret_can_reach_git_or_an_image() -> None:
     assert "/secrets/" in read(".gitignore").splitlines()
     assert read(".dockerignore").splitlines()[1] == "*"
     assert "!secrets" not in read(".dockerignore")
-    secrets = {**compose()["secrets"], **compose("deploy/rabbitmq.yml")["secrets"]}
-    for secret in secrets.values():
+    for secret in compose()["secrets"].values():
         assert secret["file"].startswith("secrets/")
 
 

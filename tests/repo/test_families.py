@@ -36,9 +36,6 @@ def test_the_families_are_those_that_have_workers_queues_and_services() -> None:
         "folders with a worker.py": {file.parent.name for file in ROOT.glob("*/worker.py")}
         - {"cluster"},
         "services (docker-compose.yml)": workers - {"redis"},
-        "services (deploy/workers.yml)": set(compose("deploy/workers.yml")["services"]) - {"redis"},
-        "services (deploy/rabbitmq.yml)": set(compose("deploy/rabbitmq.yml")["services"])
-        & (workers - {"redis"}),
     }
     assert {where: sorted(names) for where, names in named.items()} == {
         where: sorted(FAMILIES) for where in named
@@ -58,7 +55,6 @@ def test_one_name_everywhere(family: str) -> None:
             f"build of {family} in docker-compose.yml": service.get("build", {}).get("dockerfile")
             == f"{family}/Dockerfile",
             f"call-{family} in docker-compose.yml": f"call-{family}" in services,
-            f"!{family}/ in .dockerignore": f"!{family}/" in read(".dockerignore").splitlines(),
             f"{family.upper()}_REPLICAS in .env.example": f"#{family.upper()}_REPLICAS=" in example,
             f"{family.upper()}_CONCURRENCY in .env.example": f"#{family.upper()}_CONCURRENCY="
             in example,

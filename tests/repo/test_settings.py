@@ -6,7 +6,7 @@ import pytest
 
 from celeryconfig import families
 from tests.families import FAMILIES
-from tests.repo.repo import ROOT, files, read
+from tests.repo.repo import ROOT, compose, files, read
 
 #: Variables whose names contain a family's.
 PER_FAMILY = {
@@ -17,11 +17,23 @@ INTERNAL = {
     "WORKER_HEARTBEAT_FILE",
     "BEAT_HEARTBEAT_FILE",
     "LOCAL_STATE",
+    "REDIS_HOST",
+    "RABBITMQ_HOST",
+    "JOIN_BROKER_URL",
+    "JOIN_RESULT_BACKEND",
     "REQUIRE_DOCKER",
     "PYTHONWARNINGS",
 }
+#: Set by the compose stack for its containers, whatever a user has for other programs.
+OF_THE_STACK = {
+    "CELERY_BROKER_URL",
+    "CELERY_RESULT_BACKEND",
+    "REDIS_PASSWORD_FILE",
+    "RABBITMQ_PASSWORD_FILE",
+    "BEAT_STATE",
+}
 #: Read by Compose itself.
-OF_COMPOSE = {"COMPOSE_PROJECT_NAME"}
+OF_COMPOSE = {"COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES"}
 
 EXAMPLE = dict(re.findall(r"^#?([A-Z][A-Z_]+)=(.*)$", read(".env.example"), re.MULTILINE))
 
@@ -34,6 +46,7 @@ def used() -> set[str]:
         if file.relative_to(ROOT).parts[0] in {"tests", ".ci"}:
             continue
         names.update(re.findall(r"\$\{([A-Z_]+):-", text))
+        names.update(re.findall(r"^ +([A-Z_]+):$", text, re.MULTILINE))  # passed on by Compose
         names.update(re.findall(r'environ(?:\.get\(|\[)"([A-Z_]+)"', text))
         names.update(re.findall(r'settings\.(?:integer|choice)\("([A-Z_]+)"', text))
         names.update(re.findall(r'^VARIABLE = "([A-Z_]+)"', text, re.MULTILINE))
@@ -53,11 +66,18 @@ def test_a_variable_is_explained(variable: str) -> None:
     assert above.startswith("#")
 
 
-@pytest.mark.parametrize("file", ["docker-compose.yml", "deploy/rabbitmq.yml"])
-def test_the_compose_files_defaults_are_those_of_the_example(file: str) -> None:
-    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", read(file)))
+def test_the_compose_files_defaults_are_those_of_the_example() -> None:
+    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", read("docker-compose.yml")))
 
-    assert defaults == {name: EXAMPLE[name] for name in defaults}
+    assert {name: default for name, default in defaults.items() if name not in INTERNAL} == {
+        name: EXAMPLE[name] for name in defaults if name not in INTERNAL
+    }
+
+
+def test_compose_repeats_no_default_of_the_code() -> None:
+    for service in compose()["services"].values():
+        for name, value in service.get("environment", {}).items():
+            assert value is None or name in INTERNAL | OF_THE_STACK, name
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -75,6 +95,8 @@ def test_the_concurrency_of_the_example_is_the_codes(family: str) -> None:
         ("celeryconfig.py", r'"MAX_MESSAGE_BYTES", ([\d *]+)', "MAX_MESSAGE_BYTES"),
         ("celery_streams/transport/validation.py", r"^MAX_BYTES = ([\d *]+)", "MAX_MESSAGE_BYTES"),
         ("celeryconfig.py", r'"MAX_COUNTDOWN", ([\d_]+)', "MAX_COUNTDOWN"),
+        ("celeryconfig.py", r'"RESULT_EXPIRES", ([\d_]+)', "RESULT_EXPIRES"),
+        ("cluster/heartbeat.py", r'"WORKER_HANG_TIMEOUT", (\d+)', "WORKER_HANG_TIMEOUT"),
         ("celeryconfig.py", r'"REDIS_PORT", (\d+)', "REDIS_PORT"),
         ("celeryconfig.py", r'"RABBITMQ_PORT", (\d+)', "RABBITMQ_PORT"),
         ("local/commands.py", r'"REDIS_PORT", (\d+)', "REDIS_PORT"),
@@ -93,3 +115,16 @@ def test_the_codes_defaults_are_those_of_the_example(
     for factor in found[1].split("*"):
         product *= int(factor)
     assert product == int(EXAMPLE[variable])
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern", "variable"),
+    [
+        ("celeryconfig.py", r'"REDIS_TRANSPORT", "(\w+)"', "REDIS_TRANSPORT"),
+        ("cluster/settings.py", r'"LOG_LEVEL", "(\w+)"', "LOG_LEVEL"),
+        ("deploy/flower/monitor.py", r'pop\(VARIABLE, ""\) or "(\w+)"', "FLOWER_READ_ONLY"),
+        ("local/server.py", r'"APPENDFSYNC", "(\w+)"', "APPENDFSYNC"),
+    ],
+)
+def test_the_codes_words_are_those_of_the_example(file: str, pattern: str, variable: str) -> None:
+    assert re.findall(pattern, read(file)) == [EXAMPLE[variable]]
