@@ -29,7 +29,12 @@ def broker(url: str, name: str = "the broker's URL", *, lists: bool = False) -> 
         transport = f"celery_streams:{'ListTransport' if lists else 'Transport'}"
     else:
         raise _unknown(url, name, "redis://, rediss://, redis+socket://, valkey:// or amqp://")
-    return {"broker_read_url": url, "broker_write_url": url, "broker_transport": transport}
+    return {
+        "broker_url": url,  # Celery's delayed delivery in RabbitMQ reads no other
+        "broker_read_url": url,
+        "broker_write_url": url,
+        "broker_transport": transport,
+    }
 
 
 def results(url: str, name: str = "the result store's URL") -> str:

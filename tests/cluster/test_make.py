@@ -26,7 +26,7 @@ def test_one_command_starts_everything_and_shows_the_three_results(
         scaled = make("docker_compose_scale", "SERVICE=add", "N=3", environment=make_environment)
         monitored = make("monitoring", environment=make_environment)
         stopped = make("docker_compose_stop", environment=make_environment)
-        running = docker("ps", "--quiet", *of_project)
+        running = docker("ps", "--format", "{{.Names}}: {{.Status}}", *of_project)
     finally:
         cleaned = make("docker_compose_clean", environment=make_environment)
     left = docker("ps", "--all", "--quiet", *of_project)
