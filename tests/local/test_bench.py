@@ -82,8 +82,8 @@ def test_this_cluster_alone_is_measured(tmp_path: Path) -> None:
     assert [run["figures"] for run in runs] == [[], []]  # there is no other system to compare with
     (sample,) = runs[0]["samples"]
     assert len(sample["trips"]) == len(sample["loaded"]) == 10
-    for name in ("submit", "each", "submit_bulk", "bulk", "load", "memory", "calls"):
-        assert sample["values"][name] > 0, name
+    measured = {"submit", "each", "submit_bulk", "bulk", "load", "memory", "calls"}
+    assert measured <= {name for name, value in sample["values"].items() if value > 0}
     for words in ("other programs", "a fixed calculation", "these figures mean nothing"):
         assert words in done.stdout
 
@@ -104,18 +104,14 @@ def test_the_guard_fails_below_its_ratios_and_says_which() -> None:
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: too slow beside stock Celery: bulk ") or ", bulk " in line
     assert "trip" not in line
-    assert "bulk: " in done.stdout
     assert "at least 1000" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("module", "options", "error"),
     [
-        ("data", ("--rounds", "0"), "0 is not in the range x>=1"),
         ("startup", ("--json", "/nowhere/figures.json"), "cannot write '/nowhere/figures.json'"),
-        ("data", ("--json", "/dev"), "cannot write '/dev'"),
         ("compare", ("--only", "sidekiq"), "'sidekiq' is not one of ours"),
-        ("compare", ("--appendfsync", "sometimes"), "'sometimes' is not one of"),
         ("compare", ("--quick", "--report"), "--quick measures too little for a --report"),
     ],
 )
@@ -133,7 +129,6 @@ def test_wrong_usage_is_found_before_anything_starts(
     ("module", "options", "measured", "number"),
     [
         ("compare", ("--only", "ours", "--jobs", "10"), "jobs/s one by one", signal.SIGINT),
-        ("curve", ("--rounds", "500", "--jobs", "10"), "1 worker(s):", signal.SIGTERM),
         ("data", (), "caller's peak", signal.SIGTERM),
     ],
 )
@@ -150,11 +145,11 @@ def test_a_stop_ends_it_and_its_output_has_what_was_measured(
             start_new_session=True,
         )
     try:
-        eventually(
-            "something is measured",
-            lambda: measured in output.read_text() or process.poll() is not None,
-            240,
-        )
+
+        def is_over() -> bool:
+            return measured in output.read_text() or process.poll() is not None
+
+        eventually("something is measured", is_over, 240)
         assert process.poll() is None, output.read_text()
         os.killpg(process.pid, number)
         assert process.wait(90) == 130, output.read_text()

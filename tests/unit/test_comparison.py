@@ -20,8 +20,6 @@ from cluster.errors import ClusterError
 from tests.repo.repo import ROOT, imports
 
 SIZES = Sizes(jobs=5000, seconds=1.2, trips=500, calls=200_000)
-RATES = ("submit", "each", "submit_bulk", "bulk", "load")
-TIMES = ("worker_cpu", "caller_cpu", "server_cpu")
 
 
 def sample(
@@ -29,7 +27,9 @@ def sample(
 ) -> Sample:
     """Return the sample of a system that does `rate` jobs a second by each way."""
     ms = 1000 / rate
-    values = {**dict.fromkeys(RATES, rate), **dict.fromkeys(TIMES, ms), "memory": 50.0, **other}
+    rates = dict.fromkeys(("submit", "each", "submit_bulk", "bulk", "load"), rate)
+    cpu = dict.fromkeys(("worker_cpu", "caller_cpu", "server_cpu"), ms)
+    values = {**rates, **cpu, "memory": 50.0, **other}
     return Sample(system, values, [ms] * 3, [2 * ms] * 3, [*probes])
 
 
@@ -86,13 +86,10 @@ def test_a_peer_that_is_ahead_is_a_bound_missed() -> None:
     assert {figure.ratio for figure in ahead} == {0.5}
 
 
-@pytest.mark.parametrize(
-    ("left", "count"), [(["ours"], 0), (["ours", "dramatiq"], 4), (["dramatiq", "huey"], 0)]
-)
-def test_figures_against_systems_left_out_are_not_there(left: list[str], count: int) -> None:
-    kept = [each for each in SAMPLES if each.system in left]
-
-    assert len(figures(rows(kept), "no")) == count
+def test_figures_against_systems_left_out_are_not_there() -> None:
+    assert figures(rows(SAMPLES[:1]), "no") == []
+    assert figures(rows(SAMPLES[3:]), "no") == []
+    assert len(figures(rows([SAMPLES[0], SAMPLES[3]]), "no")) == 4
 
 
 def test_a_row_is_the_median_of_its_rounds() -> None:
@@ -184,8 +181,8 @@ def test_every_package_of_a_peer_is_pinned_and_it_sees_nothing_of_ours(system: S
     assert set(imports(module.with_name("protocol.py"))) <= sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("values", [[3, 8], [3], [3, None], []])
-def test_a_sum_that_is_wrong_or_missing_is_an_error(values: list[Any]) -> None:
+def test_a_sum_that_is_wrong_or_missing_is_an_error() -> None:
     check([3, 7], [(1, 2), (3, 4)])
-    with pytest.raises(ValueError, match="wrong or missing"):
-        check(values, [(1, 2), (3, 4)])
+    for values in ([3, 8], [3], [3, None], []):
+        with pytest.raises(ValueError, match="wrong or missing"):
+            check(values, [(1, 2), (3, 4)])
