@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.repo.repo import ROOT, files
@@ -13,6 +14,8 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        #: The environment of its commands.
+        self.environment: Mapping[str, str] = os.environ
         for file in files():
             new = folder / file.relative_to(ROOT)
             new.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +38,7 @@ class Copy:
         return subprocess.run(
             command,
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": "", **variables},
+            env={**self.environment, "PYTHONPATH": "", **variables},
             capture_output=True,
             text=True,
             timeout=300,
