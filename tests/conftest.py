@@ -4,7 +4,7 @@ import os
 import re
 import signal
 
-from tests.repo.repo import read
+from tests.support.repo import read
 
 #: Settings of the sources of programs and images; tests keep them.
 SOURCES = {"PYTHON_IMAGE", "REDIS_IMAGE", "RABBITMQ_IMAGE", "IMAGE_PREFIX", "REDIS_SERVER"}

@@ -9,9 +9,9 @@ from kombu import pools
 
 from callers.client import Client
 from local.server import free_port
-from tests.cluster.flower import Flower
-from tests.cluster.stack import Stack, make
-from tests.repo.repo import ROOT
+from tests.support.flower import Flower
+from tests.support.repo import ROOT
+from tests.support.stack import Stack, make
 
 LOGS = ROOT / ".test-logs"
 #: Lease of the workers, in seconds: short, for the tests that kill a worker.

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from callers.client import Client
-from tests.cluster.stack import Stack
-from tests.waiting import eventually
+from tests.support.stack import Stack
+from tests.support.waiting import eventually
 
 PROFILE = ("--profile", "beat")
 

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.cluster.stack import Stack, docker
-from tests.repo.repo import ROOT
+from tests.support.repo import ROOT
+from tests.support.stack import Stack, docker
 
 
 def test_the_start_of_a_stack_is_measured_and_nothing_stays(stack: Stack, tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.capabilities import DOCKER, RUNNING, Row, rows, show
 from tests.cluster.conftest import own_environment
-from tests.cluster.stack import Stack, make
+from tests.support.capabilities import DOCKER, RUNNING, Row, rows, show
+from tests.support.stack import Stack, make
 
 
 @pytest.mark.parametrize("row", rows(RUNNING), ids=str)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import redis
 
-from tests.cluster.flower import PASSWORD as FLOWER_PASSWORD
-from tests.cluster.flower import Flower
-from tests.cluster.stack import PASSWORD, RABBITMQ_PASSWORD, Stack, docker
-from tests.families import FAMILIES
-from tests.repo.repo import ROOT
+from tests.support.families import FAMILIES
+from tests.support.flower import PASSWORD as FLOWER_PASSWORD
+from tests.support.flower import Flower
+from tests.support.repo import ROOT
+from tests.support.stack import PASSWORD, RABBITMQ_PASSWORD, Stack, docker
 
 #: The broker whose stack has the service, and the service.
 SERVICES = [

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import LEASE
-from tests.cluster.stack import Stack
-from tests.spellings import REFUSED, SPELLINGS
+from tests.support.spellings import REFUSED, SPELLINGS
+from tests.support.stack import Stack
 
 COMPOSE = """
 name: spellings

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import power
 from tests.cluster.conftest import own_environment
-from tests.cluster.stack import docker
-from tests.copies import Copy
+from tests.support import power
+from tests.support.copies import Copy
+from tests.support.stack import docker
 
 PREFIX = "task-cluster-copy"
 

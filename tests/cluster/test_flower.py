@@ -8,10 +8,10 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from callers.client import Client
-from tests.cluster.flower import USER, Flower
-from tests.cluster.stack import Stack, docker
-from tests.families import FAMILIES
-from tests.waiting import eventually
+from tests.support.families import FAMILIES
+from tests.support.flower import USER, Flower
+from tests.support.stack import Stack, docker
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,9 @@ from celery import chord
 from callers.canvas import EXAMPLES
 from callers.client import Client
 from cluster.examples import Example
-from tests.canvas import VALUES
-from tests.cluster.stack import Stack
-from tests.families import JOBS, check
+from tests.support.canvas import VALUES
+from tests.support.families import JOBS, check
+from tests.support.stack import Stack
 
 pytestmark = pytest.mark.parametrize("stack", ["redis", "rabbitmq"], indirect=True)
 

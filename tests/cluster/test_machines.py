@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from local.server import free_port
-from tests.cluster.stack import Stack, docker, make
+from tests.support.stack import Stack, docker, make
 
 
 @pytest.fixture

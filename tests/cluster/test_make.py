@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from tests.cluster.flower import PASSWORD as FLOWER_PASSWORD
-from tests.cluster.stack import Stack, docker, make
-from tests.repo.repo import ROOT
+from tests.support.flower import PASSWORD as FLOWER_PASSWORD
+from tests.support.repo import ROOT
+from tests.support.stack import Stack, docker, make
 
 URLS = ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")
 

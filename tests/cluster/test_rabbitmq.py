@@ -16,12 +16,12 @@ from kombu import Connection, Producer, Queue
 from callers.client import Client
 from cluster import rabbitmq
 from cluster.errors import JobTimeout, Unreachable
-from tests.cluster.stack import Stack, docker, make
-from tests.cluster.test_recovery import SUMS, submit, values
-from tests.families import FAMILIES
-from tests.local.local import Local
-from tests.repo.repo import ROOT
-from tests.waiting import eventually
+from tests.support.families import FAMILIES
+from tests.support.local import Local
+from tests.support.repo import ROOT
+from tests.support.stack import Stack, docker, make
+from tests.support.sums import SUMS, submit, values
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.parametrize("stack", ["rabbitmq"], indirect=True)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import seed
 from tests.faults import requirements
 from tests.faults.report import Report
+from tests.support import seed
 
 #: The faults that are also run with kombu's lists; all of them would take long.
 WITH_LISTS = {

@@ -16,7 +16,7 @@ from tests.faults.account import Account, Outcome, Submitted
 from tests.faults.clock import now
 from tests.faults.jobs import Job, mixed
 from tests.faults.runs import Runs
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 #: Jobs in flight when the fault happens, and until the load ends.
 IN_FLIGHT = 2000

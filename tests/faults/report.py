@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from tests.faults.account import Account, Outcome
-from tests.repo.repo import ROOT
+from tests.support.repo import ROOT
 
 DOCUMENT = ROOT / "docs" / "reliability.md"
 BEGIN = "<!-- make test_faults ARGS=--report writes what follows -->"

@@ -11,7 +11,7 @@ from kombu.utils.json import dumps
 
 from cluster.codec import pack
 from tests.fuzz.targets import JOB
-from tests.messages import CALL, message
+from tests.support.messages import CALL, message
 
 CORPUS = Path(__file__).parent / "corpus"
 

@@ -25,7 +25,7 @@ from celery_streams.transport.validation import MAX_BYTES, MAX_NAME
 from celery_streams.worker import messages
 from cluster.codec import unpack
 from cluster.errors import OutOfMemory, Unreadable, ValueGone
-from tests.unit.queues import Consuming
+from tests.support.queues import Consuming
 
 #: The job that is asked for.
 JOB = "8d3f"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.fuzz.__main__ import fuzz
 from tests.fuzz.seeds import CORPUS, seeds
 from tests.fuzz.targets import JOB, TARGETS
-from tests.messages import message
+from tests.support.messages import message
 
 #: Of this run; that of another is repeated by SEED.
 SEED = int(os.environ.get("SEED") or random.SystemRandom().randrange(2**31))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from callers.client import Client
-from tests.local.local import Local
+from tests.support.local import Local
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,9 @@ from callers.beat import check
 from callers.client import Client
 from celeryconfig import beat_schedule
 from local.server import ROOT
-from tests.local.local import Local
-from tests.local.store import Store
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.store import Store
+from tests.support.waiting import eventually
 
 TSUM = {"task": "add.tasks.tsum", "args": [[4, 6]]}
 EVERY_HALF_SECOND = {"often": {"task": "add.tasks.tsum", "args": [[4, 6]], "schedule": 0.5}}

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from local.server import ROOT
-from tests.families import FAMILIES
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.families import FAMILIES
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 #: The figures of `bench.data --quick`, with their bounds.
 FIGURES = {

@@ -26,8 +26,9 @@ from celery_streams.results import waiters
 from cluster.codec import pack
 from cluster.errors import JobTimeout, QueueFull, UnknownTask, Unreachable
 from local.server import ROOT
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.bundling import no_bundles
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 ADD = "add.tasks.add"
 SLOW = "add.tasks.longtime_add"
@@ -43,11 +44,6 @@ def redis(client: Client) -> Any:
 def jobs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call is a job of its own."""
     monkeypatch.setattr(Bundling, "__init__", no_bundles)
-
-
-def no_bundles(bundling: Bundling, _: int) -> None:
-    """Begin without bundles."""
-    bundling.calls, bundling._most, bundling._has_learned, bundling._began = 1, 1, True, inf
 
 
 def results(client: Client) -> set[str]:
@@ -382,7 +378,8 @@ def assert_revoked(client: Client, ids: list[str]) -> None:
 STOPPED = f"""
 from callers.client import Client
 from celery_streams.results.consumer import ResultConsumer
-from tests.local.test_bulk import Bundling, no_bundles
+from tests.support.bundling import no_bundles
+from callers.bundling import Bundling
 Bundling.__init__ = no_bundles
 client = Client()
 wait = ResultConsumer.wait

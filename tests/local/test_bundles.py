@@ -16,8 +16,8 @@ from callers.client import Client
 from celery_streams import bundles
 from cluster.errors import JobTimeout
 from tests.local import bundled_tasks
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 MODULE = bundled_tasks.__name__
 

@@ -12,9 +12,9 @@ from celery.utils import uuid
 from callers.canvas import EXAMPLES
 from callers.client import Client
 from mat_mul.examples import product
-from tests.canvas import VALUES
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.canvas import VALUES
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from local.server import ROOT
-from tests.capabilities import BARE, RUNNING, Row, rows, show
-from tests.local.local import Local
+from tests.support.capabilities import BARE, RUNNING, Row, rows, show
+from tests.support.local import Local
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from celery.utils import uuid
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from celery_streams.results.chords import CHORD_EXPIRES
-from tests.local.store import Store, soon
+from tests.support.store import Store, soon
 
 SIZE = 5
 

@@ -21,9 +21,9 @@ from callers.inspect import jobs_table, workers_table
 from factorial.examples import DIGESTS
 from local.server import ROOT
 from mat_mul.examples import product
-from tests.families import FAMILIES
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.families import FAMILIES
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 SUBMIT = ("callers.submit", "add.tasks.add", "4", "6")
 PARALLEL = ("callers.parallel", "--seconds")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import redis
 
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 #: Connections that a process has anyway: two to fetch, one for events.
 OWN = 3

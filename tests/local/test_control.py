@@ -13,8 +13,8 @@ from redis import Redis
 from callers.client import Client
 from celery_streams import dead_letters
 from celery_streams.transport import revocation
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 
 @pytest.fixture

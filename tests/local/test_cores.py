@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from cluster import resources
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 linux_only = pytest.mark.skipif(
     not Path("/proc/self/task").exists(), reason="threads are counted in Linux's /proc"

@@ -15,9 +15,9 @@ from callers.client import Client
 from celery_streams import dead_letters
 from celery_streams.dead_letters import Letter, NotReplayable, UnknownLetter
 from local.server import ROOT, free_port
-from tests.local.local import Local
-from tests.messages import JOB, message
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.messages import JOB, message
+from tests.support.waiting import eventually
 
 
 @pytest.fixture

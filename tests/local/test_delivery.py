@@ -9,9 +9,9 @@ from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 from callers.client import Client
 from cluster.errors import DeadLetter
-from tests.local.local import Local
-from tests.seed import shuffle
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.seed import shuffle
+from tests.support.waiting import eventually
 
 MISBEHAVE = "tests.local.misbehaving_tasks"
 

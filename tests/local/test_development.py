@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from local.server import ROOT
-from tests.local.local import Local
-from tests.repo.repo import files
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.repo import files
+from tests.support.waiting import eventually
 
 PROMPT = r"\(Pdb\) $"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from local.server import ROOT
-from tests.local.local import Local
-from tests.repo.repo import read
+from tests.support.local import Local
+from tests.support.repo import read
 
 PRINTED = {
     "README.md": "10\n10\n3628800\n",

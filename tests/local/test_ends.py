@@ -17,8 +17,8 @@ from redis import Redis
 from callers.client import Client
 from celery_streams import dead_letters
 from local.server import ROOT
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 MODULE = "tests.local.misbehaving_tasks"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import power
-from tests.copies import Copy
-from tests.waiting import eventually
+from tests.support import power
+from tests.support.copies import Copy
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(scope="module")

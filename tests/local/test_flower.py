@@ -18,8 +18,8 @@ from celery import Celery
 
 from callers.client import Client
 from local.server import ROOT, free_port
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 FOLDER = ROOT / "deploy" / "flower"
 RUN = "import sys, monitor; monitor.run(sys.argv[1:])"

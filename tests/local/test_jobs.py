@@ -8,9 +8,9 @@ from celery.result import AsyncResult
 from callers.client import Client
 from cluster.errors import JobTimeout, Unreachable
 from cluster.examples import BadExample, Example
-from tests.families import BAD_JOBS, JOBS, check
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.families import BAD_JOBS, JOBS, check
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize("job", JOBS, ids=str)

@@ -17,8 +17,8 @@ from cluster.blobs import CHUNK, PREFIX
 from cluster.codec import Packed
 from cluster.errors import DeadLetter, JobTimeout, OutOfMemory, Unreachable, Unreadable, ValueGone
 from mat_mul.examples import product
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 #: A product of 18 MB, in several chunks, of which the last is not full.
 LARGE = ("mat_mul.tasks.mat_mul", 1500, 2, 7)

@@ -11,8 +11,8 @@ from kombu.exceptions import EncodeError
 from callers.client import Client
 from cluster.errors import DeadLetter, OutOfMemory
 from cluster.heartbeat import FETCH_TIMEOUT
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 MODULE = "tests.local.misbehaving_tasks"
 

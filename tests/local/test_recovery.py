@@ -5,8 +5,8 @@ import signal
 from pathlib import Path
 
 from callers.client import Client
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 LEASE = 2
 

@@ -23,8 +23,8 @@ from celery_streams.results import consumer
 from celery_streams.results.states import Transition
 from celery_streams.results.waiters import ResultWaiter
 from celery_streams.scripts import MAX_NOTICE_BYTES
-from tests.local.store import Proxy, Store, calls, soon
-from tests.waiting import eventually
+from tests.support.store import Proxy, Store, calls, soon
+from tests.support.waiting import eventually
 
 #: Timeout of a wait that is expected to succeed, in seconds.
 DEADLINE = 30

@@ -14,8 +14,8 @@ from redis import Redis
 
 from callers.client import Client
 from local import server
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 STOCK_TRANSPORT = "kombu.transport.redis:Transport"
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 from callers.client import Client
-from tests.local.local import Local
-from tests.local.store import calls
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.store import calls
+from tests.support.waiting import eventually
 
 
 def test_a_job_is_started_while_it_runs(client: Client) -> None:

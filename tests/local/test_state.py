@@ -15,8 +15,8 @@ import redis
 from local import server
 from local.server import ServerError
 from local.state import MARKER_FILE, NotOurs, State
-from tests.local.local import Local
-from tests.repo.repo import ROOT
+from tests.support.local import Local
+from tests.support.repo import ROOT
 
 
 def open_to_others(folder: Path) -> list[str]:

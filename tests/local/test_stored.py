@@ -9,8 +9,8 @@ from callers import batch
 from callers.bundling import Bundling
 from callers.client import Client
 from cluster.errors import Unreadable
-from tests.local.local import Local
-from tests.local.test_bulk import no_bundles
+from tests.support.bundling import no_bundles
+from tests.support.local import Local
 
 ADD = "add.tasks.add"
 

@@ -19,9 +19,9 @@ from celery_streams.errors import QueueFull
 from celery_streams.producer.sender import Sender
 from cluster.errors import UnknownTask
 from local.server import ROOT
-from tests.local.local import Local
-from tests.local.store import calls
-from tests.seed import chance
+from tests.support.local import Local
+from tests.support.seed import chance
+from tests.support.store import calls
 
 ADD = "add.tasks.add"
 QUEUES = ("add", "factorial", "mat_mul")

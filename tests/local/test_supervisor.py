@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from local.server import ROOT
-from tests.families import FAMILIES
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.families import FAMILIES
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 
 def test_the_demo_shows_the_three_results_and_leaves_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from callers import tiled
 from callers.client import Client
 from cluster.errors import JobTimeout
 from mat_mul.examples import product
-from tests.local.local import Local
+from tests.support.local import Local
 
 #: Limit of the workers here, in bytes: products of a few hundred rows have many tiles.
 MAX_BYTES = 400_000

@@ -16,10 +16,10 @@ from callers.client import Client
 from celery_streams import dead_letters
 from celery_streams.dead_letters import Letter
 from cluster.errors import ClusterError, DeadLetter
-from tests.local.local import Local
-from tests.messages import body, message
-from tests.seed import chance
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.messages import body, message
+from tests.support.seed import chance
+from tests.support.waiting import eventually
 
 
 class Malicious:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from callers.client import Client
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 #: One message, result and dead letter of each kind, with `{…}` for the parts that vary.
 GOLDEN = json.loads(Path(__file__).with_name("wire.json").read_text())
@@ -50,7 +50,7 @@ def written(local: Local, client: Client) -> dict[str, str]:
     """Submit and run jobs of each kind, and return the texts in Redis."""
     store: Any = client.app.backend
     redis = store.client
-    done = local.command("tests.local.wire")
+    done = local.command("tests.support.wire")
     assert done.returncode == 0, done.stderr
     texts: dict[str, str] = json.loads(done.stdout)
     redis.xadd("add:stream:3", {"message": b"no envelope"})

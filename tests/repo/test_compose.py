@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from celeryconfig import task_time_limit
-from tests.families import FAMILIES
-from tests.repo.repo import ROOT, compose, imports, read
+from tests.support.families import FAMILIES
+from tests.support.repo import ROOT, compose, imports, read
 
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]
 SERVERS = ["redis", "rabbitmq"]

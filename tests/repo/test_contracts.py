@@ -4,7 +4,7 @@ import json
 
 from celeryconfig import task_routes
 from develop import contracts
-from tests.repo.repo import read
+from tests.support.repo import read
 
 
 def test_the_generated_files_are_up_to_date() -> None:

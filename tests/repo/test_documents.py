@@ -5,8 +5,8 @@ from importlib import import_module
 
 import pytest
 
-from tests.capabilities import BARE, DOCKER, RUNNING, count_of_rows, rows
-from tests.repo.repo import ROOT, expanded, make_targets, read
+from tests.support.capabilities import BARE, DOCKER, RUNNING, count_of_rows, rows
+from tests.support.repo import ROOT, expanded, make_targets, read
 
 DOCUMENTS = [
     "README.md",

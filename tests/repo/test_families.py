@@ -8,8 +8,8 @@ import pytest
 from callers.client import Client
 from celeryconfig import task_routes
 from local.commands import DEMO
-from tests.families import ABOUT_JOBS, BAD_JOBS, FAMILIES, JOBS, REFERENCE
-from tests.repo.repo import ROOT, compose, read
+from tests.support.families import ABOUT_JOBS, BAD_JOBS, FAMILIES, JOBS, REFERENCE
+from tests.support.repo import ROOT, compose, read
 
 ROUTES = task_routes[0]
 MODULES = ("__init__.py", "examples.py", "tasks.py", "worker.py")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.families import FAMILIES
-from tests.repo.repo import ROOT, imports
+from tests.support.families import FAMILIES
+from tests.support.repo import ROOT, imports
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,14 @@ def imported(file: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_no_test_module_is_imported_by_another() -> None:
+    importing = [
+        str(file.relative_to(ROOT))
+        for file in (ROOT / "tests").rglob("*.py")
+        for name in imported(file)
+        if any(part.startswith("test_") for part in name.split("."))
+    ]
+
+    assert importing == []

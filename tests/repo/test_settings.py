@@ -5,8 +5,8 @@ import re
 import pytest
 
 from celeryconfig import families
-from tests.families import FAMILIES
-from tests.repo.repo import ROOT, compose, files, read
+from tests.support.families import FAMILIES
+from tests.support.repo import ROOT, compose, files, read
 
 #: Variables whose names contain a family's.
 PER_FAMILY = {

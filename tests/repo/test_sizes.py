@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.repo.repo import ROOT
+from tests.support.repo import ROOT
 
 PACKAGES = (
     "celery_streams",

@@ -8,7 +8,7 @@ import pytest
 import redis
 from kombu import Connection
 
-from tests.local.local import Local
+from tests.support.local import Local
 
 #: Lease of a message, in seconds: tests wait for its end.
 LEASE = 2

@@ -13,8 +13,8 @@ from zipfile import ZipFile
 
 import pytest
 
-from tests.repo.repo import ROOT, read
-from tests.waiting import eventually
+from tests.support.repo import ROOT, read
+from tests.support.waiting import eventually
 
 PAGE = read("docs/streams.md")
 URL = "redis://:password@127.0.0.1:6379/0"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from celery import chord, group
 
-from tests.streams.test_pools import OURS, worker
-from tests.waiting import eventually
+from tests.support.programs import OURS, worker
+from tests.support.waiting import eventually
 
 #: The name and the text of each kind of error.
 ERRORS = {

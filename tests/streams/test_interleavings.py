@@ -8,9 +8,9 @@ import pytest
 from kombu import Connection
 
 from celery_streams.transport import keys
-from tests.seed import chance
 from tests.streams.conftest import LEASE, Connect
-from tests.streams.test_transport import QUEUE, STOCK, Worker, left, publish
+from tests.support.collector import QUEUE, STOCK, Worker, left, publish
+from tests.support.seed import chance
 
 STEPS = 300
 

@@ -14,9 +14,9 @@ from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 
 from celery_streams.errors import DeadLetter
 from celery_streams.worker.rate_limits import MAX_UNCOUNTED
-from tests.local.local import Local
-from tests.streams.test_pools import OURS, program, worker
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.programs import OURS, program, worker
+from tests.support.waiting import eventually
 
 
 @pytest.fixture

@@ -4,13 +4,9 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from importlib import import_module
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
@@ -21,15 +17,13 @@ from celery.events.event import get_exchange as event_exchange
 from celery.exceptions import NotRegistered, SoftTimeLimitExceeded, TimeLimitExceeded
 
 from celery_streams.errors import DeadLetter, Malformed, OutOfMemory
-from tests.repo.repo import ROOT, read
-from tests.waiting import eventually
+from tests.support.programs import OURS, program, worker
+from tests.support.repo import read
+from tests.support.waiting import eventually
 
-#: Ours, which the program's configuration names, and Celery's.
-OURS = "ours"
 POOLS = (OURS, "prefork", "solo", "threads")
 #: The commands by which a worker looks after its queues, or fetches.
 ASKING = {"evalsha", "xreadgroup"}
-ALONE = ("--without-gossip", "--without-mingle")
 
 
 @pytest.fixture
@@ -37,50 +31,6 @@ def plain(url: str, store: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
     """The module of the program."""
     with program("tests.streams.plain", url, monkeypatch) as plain:
         yield plain
-
-
-@contextmanager
-def program(name: str, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Import a program for this server."""
-    monkeypatch.setenv("PLAIN_URL", url)
-    sys.modules.pop(name, None)
-    module: Any = import_module(name)
-
-    yield module
-    backend: Any = module.app.backend
-    backend.result_consumer.stop()
-    backend.client.connection_pool.disconnect()
-    module.app.close()
-
-
-@contextmanager
-def worker(
-    program: ModuleType, log: Path, pool: str, *arguments: str, options: Sequence[str] = ALONE
-) -> "Iterator[subprocess.Popen[bytes]]":
-    """Run a worker, and stop it by SIGTERM."""
-    command = ["-m", "celery", "-A", program.__name__, "worker", "-c", "2"]
-    # By `-P prefork`, its default, Celery understands the pool that the program names.
-    named = {} if pool == OURS else {"PLAIN_POOL": pool}
-    with (
-        log.open("ab") as output,
-        subprocess.Popen(
-            [sys.executable, *command, *options, *arguments],
-            cwd=ROOT,
-            env={**os.environ, **named, "PYTHONPATH": str(ROOT)},
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                raise
 
 
 @pytest.mark.parametrize("pool", POOLS)

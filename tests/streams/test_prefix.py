@@ -14,8 +14,8 @@ from celery_streams.producer.sender import Sender
 from celery_streams.producer.template import Template
 from celery_streams.transport import keys
 from tests.streams.conftest import Connect
-from tests.streams.test_transport import QUEUE, Worker, publish, queue
-from tests.waiting import eventually
+from tests.support.collector import QUEUE, Worker, publish, queue
+from tests.support.waiting import eventually
 
 PREFIX = "pp:"
 STREAM = f"{PREFIX}{keys.stream(QUEUE, 0)}"

@@ -19,8 +19,8 @@ from celery_streams.errors import MessageTooLarge
 from celery_streams.producer.template import Template
 from celery_streams.transport import keys, queues
 from tests.streams.conftest import Connect
-from tests.streams.test_transport import QUEUE, STOCK, held, left, publish, queue
-from tests.waiting import eventually
+from tests.support.collector import QUEUE, STOCK, held, left, publish, queue
+from tests.support.waiting import eventually
 
 Program = Callable[[Connection], list[Any]]
 

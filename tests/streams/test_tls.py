@@ -14,8 +14,8 @@ from celery import Celery
 from kombu import Connection
 
 from local.server import free_port
-from tests.local.local import Local
-from tests.streams.test_transport import Worker, publish
+from tests.support.collector import Worker, publish
+from tests.support.local import Local
 
 
 class Proxy(threading.Thread):

@@ -16,7 +16,7 @@ from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
 from celery_streams.transport import dispatch
 from celery_streams.worker import pool, runner
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -8,7 +8,7 @@ import mypy.api
 import pytest
 
 from callers.calls import Tasks
-from tests.repo.repo import ROOT
+from tests.support.repo import ROOT
 
 
 def test_a_method_calls_the_task_of_its_name() -> None:

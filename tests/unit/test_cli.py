@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.repo.repo import ROOT
+from tests.support.repo import ROOT
 
 PROGRAM = """
 import sys

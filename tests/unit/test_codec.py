@@ -13,7 +13,7 @@ from kombu.utils.json import dumps, loads, object_hook
 
 from cluster.codec import DECIMAL_BITS, Packed, pack, pack_whole, references, unpack
 from cluster.errors import OutOfMemory, Unreadable
-from tests.repo.repo import ROOT
+from tests.support.repo import ROOT
 
 
 def travel(value: Any) -> Any:

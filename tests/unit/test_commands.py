@@ -15,7 +15,7 @@ import pytest
 
 from celery_streams import cli
 from local.cluster import replicas
-from tests.repo.repo import ROOT
+from tests.support.repo import ROOT
 
 
 class Wrong(NamedTuple):

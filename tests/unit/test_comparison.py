@@ -17,7 +17,7 @@ from bench.peers.protocol import check
 from bench.systems import SYSTEMS, TITLES, System, named
 from bench.turn import Sample, Sizes
 from cluster.errors import ClusterError
-from tests.repo.repo import ROOT, imports
+from tests.support.repo import ROOT, imports
 
 SIZES = Sizes(jobs=5000, seconds=1.2, trips=500, calls=200_000)
 

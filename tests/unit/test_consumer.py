@@ -19,7 +19,7 @@ from celery_streams.transport.deliveries import DeadMessage
 from celery_streams.transport.validation import MAX_BYTES
 from celery_streams.worker.consumer import Consumer
 from cluster.errors import DeadLetter
-from tests.messages import JOB, body, message
+from tests.support.messages import JOB, body, message
 
 
 class Channel(VirtualChannel):

@@ -22,8 +22,7 @@ from celeryconfig import task_routes
 from cluster.codec import Packed, pack, unpack
 from cluster.examples import BadExample, Example
 from develop.contracts import contract, describe
-from tests.families import BAD_JOBS, JOBS
-from tests.unit.test_tasks import function
+from tests.support.families import BAD_JOBS, JOBS, function
 
 #: Errors of arguments whose refusal does not depend on a worker's settings.
 REFUSALS = (TypeError, ValueError)

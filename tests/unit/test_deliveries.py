@@ -11,8 +11,8 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 from celery_streams import scripts, worker_state
 from celery_streams.transport.deliveries import ACK_BATCH, DeadMessage, Deliveries
 from celery_streams.transport.entries import Result
-from tests.messages import JOB, message
-from tests.unit.queues import CONSUMER, Consuming
+from tests.support.messages import JOB, message
+from tests.support.queues import CONSUMER, Consuming
 
 RESULT = Result(b"celery-task-meta-x", b"{}", 0, b"")
 

@@ -4,7 +4,7 @@ import gmpy2
 import pytest
 
 from callers.digits import END_DIGITS, MAX_DIGITS_SHOWN, brief, count
-from tests.seed import chance
+from tests.support.seed import chance
 
 
 def slowly(number: int) -> str:

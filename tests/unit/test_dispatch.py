@@ -10,8 +10,8 @@ import pytest
 from celery_streams.transport.deliveries import DeadMessage
 from celery_streams.transport.dispatch import Dispatch
 from celery_streams.transport.entries import Entry
-from tests.messages import JOB, message
-from tests.unit.queues import CONSUMER, Consuming
+from tests.support.messages import JOB, message
+from tests.support.queues import CONSUMER, Consuming
 
 
 class Runner:

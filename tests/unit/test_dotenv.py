@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from local import dotenv
-from tests.repo.repo import ROOT
-from tests.spellings import REFUSED, SPELLINGS
+from tests.support.repo import ROOT
+from tests.support.spellings import REFUSED, SPELLINGS
 
 
 @pytest.fixture

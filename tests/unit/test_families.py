@@ -9,7 +9,7 @@ import pytest
 
 from celeryconfig import families
 from cluster.families import BadTable, family, table
-from tests.repo.repo import ROOT, read
+from tests.support.repo import ROOT, read
 
 TABLE = read("celeryconfig.py")
 LINE = 1 + TABLE.splitlines().index("families = table(")

@@ -13,7 +13,7 @@ import pytest
 from kombu.utils.json import dumps, loads
 
 from celery_streams import fastjson
-from tests.seed import chance
+from tests.support.seed import chance
 
 
 class Number(enum.IntEnum):

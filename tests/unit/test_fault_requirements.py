@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import requirements
-from tests.repo.repo import ROOT
+from tests.support.repo import ROOT
 
 
 def test_a_bare_machine_lacks_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from redis.exceptions import ResponseError
 from celery_streams.transport import maintenance
 from celery_streams.transport.deliveries import DeadMessage
 from celery_streams.transport.entries import Entry
-from tests.messages import JOB, message
-from tests.unit.queues import Consuming
+from tests.support.messages import JOB, message
+from tests.support.queues import Consuming
 
 TAG = "add:stream:0/1-0"
 

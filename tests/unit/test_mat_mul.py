@@ -5,7 +5,7 @@ import pytest
 
 from cluster import matrices
 from mat_mul.tasks import mat_mul, multiply, tile
-from tests.seed import chance
+from tests.support.seed import chance
 
 #: Numpy's numeric types, of both byte orders.
 DTYPES = ["?", "i1", "u1", "i4", ">i8", "u8", "e", "f", "d", ">f8", "g", "F", "D", "G"]

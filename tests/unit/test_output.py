@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from callers.output import open_output
-from tests.repo.repo import ROOT
+from tests.support.repo import ROOT
 
 
 def names(folder: Path) -> list[str]:

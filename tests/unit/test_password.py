@@ -13,7 +13,7 @@ from kombu import Connection
 
 from cluster import password, servers
 from cluster.errors import Unreachable
-from tests.repo.repo import ROOT
+from tests.support.repo import ROOT
 
 PROVIDER = "credential_provider=cluster.password.PasswordFile"
 

@@ -11,7 +11,7 @@ from time import monotonic
 import pytest
 
 from celery_streams.worker.scoreboard import EVENTS_BYTES, LOCK_TIMEOUT, Scoreboard, Slot
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 TAGS = ["add:stream:0/1-0", "add:stream:0/1-1", "add:stream:0/2-0"]
 

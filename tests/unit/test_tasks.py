@@ -1,17 +1,11 @@
 """A task is a plain function, which can be called without a broker."""
 
-import importlib
 from typing import Any
 
 import pytest
 
 from cluster.examples import BadExample, Example
-from tests.families import BAD_JOBS, JOBS, check
-
-
-def function(task: str) -> Any:
-    module, name = task.rsplit(".", 1)
-    return getattr(importlib.import_module(module), name)
+from tests.support.families import BAD_JOBS, JOBS, check, function
 
 
 @pytest.mark.parametrize("job", JOBS, ids=str)

@@ -18,8 +18,8 @@ from callers.client import Client
 from callers.testing import run
 from cluster.errors import ClusterError, DeadLetter, UnknownTask
 from cluster.examples import BadExample, Example
-from tests.families import BAD_JOBS, JOBS, check
-from tests.repo.repo import ROOT
+from tests.support.families import BAD_JOBS, JOBS, check
+from tests.support.repo import ROOT
 from tests.unit import tested_tasks
 
 

@@ -6,7 +6,7 @@ import pytest
 from callers import tiled
 from callers.client import Client
 from cluster import matrices
-from tests.seed import chance
+from tests.support.seed import chance
 
 
 def test_tiles_cover_a_product_and_each_fits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.repo.repo import ROOT
+from tests.support.repo import ROOT
 
 #: By the object that has them, as `module:name`; attributes of instances are found in its source.
 PRIVATE: dict[str, str] = {

@@ -17,8 +17,8 @@ from celery_streams.transport.validation import (
     check_parsed,
     check_task,
 )
-from tests.messages import CALL, JOB, message
-from tests.seed import chance
+from tests.support.messages import CALL, JOB, message
+from tests.support.seed import chance
 
 SIGNATURE = {"task": "add.tasks.add", "args": [], "kwargs": {}, "options": {}}
 

@@ -9,7 +9,7 @@ import pytest
 
 from celeryconfig import families
 from cluster.worker import options, worker_app
-from tests.families import FAMILIES
+from tests.support.families import FAMILIES
 
 
 def test_a_worker_is_bound_to_its_queue_under_a_name_of_its_own() -> None:

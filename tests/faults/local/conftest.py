@@ -18,8 +18,8 @@ from local.server import ROOT
 from tests.faults.jobs import Job, mixed
 from tests.faults.load import Load
 from tests.faults.runs import Runs
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 LOGS = ROOT / ".test-logs"
 #: Lease of the workers, in seconds: short, for quick tests.

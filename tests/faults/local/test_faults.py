@@ -18,8 +18,8 @@ from tests.faults.account import Outcome
 from tests.faults.clock import now
 from tests.faults.local.conftest import CONCURRENCY, LEASE, WORKERS, MakeLoad, Workers
 from tests.faults.runs import Runs
-from tests.local.local import Local
-from tests.waiting import eventually
+from tests.support.local import Local
+from tests.support.waiting import eventually
 
 KILLS = 3
 MALFORMED = 200

@@ -15,14 +15,14 @@ from kombu import pools
 from callers.client import Client
 from local.server import free_port
 from tests.cluster.conftest import LOGS, engine
-from tests.cluster.stack import Stack
 from tests.faults import requirements
 from tests.faults.jobs import Job
 from tests.faults.load import Load
 from tests.faults.report import Report
 from tests.faults.runs import Runs
-from tests.repo.repo import ROOT
-from tests.waiting import eventually
+from tests.support.repo import ROOT
+from tests.support.stack import Stack
+from tests.support.waiting import eventually
 
 __all__ = ["engine"]
 

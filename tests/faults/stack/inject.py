@@ -4,8 +4,8 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from tests.cluster.stack import Stack, docker
 from tests.faults.clock import now
+from tests.support.stack import Stack, docker
 
 #: The container's main process: the child of its init, process 1.
 _MAIN = "$(cat /proc/1/task/1/children)"

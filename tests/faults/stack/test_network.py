@@ -7,16 +7,16 @@ import redis
 
 from callers.client import Client
 from cluster.errors import JobTimeout, Unreachable
-from tests.cluster.stack import Stack
 from tests.faults.account import Outcome
 from tests.faults.clock import now
 from tests.faults.load import GRACE
+from tests.faults.recovery import recovery
 from tests.faults.report import Report
 from tests.faults.runs import Runs
 from tests.faults.stack import inject
 from tests.faults.stack.conftest import LEASE, MakeLoad
-from tests.faults.stack.test_redis import recovery
-from tests.waiting import eventually
+from tests.support.stack import Stack
+from tests.support.waiting import eventually
 
 #: Duration of the cut, in seconds: longer than the lease.
 CUT = 4 * LEASE

@@ -6,14 +6,14 @@ import pytest
 import redis
 
 from callers.client import Client
-from tests.cluster.stack import Stack
 from tests.faults import malformed
 from tests.faults.account import Outcome
 from tests.faults.dead import dead_letters
 from tests.faults.report import Report
 from tests.faults.runs import Runs
 from tests.faults.stack.conftest import MakeLoad
-from tests.waiting import eventually
+from tests.support.stack import Stack
+from tests.support.waiting import eventually
 
 MALFORMED = 1000
 #: Limit for the runs of a job before it is dead-lettered; Celery retries one of a lost process.

@@ -12,15 +12,15 @@ import redis
 
 from callers.client import Client
 from cluster.errors import ClusterError
-from tests.cluster.stack import Stack, docker
 from tests.faults.account import Outcome
-from tests.faults.clock import now
 from tests.faults.load import Load
+from tests.faults.recovery import recovery
 from tests.faults.report import Report
 from tests.faults.runs import Runs
 from tests.faults.stack import inject
 from tests.faults.stack.conftest import FOLDER, MakeLoad, answers
-from tests.waiting import eventually
+from tests.support.stack import Stack, docker
+from tests.support.waiting import eventually
 
 KILLS = 5
 #: Jobs that are refused before Redis has room again.
@@ -86,18 +86,6 @@ def restarts(stack: Stack) -> list[tuple[str, int]]:
     """Return the number of restarts of each worker."""
     containers = sorted(stack.containers("add") + stack.containers("factorial"))
     return [(container, stack.inspect(container)["RestartCount"]) for container in containers]
-
-
-def recovery(server: "redis.Redis", runs: Runs) -> float:
-    """Return the seconds from Redis' first answer to the start of the next job."""
-    eventually("Redis answers", lambda: answers(server), 60)
-    back = now()
-    return eventually("a job begins", lambda: began_after(runs, back), 60) - back
-
-
-def began_after(runs: Runs, moment: float) -> float:
-    """Return the start of the first run after a moment, or 0."""
-    return min((run.began for run in runs.all() if run.began > moment), default=0)
 
 
 def refused(jobs: Load) -> list[str]:

@@ -1,12 +1,12 @@
 """Operations under load: stop, start, scale, rolling restart."""
 
-from tests.cluster.stack import Stack, docker
 from tests.faults.clock import now
+from tests.faults.recovery import began_after
 from tests.faults.report import Report
 from tests.faults.runs import Runs
 from tests.faults.stack.conftest import WORKERS, MakeLoad, up
-from tests.faults.stack.test_redis import began_after
-from tests.waiting import eventually
+from tests.support.stack import Stack, docker
+from tests.support.waiting import eventually
 
 
 def test_stop_and_up(stack: Stack, load: MakeLoad, runs: Runs, report: Report) -> None:

@@ -8,7 +8,6 @@ from functools import partial
 import pytest
 
 from callers.client import Client
-from tests.cluster.stack import Stack, docker
 from tests.faults.account import Submitted
 from tests.faults.clock import RESOLUTION, now
 from tests.faults.jobs import Job, delayed, mixed
@@ -16,6 +15,7 @@ from tests.faults.load import IN_FLIGHT
 from tests.faults.report import Report
 from tests.faults.runs import Runs
 from tests.faults.stack.conftest import CONCURRENCY, FOLDER, LEASE, MakeLoad
+from tests.support.stack import Stack, docker
 
 #: Duration of a job that takes longer than five leases, in seconds.
 LONG = 5 * LEASE + 2

@@ -6,13 +6,13 @@ from time import sleep
 from typing import Any
 
 from callers.client import Client
-from tests.cluster.stack import Stack
 from tests.faults.clock import now
 from tests.faults.report import Report
 from tests.faults.runs import Run, Runs
 from tests.faults.stack import inject
 from tests.faults.stack.conftest import CONCURRENCY, LEASE, WORKERS, MakeLoad
-from tests.waiting import eventually
+from tests.support.stack import Stack
+from tests.support.waiting import eventually
 
 KILLS = 20
 #: Pool processes that are killed in the middle of a job.

@@ -14,7 +14,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from local import server
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 SECRET = "secret"
 #: Commands of `calls` and of connecting, which it does not count.

@@ -50,3 +50,9 @@ def digest(value: int) -> str:
     import gmpy2
 
     return hashlib.sha256(gmpy2.mpz(value).digits().encode()).hexdigest()
+
+
+def function(task: str) -> Any:
+    """Return the function of a task, which can be called without a broker."""
+    module, name = task.rsplit(".", 1)
+    return getattr(import_module(module), name)

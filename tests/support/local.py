@@ -12,7 +12,7 @@ from urllib.parse import quote
 from callers.client import Client
 from local.server import ROOT, free_port
 from local.state import Running, State
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 
 class Local:

@@ -6,7 +6,7 @@ from contextlib import closing
 from http.client import HTTPConnection
 from typing import Any
 
-from tests.repo.repo import ROOT
+from tests.support.repo import ROOT
 
 USER = "flower"
 PASSWORD = ROOT / "secrets" / "flower_password"

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 from callers.client import Client
-from tests.repo.repo import ROOT
-from tests.waiting import eventually
+from tests.support.repo import ROOT
+from tests.support.waiting import eventually
 
 PASSWORD = ROOT / "secrets" / "redis_password"
 RABBITMQ_PASSWORD = ROOT / "secrets" / "rabbitmq_password"

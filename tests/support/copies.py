@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.repo.repo import ROOT, files
+from tests.support.repo import ROOT, files
 
 
 class Copy:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.repo.repo import ROOT, read
+from tests.support.repo import ROOT, read
 
 RUNNING, BARE, DOCKER = "On a running cluster", "On a bare machine", "On Docker"
 
