@@ -9,7 +9,8 @@ import socket
 
 from celery.schedules import crontab
 
-from cluster import rabbitmq, servers, settings
+from cluster import settings
+from cluster.connections import rabbitmq, servers
 from cluster.families import family, table
 from cluster.routes import reject_unknown_tasks, route_celery_tasks
 
@@ -61,8 +62,8 @@ _url = os.environ.get("CELERY_RESULT_BACKEND") or _redis
 _url = servers.with_password(_url, "CELERY_RESULT_BACKEND")
 result_backend = servers.results(_url, "CELERY_RESULT_BACKEND")
 
-# Messages contain JSON and the types of cluster.codec, never pickle. The consumer reports any
-# other message to its sender.
+# Messages contain JSON and the types of cluster.values.codec, never pickle. The consumer reports
+# any other message to its sender.
 accept_content = ["json"]
 worker_consumer = "celery_streams:Consumer"
 
@@ -159,7 +160,7 @@ broker_transport_options = {
     # fill the memory of Redis.
     "queue_max_length": settings.integer("QUEUE_MAX_LENGTH", 1_000_000),
     # A parsed message takes ten times its size in a worker's memory or more, so a larger one is
-    # refused at its caller. Large values are stored outside messages (cluster.blobs).
+    # refused at its caller. Large values are stored outside messages (cluster.values.blobs).
     "max_message_bytes": settings.integer("MAX_MESSAGE_BYTES", 16 * 1024 * 1024, minimum=65_536),
     # High, normal and low (cluster.options), the most urgent first. Programs with kombu's default
     # settings may send the fourth.
@@ -188,6 +189,6 @@ task_publish_retry_policy = {
 
 # RabbitMQ ---------------------------------------------------------------------
 
-# As the broker it needs other settings for queues and connections (cluster.rabbitmq).
+# As the broker it needs other settings for queues and connections (cluster.connections.rabbitmq).
 if rabbitmq.is_url(os.environ.get("CELERY_BROKER_URL") or _broker):
     globals().update(rabbitmq.settings(task_queues))

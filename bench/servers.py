@@ -15,7 +15,7 @@ from bench import environments
 from bench.peers import protocol
 from bench.programs import Conversation, Program, cpu_seconds
 from bench.systems import OURS, WORKERS, System
-from cluster.password import VARIABLE
+from cluster.connections.password import VARIABLE
 from local import server
 from local.process import Process
 

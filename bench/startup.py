@@ -24,7 +24,7 @@ from bench.progress import rounds as rounds_of
 from bench.values import SEED, check, product
 from callers.client import Client
 from callers.command import run
-from cluster import password
+from cluster.connections import password
 from cluster.errors import ClusterError
 from local.cluster import Cluster
 from local.server import ROOT, free_port

@@ -19,12 +19,12 @@ from celery_streams.producer.jobs import new_id
 from celery_streams.producer.submission import PUBLISH_BATCH
 from celery_streams.results.consumer import ResultConsumer
 from celery_streams.results.waiters import BatchWaiter
-from cluster import broker
 from cluster.app import App
 from cluster.arguments import brief
-from cluster.backend import Meta
-from cluster.codec import Packed
+from cluster.connections import broker
 from cluster.errors import ClusterError, JobTimeout, QueueFull, Unreachable
+from cluster.values.backend import Meta
+from cluster.values.codec import Packed
 
 #: Calls that are submitted and not yielded yet.
 WINDOW = 10_000

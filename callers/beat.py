@@ -22,10 +22,11 @@ from kombu.utils.json import dumps
 from redis.exceptions import ResponseError
 
 from celery_streams.cli import run
-from cluster import arguments, broker, settings, unique
+from cluster import arguments, settings, unique
 from cluster.app import App, create
-from cluster.codec import pack
+from cluster.connections import broker
 from cluster.errors import ClusterError, QueueFull
+from cluster.values.codec import pack
 
 #: Default of BEAT_STATE, the file that records when each job was last submitted.
 DEFAULT_STATE_FILE = Path(".local/beat-schedule")

@@ -14,13 +14,13 @@ from callers import contracts
 from callers.batch import WINDOW, BatchRun, check_row, retry_policy, without_numpy
 from callers.calls import Tasks
 from callers.late import RETRY_INTERVAL, failed_before, jobs_of, why_late
-from cluster import broker, rabbitmq, servers
 from cluster.app import App, create
 from cluster.arguments import brief
-from cluster.backend import Meta, RedisBackend
-from cluster.blobs import Progress
-from cluster.codec import Packed
+from cluster.connections import broker, rabbitmq, servers
 from cluster.errors import JobTimeout
+from cluster.values.backend import Meta, RedisBackend
+from cluster.values.blobs import Progress
+from cluster.values.codec import Packed
 
 #: Seconds that a job may take, including its time in the queue, unless the caller says otherwise.
 TIMEOUT = 60.0

@@ -7,7 +7,7 @@ from typing import Any
 from celery.result import AsyncResult, ResultSet
 from celery.states import PENDING, PROPAGATE_STATES, STARTED
 
-from cluster import broker
+from cluster.connections import broker
 
 #: Seconds between two tries to read a result while Redis is unreachable.
 RETRY_INTERVAL = 0.2

@@ -22,9 +22,10 @@ from callers.npy import Operand
 from callers.output import open_output, out_option
 from callers.progress import counters
 from celery_streams.cli import run
-from cluster import arguments, matrices
-from cluster.matrices import Matrix
+from cluster import arguments
 from cluster.resources import memory
+from cluster.values import matrices
+from cluster.values.matrices import Matrix
 
 
 class Request(NamedTuple):

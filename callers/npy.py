@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 import click
 import numpy as np
 
-from cluster.codec import NUMERIC_KINDS
-from cluster.matrices import Matrix
+from cluster.values.codec import NUMERIC_KINDS
+from cluster.values.matrices import Matrix
 
 #: First bytes of a .npy file, and of a .npz archive with and without members.
 _NPY = b"\x93NUMPY"

@@ -18,12 +18,12 @@ from kombu.serialization import dumps
 from celery_streams.errors import Malformed
 from celery_streams.producer.jobs import new_id
 from celery_streams.worker.messages import check_message, failure
-from cluster import blobs
 from cluster.app import App, create
 from cluster.arguments import brief
-from cluster.backend import RedisBackend
 from cluster.canvas import LINK_OPTIONS
 from cluster.errors import ClusterError, ValueGone
+from cluster.values import blobs
+from cluster.values.backend import RedisBackend
 
 
 def run(task: "str | Signature[Any]", /, *args: Any, **kwargs: Any) -> Any:

@@ -20,9 +20,11 @@ from callers.client import (
     check_timeout,
 )
 from callers.late import RETRY_INTERVAL
-from cluster import arguments, broker, matrices, options
+from cluster import arguments, options
+from cluster.connections import broker
 from cluster.errors import ClusterError, JobTimeout
-from cluster.matrices import Matrix, Product
+from cluster.values import matrices
+from cluster.values.matrices import Matrix, Product
 
 #: Tiles submitted at a time: bounds the memory that Redis and this process need.
 MAX_IN_FLIGHT = 4

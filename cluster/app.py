@@ -11,10 +11,11 @@ from celery.canvas import Signature
 
 import celery_streams
 from celery_streams.producer.submission import Submission
-from cluster import canvas, options, rabbitmq, servers
-from cluster.backend import RedisBackend
-from cluster.codec import MAX_INLINE_JSON, Put, pack, pack_whole
+from cluster import canvas, options
+from cluster.connections import rabbitmq, servers
 from cluster.routes import unknown_task
+from cluster.values.backend import RedisBackend
+from cluster.values.codec import MAX_INLINE_JSON, Put, pack, pack_whole
 
 
 class AMQP(amqp.AMQP):

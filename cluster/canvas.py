@@ -12,7 +12,7 @@ from celery import canvas
 from celery.canvas import Signature
 
 from celery_streams.producer.jobs import new_id
-from cluster.codec import Put, marked, pack
+from cluster.values.codec import Put, marked, pack
 
 #: Options of a job that hold signatures.
 LINK_OPTIONS = ("link", "link_error", "chain", "chord")

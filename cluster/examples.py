@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from cluster.codec import pack
+from cluster.values.codec import pack
 
 
 class Example(NamedTuple):

@@ -7,8 +7,8 @@ from celery.app.task import Task as CeleryTask
 from redis.exceptions import RedisError
 
 from celery_streams.worker.request import out_of_memory
-from cluster.backend import RedisBackend
-from cluster.codec import are_scalars, pack, pack_whole
+from cluster.values.backend import RedisBackend
+from cluster.values.codec import are_scalars, pack, pack_whole
 
 
 class Task(CeleryTask[Any, Any]):

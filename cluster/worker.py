@@ -15,10 +15,10 @@ from redis.exceptions import RedisError
 
 from cluster import resources, settings
 from cluster.app import App, create
-from cluster.broker import UNREACHABLE_ERRORS
+from cluster.connections.broker import UNREACHABLE_ERRORS
+from cluster.connections.rabbitmq import DeadLetters
 from cluster.families import BadTable
 from cluster.heartbeat import Heartbeat, hang_timeout
-from cluster.rabbitmq import DeadLetters
 
 #: The only arguments of a worker.
 SOLO = ["--pool", "solo"]

@@ -9,7 +9,8 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from celeryconfig import families, task_time_limit
-from cluster import password, settings
+from cluster import settings
+from cluster.connections import password
 from local import server
 from local.process import POLL_INTERVAL, Process, end, show
 from local.state import State

@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from celeryconfig import families
-from cluster import broker, heartbeat, settings
+from cluster import heartbeat, settings
 from cluster.app import create
+from cluster.connections import broker
 from local import server
 from local.cluster import FAMILIES, STOP_TIMEOUT, Cluster, replicas, run_and_stop
 from local.process import end, show

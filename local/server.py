@@ -17,7 +17,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from cluster import password, settings
+from cluster import settings
+from cluster.connections import password
 from cluster.errors import ClusterError
 from local.process import Process, show
 

@@ -6,9 +6,10 @@ import numpy as np
 from celery import shared_task
 from msgspec import Meta
 
-from cluster import arguments, matrices
-from cluster.codec import NUMERIC_KINDS
-from cluster.matrices import Matrix
+from cluster import arguments
+from cluster.values import matrices
+from cluster.values.codec import NUMERIC_KINDS
+from cluster.values.matrices import Matrix
 
 Size = Annotated[int, Meta(ge=1)]
 Seed = Annotated[int, Meta(ge=0)]

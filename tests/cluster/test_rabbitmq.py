@@ -14,7 +14,7 @@ from amqp.exceptions import AccessRefused
 from kombu import Connection, Producer, Queue
 
 from callers.client import Client
-from cluster import rabbitmq
+from cluster.connections import rabbitmq
 from cluster.errors import JobTimeout, Unreachable
 from tests.support.families import FAMILIES
 from tests.support.local import Local

@@ -10,7 +10,7 @@ from typing import Self
 from uuid import uuid4
 
 from callers.client import Client
-from cluster import broker
+from cluster.connections import broker
 from cluster.errors import JobTimeout, Unreachable
 from tests.faults.account import Account, Outcome, Submitted
 from tests.faults.clock import now

@@ -9,7 +9,7 @@ from zlib import compress
 
 from kombu.utils.json import dumps
 
-from cluster.codec import pack
+from cluster.values.codec import pack
 from tests.fuzz.targets import JOB
 from tests.support.messages import CALL, message
 

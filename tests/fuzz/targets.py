@@ -23,8 +23,8 @@ from celery_streams.transport.channel import Channel
 from celery_streams.transport.dispatch import Dispatch
 from celery_streams.transport.validation import MAX_BYTES, MAX_NAME
 from celery_streams.worker import messages
-from cluster.codec import unpack
 from cluster.errors import OutOfMemory, Unreadable, ValueGone
+from cluster.values.codec import unpack
 from tests.support.queues import Consuming
 
 #: The job that is asked for.
@@ -35,7 +35,7 @@ HEADERS = {"task": "add.tasks.add", "id": JOB}
 
 _app: "Celery[Any]" = Celery(
     "fuzz",
-    backend="cluster.backend:RedisBackend+redis://localhost:1/0",
+    backend="cluster.values.backend:RedisBackend+redis://localhost:1/0",
     broker="memory://",
     set_as_current=False,
 )

@@ -23,8 +23,8 @@ from callers.bundling import Bundling
 from callers.client import Client
 from celery_streams.producer.sender import Sender
 from celery_streams.results import waiters
-from cluster.codec import pack
 from cluster.errors import JobTimeout, QueueFull, UnknownTask, Unreachable
+from cluster.values.codec import pack
 from local.server import ROOT
 from tests.support.bundling import no_bundles
 from tests.support.local import Local

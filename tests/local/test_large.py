@@ -13,9 +13,9 @@ import pytest
 from celery import chain, group
 
 from callers.client import Client
-from cluster.blobs import CHUNK, PREFIX
-from cluster.codec import Packed
 from cluster.errors import DeadLetter, JobTimeout, OutOfMemory, Unreachable, Unreadable, ValueGone
+from cluster.values.blobs import CHUNK, PREFIX
+from cluster.values.codec import Packed
 from mat_mul.examples import product
 from tests.support.local import Local
 from tests.support.waiting import eventually

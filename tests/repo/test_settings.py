@@ -102,7 +102,7 @@ def test_the_concurrency_of_the_example_is_the_codes(family: str) -> None:
         ("local/commands.py", r'"REDIS_PORT", (\d+)', "REDIS_PORT"),
         ("add/tasks.py", r"^MAX_WAIT = (\d+)", "MAX_WAIT"),
         ("factorial/tasks.py", r"^MAX_N = ([\d_]+)", "FACTORIAL_MAX_N"),
-        ("cluster/matrices.py", r"^MAX_BYTES = ([\d *]+)", "MAT_MUL_MAX_BYTES"),
+        ("cluster/values/matrices.py", r"^MAX_BYTES = ([\d *]+)", "MAT_MUL_MAX_BYTES"),
     ],
 )
 def test_the_codes_defaults_are_those_of_the_example(

@@ -11,7 +11,7 @@ from kombu import Connection
 
 from celery_streams import address
 from celery_streams.errors import UnknownServer
-from cluster import servers
+from cluster.connections import servers
 
 GOOD = {
     "redis://": ("127.0.0.1", 6379, 0),

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from kombu.utils.json import dumps, loads, object_hook
 
-from cluster.codec import DECIMAL_BITS, Packed, pack, pack_whole, references, unpack
 from cluster.errors import OutOfMemory, Unreadable
+from cluster.values.codec import DECIMAL_BITS, Packed, pack, pack_whole, references, unpack
 from tests.support.repo import ROOT
 
 
@@ -346,7 +346,7 @@ def test_an_array_passes_a_process_without_numpy_unchanged() -> None:
     program = (
         "import sys; sys.modules['numpy'] = None\n"
         "from kombu.utils.json import dumps, loads\n"
-        "from cluster.codec import pack\n"
+        "from cluster.values.codec import pack\n"
         "value = loads(input())\n"
         "print(dumps(pack(value)))\n"
         "print(value)"

@@ -19,8 +19,8 @@ from callers import contracts
 from callers.client import Client
 from callers.contracts import Contract
 from celeryconfig import task_routes
-from cluster.codec import Packed, pack, unpack
 from cluster.examples import BadExample, Example
+from cluster.values.codec import Packed, pack, unpack
 from develop.contracts import contract, describe
 from tests.support.families import BAD_JOBS, JOBS, function
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cluster import matrices
+from cluster.values import matrices
 from mat_mul.tasks import mat_mul, multiply, tile
 from tests.support.seed import chance
 

@@ -11,11 +11,11 @@ import pytest
 from celery import Celery
 from kombu import Connection
 
-from cluster import password, servers
+from cluster.connections import password, servers
 from cluster.errors import Unreachable
 from tests.support.repo import ROOT
 
-PROVIDER = "credential_provider=cluster.password.PasswordFile"
+PROVIDER = "credential_provider=cluster.connections.password.PasswordFile"
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import rabbitmq
+from cluster.connections import rabbitmq
 from cluster.errors import Unreachable
 
 

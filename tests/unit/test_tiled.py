@@ -5,7 +5,7 @@ import pytest
 
 from callers import tiled
 from callers.client import Client
-from cluster import matrices
+from cluster.values import matrices
 from tests.support.seed import chance
 
 

@@ -66,7 +66,7 @@ def with_password_file(url: str) -> str:
 
     A file named by REDIS_PASSWORD_FILE takes precedence over a password in the URL, and that
     over the project's own file; the user name is kept. The URL of any other server is returned
-    unchanged: the transport reads RabbitMQ's password (cluster.rabbitmq).
+    unchanged: the transport reads RabbitMQ's password (cluster.connections.rabbitmq).
     """
     if url.partition("://")[0] not in address.SCHEMES or path(VARIABLE, DEFAULT) is None:
         return url

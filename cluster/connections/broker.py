@@ -9,7 +9,7 @@ from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from celery_streams.errors import access_fault
-from cluster import rabbitmq
+from cluster.connections import rabbitmq
 from cluster.errors import Unreachable
 
 #: Errors of Celery, kombu and the servers' clients while a server is unreachable.

@@ -14,7 +14,7 @@ from celery import bootsteps
 from kombu import Exchange, Queue
 from kombu.transport import pyamqp
 
-from cluster import password
+from cluster.connections import password
 
 VARIABLE = "RABBITMQ_PASSWORD_FILE"
 #: Password file that `make` generates.

@@ -8,10 +8,10 @@ from typing import Any
 
 from celery_streams import address
 from celery_streams.errors import UnknownServer
-from cluster import password, rabbitmq
+from cluster.connections import password, rabbitmq
 
 #: Result backend for values of any size.
-STORE = "cluster.backend:RedisBackend"
+STORE = "cluster.values.backend:RedisBackend"
 #: Variables by which Celery would bypass the configuration, and with it the password file.
 BYPASSING_VARIABLES = ("CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
 
@@ -46,7 +46,7 @@ def results(url: str, name: str = "the result store's URL") -> str:
 
 
 def with_password(url: str, name: str) -> str:
-    """Return `url`, for Redis with its password read from the file (cluster.password)."""
+    """Return `url`, for Redis with its password read from the file (`password.py`)."""
     if url.partition("://")[0] in address.SCHEMES:
         return password.with_password_file(address.read(url, name).url)
     return url

@@ -15,10 +15,10 @@ from kombu.utils.functional import maybe_list
 from redis.exceptions import RedisError
 
 from celery_streams.results import backend
-from cluster import blobs
-from cluster.blobs import Blobs, Progress, Reference
-from cluster.codec import Put, references, unpack
 from cluster.errors import ClusterError, Unreadable
+from cluster.values import blobs
+from cluster.values.blobs import Blobs, Progress, Reference
+from cluster.values.codec import Put, references, unpack
 
 #: Kinds of keys, which after their prefix are `argument-<job>-<32 hexadecimal digits>` or
 #: `result-…`. Only that job reads an argument, and deletes it at its end; any job reads a result.

@@ -11,8 +11,8 @@ registered with kombu's JSON decoder, which returns the plain value. On the wire
 - `"complex"`, a complex number: `[real, imaginary]`;
 - `"dict"`, a dict of the same form as these: `[[key, value], …]`.
 
-`data` is base64 or, for a large value, a reference to its bytes (`cluster.blobs`). A value with
-a reference stays `Packed` until `unpack` fetches it.
+`data` is base64 or, for a large value, a reference to its bytes (`cluster.values.blobs`). A value
+with a reference stays `Packed` until `unpack` fetches it.
 """
 
 import base64
@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 from kombu.utils.json import dumps, loads, register_type
 
 from celery_streams import fastjson
-from cluster import blobs, resources
+from cluster import resources
 from cluster.errors import OutOfMemory, Unreadable
+from cluster.values import blobs
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,0 +1,1 @@
+"""Integers and arrays of any size, as arguments and results."""
