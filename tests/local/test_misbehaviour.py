@@ -147,7 +147,7 @@ def test_a_worker_that_waits_or_is_paused_does_not_end_itself(tmp_path: Path) ->
             local.own_worker("tests.local.misbehaving_worker", **variables) as worker,
         ):
             assert client.app.send_task(f"{MODULE}.recurse", (0,), queue="add").get(timeout=60)
-            client.app.control.cancel_consumer("add", reply=True, timeout=10)
+            client.app.control.cancel_consumer("add", reply=True, timeout=10, limit=1)
             paused_at = heartbeat.stat().st_mtime
             # It beats for longer than the timeout of a fetch.
             eventually("it beats", lambda: heartbeat.stat().st_mtime > paused_at + FETCH_TIMEOUT)

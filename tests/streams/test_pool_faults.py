@@ -209,7 +209,7 @@ def test_processes_have_an_index_and_their_deaths_are_logged(pooled: Any, tmp_pa
     log = tmp_path / "log"
     with worker(pooled, log, OURS, "--loglevel=INFO") as process:
         jobs = [pooled.acked.delay(1) for _ in range(2)]
-        inspect = pooled.app.control.inspect(timeout=5)
+        inspect = pooled.app.control.inspect(timeout=5, limit=1)
         eventually("both run", lambda: all(job.state == "STARTED" for job in jobs))
         [running] = inspect.active().values()
         assert [job["acknowledged"] for job in running] == [True, True]
@@ -220,7 +220,7 @@ def test_processes_have_an_index_and_their_deaths_are_logged(pooled: Any, tmp_pa
             eventually("it is logged", lambda: log.read_text().count(DEATH) > index)  # noqa: B023
         assert {pooled.acked.delay(0.5).get(timeout=30) for _ in range(2)} <= {0, 1}
         before = log.read_text().count("Connected to redis")
-        pooled.app.control.rate_limit(pooled.pid.name, "100/s", reply=True, timeout=5)
+        pooled.app.control.rate_limit(pooled.pid.name, "100/s", reply=True, timeout=5, limit=1)
         assert pooled.pid.delay().get(timeout=30)
         assert log.read_text().count("New rate limit") == 1
     assert before == 1
@@ -241,7 +241,7 @@ def test_revoked_jobs_do_not_begin(pooled: Any, tmp_path: Path) -> None:
         busy = [pooled.sleep.delay(2) for _ in range(2)]
         eventually("both are busy", lambda: all(job.state == "STARTED" for job in busy))
         job = pooled.pid.delay()
-        pooled.app.control.revoke(job.id, reply=True, timeout=5)
+        pooled.app.control.revoke(job.id, reply=True, timeout=5, limit=1)
         with pytest.raises(Exception, match="revoked"):
             job.get(timeout=30)
 
@@ -316,14 +316,14 @@ def test_a_stopped_process_holds_up_no_other_and_runs_no_job_again(
     with worker(pooled, tmp_path / "log", OURS, "--concurrency=3"):
         assert pooled.pid.delay().get(timeout=30)
         for _ in range(3):
-            [stats] = pooled.app.control.inspect(timeout=5).stats().values()
+            [stats] = pooled.app.control.inspect(timeout=5, limit=1).stats().values()
             for pid in stats["pool"]["processes"]:
                 os.kill(pid, signal.SIGSTOP)
                 jobs = [pooled.write_down.delay(str(ran)) for _ in range(4)]
                 ids = [job.get(timeout=30) for job in jobs]
                 os.kill(pid, signal.SIGCONT)
                 assert pid not in ids
-        pooled.app.control.inspect(timeout=5).stats()
+        pooled.app.control.inspect(timeout=5, limit=1).stats()
         jobs = [pooled.sleep.delay(0.5) for _ in range(9)]
         assert len({job.get(timeout=30) for job in jobs}) == 3  # all of them run jobs again
     assert len(ran.read_text().splitlines()) == 36

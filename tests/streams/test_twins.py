@@ -251,7 +251,7 @@ def test_a_revoked_job_does_not_run(start: Callable[..., Any], store: Any) -> No
     with start() as (twins, _):
         for queue in POOLS:
             job_id = str(uuid4())
-            twins.app.control.revoke(job_id, reply=True, timeout=10)
+            twins.app.control.revoke(job_id, reply=True, timeout=10, limit=len(POOLS))
             job = signature(twins, queue, "echo", 1).apply_async(task_id=job_id)
             eventually("it is revoked", lambda: job.state == "REVOKED")  # noqa: B023
             assert not notes(store, job)

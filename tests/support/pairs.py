@@ -60,7 +60,7 @@ def start(
                 # A broadcast does not reach a worker that is still starting.
                 name = f"{queue}@{socket.gethostname()}"
                 eventually("the worker is up", lambda: _answers(program, name))  # noqa: B023
-            stats = program.app.control.inspect(timeout=10).stats()
+            stats = program.app.control.inspect(timeout=10, limit=len(POOLS)).stats()
             pools = {worker: known["pool"]["implementation"] for worker, known in stats.items()}
             assert pools == {
                 worker_of(program, queue): name for queue, name in IMPLEMENTATIONS.items()
