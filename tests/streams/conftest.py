@@ -1,7 +1,11 @@
 """A server, and kombu's connections to it by the transport."""
 
+import socket
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +13,9 @@ import redis
 from kombu import Connection
 
 from tests.support.local import Local
+from tests.support.pairs import IMPLEMENTATIONS, POOLS, Twins, answers, worker_of
+from tests.support.programs import worker as run_worker
+from tests.support.waiting import eventually
 
 #: Lease of a message, in seconds: tests wait for its end.
 LEASE = 2
@@ -62,3 +69,48 @@ def connect(url: str, store: Any) -> Iterator[Connect]:
             return stack.enter_context(connection)
 
         yield connect
+
+
+@pytest.fixture
+def program(url: str, store: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Twins]:
+    """The program's module."""
+    monkeypatch.setenv("PLAIN_URL", url)
+    sys.modules.pop("tests.streams.twins", None)
+    twins: Any = import_module("tests.streams.twins")
+
+    yield twins
+    backend: Any = twins.app.backend
+    backend.result_consumer.stop()
+    backend.client.connection_pool.disconnect()
+    twins.app.close()
+
+
+@pytest.fixture
+def start(
+    program: Twins, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., AbstractContextManager[tuple[Twins, int]]]:
+    """A function that starts the two workers; yields the program's module and the pid of ours."""
+
+    @contextmanager
+    def start(*arguments: str, **variables: str) -> Iterator[tuple[Twins, int]]:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with ExitStack() as stack:
+            processes = []
+            for queue, pool in POOLS.items():
+                own = ("-Q", queue, "-n", f"{queue}@%h", *arguments)
+                log = tmp_path / f"{queue}.log"
+                processes.append(stack.enter_context(run_worker(program, log, pool, *own)))
+                # A broadcast does not reach a worker that is still starting.
+                name = f"{queue}@{socket.gethostname()}"
+                eventually("the worker is up", lambda: answers(program, name))  # noqa: B023
+            stats = program.app.control.inspect(timeout=10, limit=len(POOLS)).stats()
+            pools = {worker: known["pool"]["implementation"] for worker, known in stats.items()}
+            assert pools == {
+                worker_of(program, queue): name for queue, name in IMPLEMENTATIONS.items()
+            }
+            yield program, processes[0].pid
+        for queue, process in zip(POOLS, processes, strict=True):
+            assert process.returncode == 0, (tmp_path / f"{queue}.log").read_text()
+
+    return start

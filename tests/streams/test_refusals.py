@@ -20,10 +20,8 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from celery_streams.retries import is_state_of_server, is_temporary
-from tests.support.pairs import program, signature, start
+from tests.support.pairs import signature
 from tests.support.waiting import eventually
-
-__all__ = ["program", "start"]
 
 Refusal = Callable[[Any], Any]
 
