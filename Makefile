@@ -38,7 +38,7 @@ help: ## List the targets
 
 .PHONY: docker_compose_start docker_compose_stop docker_compose_clean docker_compose_scale \
 	docker_compose_beat docker_compose_join monitoring
-docker_compose_start: ## Build and start the cluster on Docker, and run the three callers; BROKER=rabbitmq uses RabbitMQ
+docker_compose_start: ## Build and start the cluster on Docker, and run each family's caller; BROKER=rabbitmq uses RabbitMQ
 	@deploy/docker_start
 
 docker_compose_stop: ## Stop the cluster on Docker; running jobs finish, waiting ones stay queued
@@ -69,7 +69,7 @@ monitoring: ## Start Flower on Docker: a password-protected page with workers, q
 # Without Docker ----------------------------------------------------------------
 
 .PHONY: demo demo_parallel local_start local_start_server local_stop local_clean kill_workers
-demo: $(RUN) ## Start a cluster without Docker, run the three callers, and stop it
+demo: $(RUN) ## Start a cluster without Docker, run each family's caller, and stop it
 	@$(LOCAL) demo
 
 demo_parallel: $(RUN) ## Run ten jobs of 5 s (or SECONDS=1) in series, as a group and as a chord
@@ -126,7 +126,7 @@ family: $(DEV) ## Add a family: NAME=power
 family_remove: $(DEV) ## Remove a family that was added: NAME=power
 	@$(DEVELOP) family-remove $(or $(NAME),$(error name the family: make $@ NAME=power))
 
-contracts: $(DEV) ## Generate the callers' contracts, callers/contracts.json and calls.pyi, from the tasks
+contracts: $(DEV) ## Bring what is derived from the tasks up to date: callers' contracts and types, tables of tasks
 	@$(DEVELOP) contracts $(ARGS)
 
 pins: $(DEV) ## Pin the packages of all requirements.txt in constraints.txt; ARGS=--upgrade for the latest versions
@@ -139,11 +139,11 @@ dev: $(DEV) ## Run the cluster in this terminal, and restart a family's workers 
 	@$(LOCAL) start --watch $(FAMILY)
 
 test: $(DEV) ## Run all tests; those of the compose stack need a Docker engine
-	tests/run $(VENV)/bin/pytest
+	$(VENV)/bin/pytest --quiet --numprocesses 4 --dist loadgroup
 
-test_files: $(DEV) ## Check in seconds that all files agree: shows what a new family or setting is missing
+test_files: $(DEV) ## Check in seconds that all files agree and the families' examples are right: shows what is missing
 	@$(DEVELOP) check
-	$(VENV)/bin/pytest --quiet tests/repo
+	$(VENV)/bin/pytest --quiet tests/repo tests/unit/test_tasks.py
 
 test_docker: $(DEV) ## Run only the tests of the compose stack
 	REQUIRE_DOCKER=1 $(VENV)/bin/pytest tests/cluster

@@ -76,8 +76,7 @@ def error_of(job_id: str) -> str:
     of a chord just before it stores the error. Raise ValueError if the job has not failed by then,
     TypeError if `job_id` is not a string.
     """
-    if not isinstance(job_id, str):
-        raise arguments.mismatch("job_id", job_id, str)
+    arguments.text("job_id", job_id)
     failed: AsyncResult[Any] = AsyncResult(job_id)
     try:
         error = failed.get(timeout=ERROR_TIMEOUT, propagate=False, disable_sync_subtasks=False)

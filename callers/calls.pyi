@@ -12,23 +12,17 @@ class _Add:
         *,
         timeout: float = ...,
     ) -> Any: ...
-    def error_of(
+    def tsum(
         self,
-        job_id: str,
+        numbers: Sequence[complex],
         *,
         timeout: float = ...,
-    ) -> str: ...
+    ) -> Any: ...
     def longtime_add(
         self,
         x: complex,
         y: complex,
         seconds: float = ...,
-        *,
-        timeout: float = ...,
-    ) -> Any: ...
-    def tsum(
-        self,
-        numbers: Sequence[complex],
         *,
         timeout: float = ...,
     ) -> Any: ...
@@ -40,6 +34,12 @@ class _Add:
         *,
         timeout: float = ...,
     ) -> Any: ...
+    def error_of(
+        self,
+        job_id: str,
+        *,
+        timeout: float = ...,
+    ) -> str: ...
 
 class _Factorial:
     def factorial(
@@ -58,13 +58,6 @@ class _MatMul:
         *,
         timeout: float = ...,
     ) -> numpy.ndarray[Any, Any]: ...
-    def multiply(
-        self,
-        a: Any,
-        b: Any,
-        *,
-        timeout: float = ...,
-    ) -> Any: ...
     def tile(
         self,
         m: int,
@@ -75,6 +68,13 @@ class _MatMul:
         *,
         timeout: float = ...,
     ) -> numpy.ndarray[Any, Any]: ...
+    def multiply(
+        self,
+        a: Any,
+        b: Any,
+        *,
+        timeout: float = ...,
+    ) -> Any: ...
 
 class Tasks:
     add: _Add

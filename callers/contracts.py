@@ -205,10 +205,16 @@ def _contracts() -> dict[str, Contract]:
 
 
 def described(task: str) -> dict[str, Any]:
-    """Return what the file says about a task; raises UnknownTask for one that it does not have."""
-    if task not in _tasks():
-        raise UnknownTask(f"{FILE.name} has no contract of {task}: run `make contracts`")
+    """Return what the file says about a task that it has."""
     return dict(_tasks()[task])
+
+
+def first_task(family: str) -> str:
+    """Return the first task of a family's `tasks.py`; raises UnknownTask if the file has none."""
+    for task in _tasks():
+        if task.startswith(f"{family}.tasks."):
+            return task
+    raise UnknownTask(f"{FILE.name} has no task of {family}: run `make contracts`")
 
 
 def of(task: str) -> Contract | None:

@@ -10,11 +10,12 @@ from callers.command import MAX_ELEMENTS_SHOWN, NEGATIVE_NUMBERS, call, show, ti
 from callers.submit import parse_arguments
 
 
-def command(task: str) -> click.Command:
-    """Return a command that runs a task and prints its value; its help is from the contract.
+def command(family: str) -> click.Command:
+    """Return a command that runs a family's first task and prints its value.
 
-    Without arguments it runs the task's first example.
+    Its help comes from the task's contract. Without arguments it runs the task's first example.
     """
+    task = contracts.first_task(family)
     described = contracts.described(task)
 
     @click.command(help=_help(task, described), context_settings=NEGATIVE_NUMBERS)
@@ -25,6 +26,10 @@ def command(task: str) -> click.Command:
             args, kwargs = parse_arguments(words)
         else:
             args, kwargs = _example(task, described)
+        try:
+            contracts.check(task, args, kwargs)
+        except (TypeError, ValueError) as error:
+            raise click.UsageError(str(error)) from None
         value = call(task, *args, timeout=timeout, **kwargs)
         show(value, MAX_ELEMENTS_SHOWN if sys.stdout.isatty() else None)
 
@@ -41,8 +46,11 @@ def _help(task: str, described: dict[str, Any]) -> str:
 
 
 def _metavar(parameter: dict[str, Any]) -> str:
-    name = parameter["name"].upper()
-    return name if parameter["required"] else f"[{name}]"
+    name = parameter["name"]
+    value = f"{name}={name.upper()}" if parameter["kind"] == "KEYWORD_ONLY" else name.upper()
+    if parameter["kind"].startswith("VAR_"):
+        return f"[{value}]..."
+    return value if parameter["required"] else f"[{value}]"
 
 
 def _example(task: str, described: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:

@@ -94,6 +94,8 @@ def _has_reader() -> bool:
 def _format_error(error: Exception) -> str:
     if isinstance(error, KeyError):  # its text is only the key: an unknown task or queue
         return f"{type(error).__name__}: {error.args[0] if error.args else ''}"
+    if isinstance(error, SyntaxError):  # its text names the file without its folder
+        return f"{error.filename}, line {error.lineno}: {error.msg}"
     if isinstance(error, TimeLimitExceeded | SoftTimeLimitExceeded):  # their text is a repr
         kind = "soft time limit" if isinstance(error, SoftTimeLimitExceeded) else "time limit"
         limit = f" of {error.args[0]:g} s" if error.args else ""

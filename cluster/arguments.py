@@ -42,6 +42,13 @@ def number(name: str, value: Any) -> Any:
     return value
 
 
+def text(name: str, value: Any) -> str:
+    """Return `value` if it is a string; raise TypeError otherwise."""
+    if not isinstance(value, str):
+        raise mismatch(name, value, str)
+    return value
+
+
 def seconds(name: str, value: Any, limit: int, variable: str) -> float:
     """Return `value` if it is a number of seconds from 0 to `limit`, which `variable` sets.
 

@@ -14,7 +14,7 @@ class Example(NamedTuple):
     kwargs: dict[str, Any] = {}  # noqa: RUF012 - never written to
 
     def __str__(self) -> str:
-        return _label(self.task, self.args)
+        return _label(self.task, self.args, self.kwargs)
 
 
 class BadExample(NamedTuple):
@@ -24,9 +24,10 @@ class BadExample(NamedTuple):
     args: tuple[Any, ...]
     error: type[Exception]
     words: str
+    kwargs: dict[str, Any] = {}  # noqa: RUF012 - never written to
 
     def __str__(self) -> str:
-        return _label(self.task, self.args)
+        return _label(self.task, self.args, self.kwargs)
 
 
 class Digest(str):
@@ -35,6 +36,7 @@ class Digest(str):
     __slots__ = ()
 
 
-def _label(task: str, args: tuple[Any, ...]) -> str:
-    shown = ",".join(repr(pack(arg)).replace(" ", "") for arg in args)
-    return f"{task.rpartition('.')[2]}({shown})"
+def _label(task: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    shown = [repr(pack(arg)) for arg in args]
+    shown += [f"{name}={pack(arg)!r}" for name, arg in kwargs.items()]
+    return f"{task.replace('.tasks.', '.')}({','.join(shown).replace(' ', '')})"

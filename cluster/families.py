@@ -1,6 +1,7 @@
 """The table of families in `celeryconfig.py`, where the facts of a family stand once."""
 
 import inspect
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,24 +44,34 @@ class Families(dict[str, Family]):
             raise BadTable(f"{self.where}: the table of families has no row {name}")
         return self[name]
 
-    def check_tasks(self, name: str, registered: Any) -> None:
-        """Check that a family's row has the tasks of its `tasks.py`; `registered` is `app.tasks`.
+    def check_tasks(self, name: str, app: Any) -> None:
+        """Import a family's `tasks.py`, and check that its row names the tasks there.
 
-        Raise BadTable, which names a line, for a task without a row or a row without a task.
+        Raise BadTable, which names file and line, for a task without a row, a row without a task,
+        and a package that is not installed.
         """
         row, module = self.row(name), f"{name}.tasks"
+        try:
+            import_module(module)
+        except ModuleNotFoundError as error:
+            raise BadTable(
+                f"{name}/tasks.py: {error}; if it is a package, name it in "
+                f"{name}/requirements.txt, then `make pins install`"
+            ) from None
         routed = [f"{module}.{task}" for task in row.tasks]
-        for task in registered.values():
+        for task in app.tasks.values():
             function = inspect.unwrap(task.run)
             if function.__module__ == module and task.name not in routed:
                 line = function.__code__.co_firstlineno
                 raise BadTable(
                     f"{name}/tasks.py:{line}: the task {task.name} is not in the row of {name} "
-                    f"({row.where}), so it has no route"
+                    f"({row.where}), so it has no route: `make contracts` adds it"
                 )
         for task, short in zip(routed, row.tasks, strict=True):
-            if task not in registered:
-                raise BadTable(f"{row.where}: {name}/tasks.py has no task {short}")
+            if task not in app.tasks:
+                raise BadTable(
+                    f"{row.where}: {name}/tasks.py has no task {short}: `make contracts` removes it"
+                )
 
 
 def family(

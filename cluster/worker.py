@@ -5,7 +5,6 @@ import os
 import socket
 import sys
 from contextlib import suppress
-from importlib import import_module
 from threading import Thread
 from typing import Any
 
@@ -91,9 +90,8 @@ def _run(app: Celery[Any], chosen: dict[str, Any]) -> Any:
     # Celery collects garbage before each fork. Scanning the loaded modules would take longer than
     # the fork itself, and copy pages that the processes share.
     gc.disable()
-    import_module(f"{app.main}.tasks")
     try:
-        app.conf.families.check_tasks(app.main, app.tasks)
+        app.conf.families.check_tasks(app.main, app)
     except BadTable as error:
         sys.exit(f"error: {error}")
     worker: Any = app.Worker(**chosen)

@@ -11,14 +11,15 @@ def develop() -> None:
 @develop.command("contracts")
 @click.option("--check", is_flag=True, help="Change nothing; fail if a file is out of date.")
 def contracts_(check: bool) -> None:
-    """Generate the callers' contracts, and the stub of typed calls, from the tasks."""
-    from develop import contracts
+    """Derive from the tasks the callers' contracts and typed calls, and the tasks in tables."""
+    from develop import derived
+    from develop.tree import ROOT
 
-    outdated = contracts.outdated()
+    outdated = derived.outdated()
     if check and outdated:
         raise click.ClickException(f"{' and '.join(outdated)}: out of date; run `make contracts`")
     for name, text in outdated.items():
-        (contracts.ROOT / name).write_text(text)
+        (ROOT / name).write_text(text)
         click.echo(f"{name} written")
 
 

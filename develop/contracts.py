@@ -13,7 +13,6 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from msgspec import Meta
 
-import celeryconfig
 from callers import contracts
 from cluster.app import create
 
@@ -28,29 +27,11 @@ _STARS = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}
 _NAMES = {kind: name for name, kind in contracts.TYPES.items()}
 
 
-def generate() -> dict[str, str]:
-    """Return the text of each generated file by its path; changes nothing."""
-    described = {task: _contract(task) for task in sorted(celeryconfig.families.routes())}
-    return {
-        CONTRACTS: json.dumps(described, indent=2, ensure_ascii=False) + "\n",
-        STUB: _stub(described),
-    }
-
-
-def outdated() -> dict[str, str]:
-    """Return the text of each generated file that is missing or has another one."""
-    return {
-        name: text
-        for name, text in generate().items()
-        if not (ROOT / name).exists() or (ROOT / name).read_text() != text
-    }
-
-
 # Contracts -------------------------------------------------------------------------
 
 
-def _contract(task: str) -> dict[str, Any]:
-    import_module(task.rpartition(".")[0])
+def of_task(task: str) -> dict[str, Any]:
+    """Return the contract of a task of a family, with its summary and its first example."""
     with create("develop", set_as_current=False) as app:
         run = app.tasks[task].run
     return {
@@ -157,7 +138,8 @@ def _text(annotation: Any) -> str:
 # Stub ------------------------------------------------------------------------------
 
 
-def _stub(tasks: Mapping[str, Mapping[str, Any]]) -> str:
+def stub(tasks: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the stub of typed calls for tasks, by their names, and their contracts."""
     families: dict[str, list[str]] = {}
     for task, described in tasks.items():
         family, _, name = task.split(".")

@@ -4,7 +4,6 @@ A new family is a copy of `add/`, except for its tasks, examples and caller, whi
 `develop/template`; the shared files get a row, a line or a block each.
 """
 
-import ast
 import builtins
 import importlib.util
 import json
@@ -18,10 +17,10 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from celeryconfig import families
+from develop import pins, readme, table
+from develop.derived import OWN
 from develop.tree import ROOT, Changes
 
-#: What other files of the project name.
-OWN = ("add", "factorial", "mat_mul")
 COPIED = ("Dockerfile", "__init__.py", "requirements.txt", "worker.py")
 #: The longest name, in characters.
 MAX_NAME = 30
@@ -74,16 +73,19 @@ def add(name: str) -> None:
     for file in ("tasks.py", "examples.py"):
         changes.write(f"{name}/{file}", _from_template(changes, file, name))
     changes.write(f"callers/{name}.py", _from_template(changes, "caller.py", name))
-    _add_row(changes, name)
+    changes.edit("celeryconfig.py", table.add_row, name)
+    changes.edit("README.md", readme.add_rows, name, [*families][-1])
     _add_services(changes, name)
     _add_settings(changes, name)
-    _add_to_readme(changes, name)
-    _generate(changes, name)
+    _derive(changes, name)
     changes.apply()
 
 
 def remove(name: str) -> None:
-    """Remove a family; raises ValueError if there is none, or if other files need it."""
+    """Remove a family, and the pins of packages that only it needs.
+
+    Raise ValueError if there is no such family, or if other files need it.
+    """
     if name not in families:
         raise ValueError(f"there is no family {name!r}; the families are {', '.join(families)}")
     if name in OWN:
@@ -91,12 +93,15 @@ def remove(name: str) -> None:
     changes = Changes()
     changes.delete(name)
     changes.delete(f"callers/{name}.py")
-    _remove_row(changes, name)
+    changes.edit("celeryconfig.py", table.remove_row, name)
+    changes.edit("README.md", readme.remove_rows, name)
     _remove_services(changes, name)
     _remove_settings(changes, name)
-    _remove_from_readme(changes, name)
-    _generate(changes, name)
+    _derive(changes, name)
+    packages = {*changes.read(f"{name}/requirements.txt").splitlines()}
     changes.apply()
+    if packages - {*changes.read("add/requirements.txt").splitlines()}:
+        pins.pin()
 
 
 def _renamed(text: str, old: str, new: str) -> str:
@@ -105,36 +110,6 @@ def _renamed(text: str, old: str, new: str) -> str:
 
 def _from_template(changes: Changes, file: str, name: str) -> str:
     return _renamed(changes.read(f"develop/template/{file}"), "template", name)
-
-
-# The table of families --------------------------------------------------------------
-
-
-def _rows(text: str) -> tuple[ast.Call, dict[str, tuple[int, int]]]:
-    """Return the call of `table`, and the first and last line of each row."""
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "families":
-            call = node.value
-            assert isinstance(call, ast.Call)
-            return call, {
-                str(row.arg): (row.lineno, row.end_lineno or row.lineno) for row in call.keywords
-            }
-    raise ValueError("celeryconfig.py has no table of families")
-
-
-def _add_row(changes: Changes, name: str) -> None:
-    text = changes.read("celeryconfig.py")
-    call, _ = _rows(text)
-    lines = text.splitlines(keepends=True)
-    lines.insert((call.end_lineno or 0) - 1, f'    {name}=family("{name}"),\n')
-    changes.write("celeryconfig.py", "".join(lines))
-
-
-def _remove_row(changes: Changes, name: str) -> None:
-    text = changes.read("celeryconfig.py")
-    first, last = _rows(text)[1][name]
-    lines = text.splitlines(keepends=True)
-    changes.write("celeryconfig.py", "".join(lines[: first - 1] + lines[last:]))
 
 
 # docker-compose.yml -----------------------------------------------------------------
@@ -191,37 +166,18 @@ def _remove_settings(changes: Changes, name: str) -> None:
     changes.write(".env.example", text)
 
 
-# README.md --------------------------------------------------------------------------
+# What is derived from the tasks -----------------------------------------------------
 
 
-def _table_rows(name: str) -> re.Pattern[str]:
-    """Return what matches the rows of a family: the first names it, the others have more tasks."""
-    return re.compile(rf"^\| \[`{name}`\]\({name}/tasks\.py\) \|.*\n(?:\| \|.*\n)*", re.MULTILINE)
-
-
-def _add_to_readme(changes: Changes, name: str) -> None:
-    text = changes.read("README.md")
-    last = [*families][-1]
-    found = _table_rows(last).search(text)
-    if not found:
-        raise ValueError(f"README.md has no row of the family {last}")
-    row = f"| [`{name}`]({name}/tasks.py) | `{name}(n)` | n, until it has work of its own |\n"
-    changes.write("README.md", f"{text[: found.end()]}{row}{text[found.end() :]}")
-
-
-def _remove_from_readme(changes: Changes, name: str) -> None:
-    changes.write("README.md", _table_rows(name).sub("", changes.read("README.md")))
-
-
-# Contracts --------------------------------------------------------------------------
-
-
-def _generate(changes: Changes, name: str) -> None:
-    """Generate what `make contracts` does, from the files as they will be."""
-    program = "import json; from develop.contracts import generate; print(json.dumps(generate()))"
+def _derive(changes: Changes, name: str) -> None:
+    """Derive what `make contracts` does, from the files as they will be."""
+    program = (
+        "import json, pathlib; from develop.derived import derive; "
+        "print(json.dumps(derive(pathlib.Path.cwd())))"
+    )
     with TemporaryDirectory() as folder:
         staged = Path(folder)
-        changes.export(staged, "celeryconfig.py", f"{name}/")
+        changes.export(staged, "celeryconfig.py", "README.md", f"{name}/")
         done = subprocess.run(
             [sys.executable, "-c", program],
             cwd=staged,

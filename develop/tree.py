@@ -2,7 +2,7 @@
 
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +29,10 @@ class Changes:
             if content is not None and path.startswith(prefixes):
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).write_bytes(content)
+
+    def edit(self, path: str, change: Callable[..., str], *arguments: str) -> None:
+        """Have a file hold what a function makes of its text."""
+        self.write(path, change(self.read(path), *arguments))
 
     def write(self, path: str, text: str) -> None:
         """Have a file hold this text."""

@@ -14,7 +14,7 @@ from cluster.errors import Unreachable
 
 VARIABLE = "REDIS_PASSWORD_FILE"
 #: Folder of the passwords that `make` generates.
-SECRETS = Path(__file__).resolve().parent.parent / "secrets"
+SECRETS = Path(__file__).resolve().parents[2] / "secrets"
 DEFAULT = SECRETS / "redis_password"
 
 

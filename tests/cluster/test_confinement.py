@@ -64,7 +64,7 @@ def test_no_password_is_in_an_inspection_history_process_or_log(
         *(docker("inspect", image) for image in images),
         stack.compose("--profile", "*", "logs"),
         stack.compose("--profile", "*", "config"),
-        subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout,
+        *(docker("top", container, "-eo", "pid,args") for container in stack.all_containers()),
         subprocess.run(
             ["git", "log", "-p", "--all"],
             cwd=ROOT,

@@ -48,6 +48,52 @@ def test_a_new_family_passes_the_checks_and_leaves_no_trace(copy: Copy) -> None:
     assert not (copy.folder / "power").exists()
 
 
+def test_tasks_of_other_names_are_named_by_make_contracts(copy: Copy) -> None:
+    copy.run("make", "family", "NAME=power")
+    copy.write("power/tasks.py", power.OTHER_TASKS)
+    copy.write("power/examples.py", power.OTHER_EXAMPLES)
+    before = copy.try_to_run("make", "test_files")
+    assert before.stderr.startswith("error: power/tasks.py:10: the task power.tasks.raised is not ")
+    copy.run("make", "contracts")
+    copy.run("make", "test_files")
+
+    assert '    power=family("raised root"),\n' in (copy.folder / "celeryconfig.py").read_text()
+    row = "| [`power`](power/tasks.py) | `raised(base, exponent=…)` | `base` to the power of "
+    assert row in (copy.folder / "README.md").read_text()
+    shown = copy.run(".venv/bin/python", "-m", "callers.power", "--help")
+    assert "BASE [exponent=EXPONENT]" in shown
+    bad = copy.try_to_run(".venv/bin/python", "-m", "callers.power", "two")
+    assert bad.returncode == 2
+    assert bad.stderr == "error: base must be a whole number, not 'two' (see --help)\n"
+    copy.run("make", "family_remove", "NAME=power")
+    assert copy.status() == ""
+
+
+@pytest.mark.parametrize(
+    ("tasks", "error"),
+    [
+        (
+            "import nothing_of_this_name\n",
+            "power/tasks.py: No module named 'nothing_of_this_name'; ",
+        ),
+        ("def power(:\n", "{folder}/power/tasks.py, line 1: invalid syntax"),
+        (
+            "",
+            "celeryconfig.py:{line}: power/tasks.py has no task power: `make contracts` removes it",
+        ),
+    ],
+)
+def test_a_mistake_in_the_tasks_is_one_line(copy: Copy, tasks: str, error: str) -> None:
+    copy.run("make", "family", "NAME=power")
+    copy.write("power/tasks.py", tasks)
+    done = copy.try_to_run("make", "test_files")
+    lines = (copy.folder / "celeryconfig.py").read_text().splitlines()
+    line = lines.index('    power=family("power"),') + 1
+
+    assert done.stderr.startswith("error: " + error.format(folder=copy.folder, line=line))
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "error"),
     [

@@ -21,7 +21,7 @@ def test_a_job_gives_its_value(client: Client, job: Example) -> None:
 @pytest.mark.parametrize("job", BAD_JOBS, ids=str)
 def test_a_bad_job_gives_its_error(client: Client, job: BadExample) -> None:
     with pytest.raises(job.error) as caught:  # by Celery: the client would refuse most of them
-        client.get(client.app.send_task(job.task, job.args))
+        client.get(client.app.send_task(job.task, job.args, job.kwargs))
 
     assert job.words in str(caught.value)
 

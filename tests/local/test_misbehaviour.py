@@ -148,6 +148,7 @@ def test_a_worker_that_waits_or_is_paused_does_not_end_itself(tmp_path: Path) ->
         ):
             assert client.app.send_task(f"{MODULE}.recurse", (0,), queue="add").get(timeout=60)
             client.app.control.cancel_consumer("add", reply=True, timeout=10, limit=1)
+            eventually("it has begun to beat", heartbeat.exists)
             paused_at = heartbeat.stat().st_mtime
             # It beats for longer than the timeout of a fetch.
             eventually("it beats", lambda: heartbeat.stat().st_mtime > paused_at + FETCH_TIMEOUT)

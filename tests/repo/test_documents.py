@@ -87,7 +87,8 @@ def test_every_requirement_is_pinned() -> None:
     for file in (*ROOT.glob("*/requirements.txt"), *ROOT.glob("deploy/*/requirements.txt")):
         for line in file.read_text().splitlines():
             if line and not line.startswith(("#", "-r")):
-                assert re.sub(r"\[.*\]", "", line).lower() in pinned, line
+                is_pinned = re.sub(r"\[.*\]", "", line).lower().replace("_", "-") in pinned
+                assert is_pinned, f"{file.relative_to(ROOT)}: {line} has no pin: run `make pins`"
 
 
 def test_every_row_of_the_capabilities_is_one_that_a_test_runs() -> None:

@@ -2,14 +2,16 @@
 
 import importlib
 import re
+from importlib.metadata import packages_distributions
 
 import pytest
 
 from callers.client import Client
 from celeryconfig import task_routes
+from cluster.examples import BadExample, Example
 from local.commands import DEMO
 from tests.support.families import ABOUT_JOBS, BAD_JOBS, FAMILIES, JOBS, REFERENCE
-from tests.support.repo import ROOT, compose, read
+from tests.support.repo import ROOT, compose, imports, read
 
 ROUTES = task_routes[0]
 MODULES = ("__init__.py", "examples.py", "tasks.py", "worker.py")
@@ -74,11 +76,35 @@ def test_the_demo_asks_for_what_the_caller_services_ask_for() -> None:
     assert commands == [["python", "-m", *words] for words in DEMO.values()]
 
 
-def test_every_task_has_a_good_and_a_bad_example_and_a_line_in_the_readme() -> None:
-    assert {job.task for job in JOBS} | ABOUT_JOBS == set(ROUTES)
-    assert {job.task for job in BAD_JOBS} == set(ROUTES)
-    for task in ROUTES:
-        assert f"`{task.split('.')[2]}(" in read("README.md")
+@pytest.mark.parametrize("task", ROUTES)
+def test_every_task_has_a_good_and_a_bad_example_and_is_in_the_readme(task: str) -> None:
+    family, _, name = task.split(".")
+    of_task = {job.task for job in JOBS} | ABOUT_JOBS, {job.task for job in BAD_JOBS}
+
+    assert task in of_task[0], f"{family}/examples.py: EXAMPLES has none of the task {name}"
+    assert task in of_task[1], f"{family}/examples.py: BAD_EXAMPLES has none of the task {name}"
+    assert f"`{name}(" in read("README.md"), f"README.md has no row of the task {task}"
+
+
+@pytest.mark.parametrize("job", [*JOBS, *BAD_JOBS], ids=str)
+def test_every_example_is_one_of_a_task(job: Example | BadExample) -> None:
+    family, _, name = job.task.split(".")
+
+    assert job.task in ROUTES, f"{family}/examples.py: {family}/tasks.py has no task {name}"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_familys_requirements_name_the_packages_that_it_imports(family: str) -> None:
+    lines = read(f"{family}/requirements.txt").splitlines()
+    required = {re.sub(r"\[.*\]", "", line).lower() for line in lines if line[:1] not in {"", "#"}}
+    packages = packages_distributions()
+    for file in (ROOT / family).glob("*.py"):
+        for module in imports(file):
+            missing = {each.lower().replace("_", "-") for each in packages.get(module, ())}
+            assert not missing or missing & required, (
+                f"{family}/{file.name} imports {module}: name its package in "
+                f"{family}/requirements.txt, then `make pins`"
+            )
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from celeryconfig import families
+from cluster.arguments import brief
 from cluster.examples import BadExample, Digest, Example
 
 #: The family of which the others are copies, except for their tasks and requirements.
@@ -32,17 +33,18 @@ BAD_JOBS: list[BadExample] = _collected("BAD_EXAMPLES")
 
 def check(job: Example, value: Any) -> None:
     """Fail if `value` is not the job's value, or of another type."""
+    said = f"{job}: its example says {brief(job.value)}, and the task returned {brief(value)}"
     if isinstance(job.value, Digest):
         assert type(value) is int
-        assert digest(value) == job.value
+        assert digest(value) == job.value, said
     elif isinstance(job.value, np.ndarray):
-        assert value.dtype == job.value.dtype
+        assert value.dtype == job.value.dtype, said
         np.testing.assert_allclose(value, job.value, rtol=1e-12)
     else:
         if isinstance(value, np.generic):  # it is sent as Python's
             value = value.item()
-        assert type(value) is type(job.value)
-        assert value == job.value
+        assert type(value) is type(job.value), said
+        assert value == job.value, said
 
 
 def digest(value: int) -> str:

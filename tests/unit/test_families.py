@@ -67,14 +67,18 @@ def start(folder: Path, replaced: str, by: str, module: str = "factorial.worker"
         (
             '"factorial", concurrency=2',
             '"factorial fibonacci"',
-            f"celeryconfig.py:{FACTORIAL}: factorial/tasks.py has no task fibonacci",
+            (
+                f"celeryconfig.py:{FACTORIAL}: factorial/tasks.py has no task fibonacci: "
+                "`make contracts` removes it"
+            ),
         ),
         (
             '"factorial", concurrency=2',
             '"fibonacci"',
             (
                 f"factorial/tasks.py:{TASK}: the task factorial.tasks.factorial is not in the row "
-                f"of factorial (celeryconfig.py:{FACTORIAL}), so it has no route"
+                f"of factorial (celeryconfig.py:{FACTORIAL}), so it has no route: "
+                "`make contracts` adds it"
             ),
         ),
         (

@@ -27,6 +27,10 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
+def test_the_default_file_is_the_one_that_make_generates() -> None:
+    assert password.DEFAULT == ROOT / "secrets" / "redis_password"
+
+
 def test_the_file_is_read_at_each_connection(file: Path) -> None:
     provider = password.PasswordFile()
     assert provider.get_credentials() == ("s3cr3t",)

@@ -10,13 +10,15 @@ from tests.support.families import BAD_JOBS, JOBS, check, function
 
 @pytest.mark.parametrize("job", JOBS, ids=str)
 def test_a_task_gives_its_value_when_called_as_a_function(job: Example) -> None:
-    check(job, function(job.task)(*job.args, **job.kwargs))
+    value = function(job.task)(*job.args, **job.kwargs)
+
+    check(job, value)
 
 
 @pytest.mark.parametrize("job", BAD_JOBS, ids=str)
 def test_a_task_refuses_bad_arguments_in_one_line(job: BadExample) -> None:
     with pytest.raises(job.error) as caught:
-        function(job.task)(*job.args)
+        function(job.task)(*job.args, **job.kwargs)
 
     assert job.words in str(caught.value)
     assert "\n" not in str(caught.value)

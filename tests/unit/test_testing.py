@@ -45,7 +45,7 @@ def test_a_job_gives_its_value(job: Example) -> None:
 @pytest.mark.parametrize("job", BAD_JOBS, ids=str)
 def test_a_bad_job_gives_its_error(job: BadExample) -> None:
     with pytest.raises(job.error) as caught:
-        run(job.task, *job.args)
+        run(job.task, *job.args, **job.kwargs)
 
     assert job.words in str(caught.value)
     assert stored() == {}
