@@ -19,10 +19,11 @@ REQUIREMENTS := constraints.txt $(wildcard */requirements.txt)
 INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 LOCAL := $(VENV)/bin/python -m local
 DEVELOP := $(VENV)/bin/python -m develop
-FAMILIES := $(patsubst %/tasks.py,%,$(wildcard */tasks.py))
+ALL_FAMILIES := $(patsubst %/tasks.py,%,$(wildcard */tasks.py))
+FAMILIES := $(ALL_FAMILIES)
 
 # The broker on Docker. RabbitMQ is a service with a profile, beside those that the user has chosen.
-BROKER ?= redis
+override BROKER := $(or $(BROKER),redis)
 ifeq ($(BROKER),rabbitmq)
 export COMPOSE_PROFILES := rabbitmq,$(COMPOSE_PROFILES)
 else ifneq ($(BROKER),redis)
@@ -57,7 +58,7 @@ docker_compose_beat: ## Start beat, which submits the periodic jobs of beat_sche
 	docker compose up --build --detach --wait beat
 
 docker_compose_join: ## Run only workers, for the Redis on another machine that CELERY_BROKER_URL names
-	$(if $(CELERY_BROKER_URL),,$(error set CELERY_BROKER_URL to the other machine's Redis, such as redis://10.0.0.5:6379/0))
+	$(if $(CELERY_BROKER_URL),,$(error set CELERY_BROKER_URL to the other machine's Redis, such as redis://10.0.0.5:6379/0))$(if $(or $(filter-out $(ALL_FAMILIES),$(FAMILIES)),$(if $(FAMILIES),,none)),$(error FAMILIES names some of $(ALL_FAMILIES)))
 	JOIN_BROKER_URL="$$CELERY_BROKER_URL" JOIN_RESULT_BACKEND="$${CELERY_RESULT_BACKEND:-$$CELERY_BROKER_URL}" \
 		docker compose up --build --detach --wait --no-deps $(FAMILIES)
 
@@ -139,7 +140,7 @@ dev: $(DEV) ## Run the cluster in this terminal, and restart a family's workers 
 	@$(LOCAL) start --watch $(FAMILY)
 
 test: $(DEV) ## Run all tests; those of the compose stack need a Docker engine
-	$(VENV)/bin/pytest --quiet --numprocesses 4 --dist loadgroup
+	$(VENV)/bin/pytest --quiet --numprocesses 4
 
 test_files: $(DEV) ## Check in seconds that all files agree and the families' examples are right: shows what is missing
 	@$(DEVELOP) check

@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from itertools import islice, pairwise
+from itertools import islice
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -85,6 +85,10 @@ class BatchRun:
         self._units: dict[str, Unit] = {}
         #: The number of calls that are submitted and not yielded.
         self._submitted = 0
+        #: The numbers of rows that were taken and of calls that were yielded.
+        self._taken = self._passed = 0
+        #: The errors of calls that the contract refuses and that are not yielded, by their rows.
+        self._refused: dict[int, Exception] = {}
         #: Jobs that were yielded, whose results are to be removed.
         self._yielded: list[str] = []
         self._some_were_late = False
@@ -100,6 +104,7 @@ class BatchRun:
             try:
                 while self._order or self._left:
                     self._step()
+                    yield from self._take_refused()
                     while self._order and (yield from self._take(self._order[0])):
                         self._order.popleft()
             except Unreachable:
@@ -117,12 +122,21 @@ class BatchRun:
                 return False
             unit.yielded += 1
             self._submitted -= 1
+            self._passed += 1
             yield self._value(each) if type(each) is _Ended else each
+            if self._refused:
+                yield from self._take_refused()
         return True
+
+    def _take_refused(self) -> Generator[Any, None, None]:
+        """Yield the errors of the next calls, as far as these were refused."""
+        while self._passed in self._refused:
+            self._passed += 1
+            yield self._refused.pop(self._passed - 1)
 
     def _step(self) -> None:
         """Submit some jobs, or wait if enough are submitted; then collect those that ended."""
-        room = self._window - self._submitted
+        room = self._window - self._submitted - len(self._refused)
         wanted = min(self._size, max(1, self._window // 4))
         if self._left and room >= wanted and not self._bundling.waits(self._submitted):
             self._submit(min(self._size, room))
@@ -148,29 +162,25 @@ class BatchRun:
         most = max(PUBLISH_BATCH, BUNDLES * self._bundling.calls)
         self._size = min(2 * count, most) if is_quick else max(1, count // 4)
         deadline = min(self._deadline, now + self._timeout)
-        units = self._divide(rows, deadline)
+        rows = self._accepted(rows)
+        parts = self._bundling.parts(rows) if rows else []
+        made = [(Unit(new_id(), len(part), deadline), part) for part in parts]
+        units = {unit.id: (unit, part) for unit, part in made}
         self._waiter.expect(job_id for job_id, (unit, _) in units.items() if unit.is_bundle)
+        self._order.extend(unit for unit, _ in units.values())
         self._submitted += len(rows)
         try:
             self._send(units, deadline - now)
         except broker.UNREACHABLE_ERRORS as error:
             raise broker.unreachable(self._app, error) from None
 
-    def _divide(
-        self, rows: Sequence[Sequence[Any]], deadline: float
-    ) -> dict[str, tuple[Unit, Sequence[Any]]]:
-        """Note the units of rows in order, and return those that are to be sent, by their ids."""
-        units: dict[str, tuple[Unit, Sequence[Any]]] = {}
-        errors = self._contract.errors(rows) if self._contract else {}
-        for before, end in pairwise([-1, *errors, len(rows)]):
-            accepted = rows[before + 1 : end]
-            for part in self._bundling.parts(accepted) if accepted else ():
-                unit = Unit(new_id(), len(part), deadline)
-                units[unit.id] = unit, part
-                self._order.append(unit)
-            if end in errors:
-                self._order.append(Unit.refused(errors[end], deadline))
-        return units
+    def _accepted(self, rows: list[Sequence[Any]]) -> list[Sequence[Any]]:
+        """Return the rows that the contract accepts; note the errors of the others."""
+        first, self._taken = self._taken, self._taken + len(rows)
+        if errors := self._contract.errors(rows) if self._contract else None:
+            self._refused |= {first + position: error for position, error in errors.items()}
+            rows = [row for position, row in enumerate(rows) if position not in errors]
+        return rows
 
     def _send(self, units: dict[str, tuple[Unit, Sequence[Any]]], seconds: float) -> None:
         single: dict[str, Sequence[Any]] = {}

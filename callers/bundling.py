@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any, Self
+from typing import Any
 
 from celery_streams import bundles
 from celery_streams.bundles import MAX_CALLS, SECONDS, Outcome
@@ -19,10 +19,7 @@ OPEN = object()
 
 
 class Unit:
-    """Calls that are sent in one message: one as an ordinary job, or several as a bundle.
-
-    The call of a refused unit is not sent.
-    """
+    """Calls that were sent in one message: one as an ordinary job, or several as a bundle."""
 
     def __init__(self, job_id: str, count: int, deadline: float) -> None:
         self.id, self.deadline = job_id, deadline
@@ -31,13 +28,6 @@ class Unit:
         self.yielded = 0
         #: Whether what is stored of the job is the outcome of all calls.
         self.is_bundle = count > 1
-
-    @classmethod
-    def refused(cls, error: Exception, deadline: float) -> Self:
-        """Return the unit of one call, whose arguments were refused with this error."""
-        unit = cls("", 1, deadline)
-        unit.outcomes = [error]
-        return unit
 
     def call_id(self, position: int) -> str:
         """Return the id of a call as a job."""

@@ -98,14 +98,14 @@ class Client:
         """The tasks as methods that `call` them: `client.tasks.add.add(4, 6)`."""
         return Tasks(self.call)
 
-    def signature(self, task: str, *args: Any, **kwargs: Any) -> Any:
+    def signature(self, task: str, /, *args: Any, **kwargs: Any) -> Any:
         """Return Celery's signature of a job, for a canvas or with options.
 
         `client.signature("add.tasks.add", 4, 6).set(priority="high", countdown=10)`
         """
         return self.app.signature(task, args, kwargs)
 
-    def submit(self, task: "str | Signature[Any]", *args: Any, **kwargs: Any) -> Any:
+    def submit(self, task: "str | Signature[Any]", /, *args: Any, **kwargs: Any) -> Any:
         """Submit a job or a canvas, and return Celery's result at once.
 
         Raises UnknownTask for a task without a queue, and submits nothing; Unreachable if the
@@ -129,7 +129,7 @@ class Client:
             return self.app.send_by_celery(*args, retry_policy=policy, **options)
 
     def call(
-        self, task: "str | Signature[Any]", *args: Any, timeout: float = TIMEOUT, **kwargs: Any
+        self, task: "str | Signature[Any]", /, *args: Any, timeout: float = TIMEOUT, **kwargs: Any
     ) -> Any:
         """Submit a job or a canvas, wait up to `timeout` seconds and return its value.
 

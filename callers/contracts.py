@@ -110,6 +110,8 @@ class Accepted:
         if not self._kinds.issuperset(map(type, values)):
             return False
         numbers = [value for value in values if type(value) in _NUMBERS] if self._bounds else []
+        if any(number != number for number in numbers):  # noqa: PLR0124 - NaN, which min ignores
+            return False
         for bound, is_outside, limit in self._bounds if numbers else ():
             if is_outside(bound.extreme(numbers), limit):
                 return False

@@ -13,13 +13,16 @@ def develop() -> None:
 def contracts_(check: bool) -> None:
     """Derive from the tasks the callers' contracts and typed calls, and the tasks in tables."""
     from develop import derived
-    from develop.tree import ROOT
+    from develop.tree import Changes
 
     outdated = derived.outdated()
     if check and outdated:
         raise click.ClickException(f"{' and '.join(outdated)}: out of date; run `make contracts`")
+    changes = Changes()
     for name, text in outdated.items():
-        (ROOT / name).write_text(text)
+        changes.write(name, text)
+    changes.apply()
+    for name in outdated:
         click.echo(f"{name} written")
 
 

@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from callers import contracts
 from cluster.app import create
+from cluster.families import BadTable
 
 ROOT = Path(__file__).parents[1]
 CONTRACTS = "callers/contracts.json"
@@ -34,6 +35,12 @@ def of_task(task: str) -> dict[str, Any]:
     """Return the contract of a task of a family, with its summary and its first example."""
     with create("develop", set_as_current=False) as app:
         run = app.tasks[task].run
+    if "timeout" in inspect.signature(run).parameters:
+        line = inspect.unwrap(run).__code__.co_firstlineno
+        raise BadTable(
+            f"{task.partition('.')[0]}/tasks.py:{line}: {task} has a parameter timeout, which "
+            "callers cannot pass by name: `client.call` has one of its own"
+        )
     return {
         "summary": (inspect.getdoc(run) or "").partition("\n")[0],
         **_example(task),
@@ -54,24 +61,24 @@ def _example(task: str) -> dict[str, Any]:
 
 def contract(function: Any) -> dict[str, Any]:
     """Return the contract of a function, as `callers.contracts` reads it."""
-    hints = get_type_hints(function, include_extras=True)
     parameters = [
         {
             "name": each.name,
             "kind": each.kind.name,
             "required": each.default is Parameter.empty and each.kind.name not in _STARS,
-            **_parameter(each, hints.get(each.name, Any)),
+            **_parameter(each),
         }
-        for each in inspect.signature(function).parameters.values()
+        for each in inspect.signature(function, eval_str=True).parameters.values()
     ]
     returns = get_type_hints(function).get("return", Any)
     return {"parameters": parameters, "returns": _text(returns)}
 
 
-def _parameter(parameter: Parameter, annotation: Any) -> dict[str, Any]:
-    if parameter.kind is Parameter.VAR_KEYWORD:
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    if parameter.kind is Parameter.VAR_KEYWORD or parameter.annotation is Parameter.empty:
         return {}
-    described = describe(annotation)
+    default = [None] if parameter.default is None else []
+    described = describe(Union[parameter.annotation, *default])
     return _list(described) if parameter.kind is Parameter.VAR_POSITIONAL else described
 
 

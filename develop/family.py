@@ -11,6 +11,7 @@ import keyword
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,6 +23,8 @@ from develop.derived import OWN
 from develop.tree import ROOT, Changes
 
 COPIED = ("Dockerfile", "__init__.py", "requirements.txt", "worker.py")
+#: What the new files import, and what local mode calls other processes.
+TAKEN = ("arguments", "command", "run", "shared_task", "server", "supervisor", "caller", "self")
 #: The longest name, in characters.
 MAX_NAME = 30
 
@@ -55,6 +58,8 @@ def check_name(name: str) -> None:
         raise ValueError(f"the family {name} exists already")
     if keyword.iskeyword(name) or keyword.issoftkeyword(name) or hasattr(builtins, name):
         raise ValueError(f"{name} is a word of Python: a family needs another name")
+    if name in TAKEN or not isinstance(yaml.safe_load(name), str):
+        raise ValueError(f"{name} has a meaning already: a family needs another name")
     if name in _services():
         raise ValueError(f"{name} is a service in docker-compose.yml: a family needs another name")
     if (ROOT / name).exists() or (ROOT / "callers" / f"{name}.py").exists():
@@ -121,7 +126,7 @@ def _services() -> list[str]:
 
 def _block(service: str) -> re.Pattern[str]:
     """Return what matches the block of a service, with the blank line that parts it from others."""
-    return re.compile(rf"^  {service}:\n(?:(?:    .*)?\n)*", re.MULTILINE)
+    return re.compile(rf"^  {service}:[^\n]*\n(?:(?:    .*)?\n)*", re.MULTILINE)
 
 
 def _add_services(changes: Changes, name: str) -> None:
@@ -138,9 +143,17 @@ def _add_services(changes: Changes, name: str) -> None:
 
 def _remove_services(changes: Changes, name: str) -> None:
     text = changes.read("docker-compose.yml")
+    left = yaml.safe_load(text)
     for service in (f"call-{name}", name):
         text = _block(service).sub("", text)
-    changes.write("docker-compose.yml", text)
+        left["services"].pop(service, None)
+    with suppress(yaml.YAMLError):
+        if yaml.safe_load(text) == left:
+            changes.write("docker-compose.yml", text)
+            return
+    raise ValueError(
+        f"docker-compose.yml: the services {name} and call-{name} have to be removed by hand first"
+    )
 
 
 # .env.example -----------------------------------------------------------------------
@@ -154,7 +167,10 @@ def _add_settings(changes: Changes, name: str) -> None:
     text = changes.read(".env.example")
     for variable, default in _settings(name).items():
         kind = variable.rpartition("_")[2]
-        *_, last = re.finditer(rf"^#\w+_{kind}=.*\n", text, re.MULTILINE)
+        lines = [*re.finditer(rf"^#\w+_{kind}=.*\n", text, re.MULTILINE)]
+        if not lines:
+            raise ValueError(f".env.example has no line of a family's {kind}")
+        last = lines[-1]
         text = f"{text[: last.end()]}#{variable}={default}\n{text[last.end() :]}"
     changes.write(".env.example", text)
 

@@ -18,7 +18,12 @@ def remove_row(text: str, family: str) -> str:
     _, rows = _parse(text)
     row = rows[family]
     lines = text.splitlines(keepends=True)
-    return "".join(lines[: row.lineno - 1] + lines[row.end_lineno or row.lineno :])
+    before, _ = _cut(lines[row.lineno - 1], row.col_offset)
+    last = row.end_lineno or row.lineno
+    _, after = _cut(lines[last - 1], row.end_col_offset)
+    rest = before + after.lstrip(" ").removeprefix(",").lstrip(" ")
+    lines[row.lineno - 1 : last] = [f"{rest.rstrip()}\n"] if rest.strip() else []
+    return "".join(lines)
 
 
 def set_tasks(text: str, family: str, tasks: list[str]) -> str:

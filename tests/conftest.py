@@ -3,9 +3,10 @@
 import os
 import re
 import signal
-from collections.abc import Sequence
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.repo import read
 
@@ -25,13 +26,19 @@ for _name in re.findall(r"^#?([A-Z][A-Z_]+)=", read(".env.example"), re.MULTILIN
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-#: The fixtures that start the stacks, one of each kind.
-STACKS = {"stack", "redis_stack", "rabbitmq_stack"}
+#: Modules of tests/cluster that start stacks of their own; the others share two.
+OWN_STACKS = ("capabilities", "dotenv", "families", "machines")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: Sequence[pytest.Function]) -> None:
-    """Run the tests of a file in one process, and those of the stacks in one."""
-    for item in items:
-        group = "stacks" if STACKS & {*item.fixturenames} else item.path.as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
+class ByModule(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """Runs the tests of a module in one process, and those that share the stacks in one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        is_alone = module.endswith(tuple(f"/test_{name}.py" for name in OWN_STACKS))
+        return "stacks" if module.startswith("tests/cluster/") and not is_alone else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
+    """Return what distributes the tests among processes."""
+    return ByModule(config, log)

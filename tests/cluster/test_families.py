@@ -37,8 +37,8 @@ def test_a_new_family_is_called_scaled_and_removed(copy: Copy) -> None:
     assert copy.run(*caller) == "1024\n"
     assert copy.run(*caller, "python", "-m", "callers.power", "3", "exponent=4") == "81\n"
     bad = copy.try_to_run(*caller, "python", "-m", "callers.power", "two")
-    assert bad.returncode == 1
-    assert bad.stderr.endswith("error: base must be a whole number, not 'two'\n")
+    assert bad.returncode == 2
+    assert bad.stderr.endswith("error: base must be a whole number, not 'two' (see --help)\n")
     copy.run("make", "docker_compose_scale", "SERVICE=power", "N=2")
     assert len(copy.run("docker", "compose", "ps", "--quiet", "power").split()) == 2
     assert copy.run("make", "test_power_task").splitlines()[-1] == "1024"

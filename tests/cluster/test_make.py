@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from tests.support.families import FAMILIES
 from tests.support.flower import PASSWORD as FLOWER_PASSWORD
 from tests.support.repo import ROOT
 from tests.support.stack import Stack, docker, make
@@ -98,7 +99,8 @@ def test_scaling_what_cannot_be_is_wrong_usage(
     done = make("docker_compose_scale", *arguments, environment=make_environment)
 
     assert done.returncode == 2
-    assert "name a family (add factorial mat_mul) and its number of workers: " in done.stderr
+    names = " ".join(sorted(FAMILIES))
+    assert f"name a family ({names}) and its number of workers: " in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -108,6 +110,24 @@ def test_joining_no_named_cluster_is_one_line(make_environment: dict[str, str]) 
     assert done.returncode == 2
     assert "set CELERY_BROKER_URL to the other machine's Redis, such as " in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("families", ["", "redis", "add redis"])
+def test_joining_with_no_family_is_one_line(
+    make_environment: dict[str, str], families: str
+) -> None:
+    make_environment["CELERY_BROKER_URL"] = "redis://127.0.0.1:1/0"
+    done = make("docker_compose_join", f"FAMILIES={families}", environment=make_environment)
+
+    assert done.returncode == 2
+    assert f"FAMILIES names some of {' '.join(sorted(FAMILIES))}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_empty_broker_is_the_default(make_environment: dict[str, str]) -> None:
+    make_environment["BROKER"] = ""
+
+    assert make("help", environment=make_environment).returncode == 0
 
 
 def test_an_unknown_broker_is_one_line(make_environment: dict[str, str]) -> None:

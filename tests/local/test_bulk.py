@@ -61,6 +61,23 @@ def test_values_come_in_order(client: Client) -> None:
     assert [*client.imap(ADD, rows)] == [2 * i for i in range(1200)]
 
 
+@pytest.mark.parametrize("bundle", [True, False])
+def test_refused_rows_have_their_places_among_the_others(client: Client, bundle: bool) -> None:
+    rows = [(i, i) if i % 3 else (i, "x") for i in range(1200)]
+    values = [*client.imap(ADD, rows, window=100, bundle=bundle)]
+
+    assert [value if i % 3 else str(value) for i, value in enumerate(values)] == [
+        2 * i if i % 3 else "y must be a number, not 'x'" for i in range(1200)
+    ]
+
+
+def test_refused_rows_are_yielded_while_no_other_comes(client: Client) -> None:
+    values = client.imap(ADD, ((i, "x") for i in count()))
+
+    assert {str(next(values)) for _ in range(3000)} == {"y must be a number, not 'x'"}
+    values.close()  # type: ignore[attr-defined]  # it is a generator
+
+
 def test_nothing_is_left_in_redis(client: Client) -> None:
     before = results(client)
     values = client.map(ADD, [(i, 2**600_000) for i in range(3)] + [(1, 1), (10**400, 0.5)])
@@ -76,7 +93,9 @@ def test_large_values_that_are_taken_late_are_not_lost(
     for module in ("batch", "client"):
         monkeypatch.setattr(f"callers.{module}.monotonic", lambda: monotonic() + ahead)
     before = results(client)
-    values = client.imap(ADD, [(i, 2**600_000) for i in range(3)], timeout=30)
+    # The first one takes so long that the others are submitted meanwhile.
+    rows = [(i, 2**600_000, 0 if i else 1) for i in range(3)]
+    values = client.imap(SLOW, rows, timeout=30)
     assert next(values) == 2**600_000
     eventually("the others have ended", lambda: len(results(client) - before) >= 4)
     ahead = 100.0  # the program was busy for longer than the jobs may take

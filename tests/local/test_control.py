@@ -13,6 +13,7 @@ from redis import Redis
 from callers.client import Client
 from celery_streams import dead_letters
 from celery_streams.transport import revocation
+from tests.support.families import FAMILIES
 from tests.support.local import Local
 from tests.support.waiting import eventually
 
@@ -28,7 +29,10 @@ def redis(client: Client) -> Iterator[Any]:
 def answers(client: Client, command: str, **arguments: Any) -> dict[str, Any]:
     """Return each worker's reply to a command, by its family."""
     control: Any = client.app.control
-    replies = control.broadcast(command, arguments=arguments, reply=True, timeout=10, limit=3) or []
+    replies = (
+        control.broadcast(command, arguments=arguments, reply=True, timeout=10, limit=len(FAMILIES))
+        or []
+    )
     return {name.split("@")[0]: answer for reply in replies for name, answer in reply.items()}
 
 

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from callers.client import Client
+from tests.support.families import FAMILIES
 
+#: The number of workers.
+COUNT = len(FAMILIES)
 #: A program in another folder, which cannot import the cluster's modules.
 STOCK = """
 import sys
@@ -54,7 +57,7 @@ def _url(client: Client) -> str:
         ("add(4, 6).apply_async(countdown=3).get(timeout=20)", "10"),
         ("add(4, 6).apply_async(priority=9).get(timeout=20)", "10"),
         ("bool(app.control.ping(timeout=20, limit=1))", "True"),
-        ("'add' in str(app.control.inspect(timeout=20, limit=3).active_queues())", "True"),
+        (f"'add' in str(app.control.inspect(timeout=20, limit={COUNT}).active_queues())", "True"),
     ],
 )
 def test_a_stock_program_is_served(

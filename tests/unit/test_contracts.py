@@ -5,6 +5,7 @@ from collections import namedtuple
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from math import nan
 from typing import Annotated, Any, Optional
 
 import gmpy2
@@ -24,7 +25,6 @@ from cluster.values.codec import Packed, pack, unpack
 from develop.contracts import contract, describe
 from tests.support.families import BAD_JOBS, JOBS, function
 
-#: Errors of arguments whose refusal does not depend on a worker's settings.
 #: What a task raises for bad arguments; a sum may overflow before it comes to the bad one.
 REFUSALS = (TypeError, ValueError, OverflowError)
 
@@ -285,6 +285,23 @@ def test_parameters_of_every_kind(
 )
 def test_an_annotation_is_described(annotation: Any, described: dict[str, Any]) -> None:
     assert describe(annotation) == described
+
+
+def test_a_parameter_whose_default_is_none_accepts_none() -> None:
+    def function(n: int = None, *, tag: "str" = None) -> None:  # type: ignore[assignment]  # noqa: RUF013
+        """Do nothing."""
+
+    described = contract(function)["parameters"]
+
+    assert [each["type"] for each in described] == ["int | None", "str | None"]
+
+
+@pytest.mark.parametrize("rows", [[(nan,), (-5,)], [(-5,), (nan,)], [(1,), (nan,), (-5,)]])
+def test_a_nan_hides_no_bound(rows: list[tuple[float]]) -> None:
+    n = {"name": "n", "kind": "POSITIONAL_ONLY", "required": True, "type": "float", "ge": 0}
+    found = Contract("task", [n])
+
+    assert [*found.errors(rows)] == [rows.index((-5,))]
 
 
 # At the client ---------------------------------------------------------------------
