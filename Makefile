@@ -140,7 +140,7 @@ dev: $(DEV) ## Run the cluster in this terminal, and restart a family's workers 
 	@$(LOCAL) start --watch $(FAMILY)
 
 test: $(DEV) ## Run all tests; those of the compose stack need a Docker engine
-	$(VENV)/bin/pytest --quiet --numprocesses 4
+	$(VENV)/bin/pytest --quiet --numprocesses 4 --no-loadscope-reorder
 
 test_files: $(DEV) ## Check in seconds that all files agree and the families' examples are right: shows what is missing
 	@$(DEVELOP) check

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from kombu import pools
+from kombu.pools import connections, producers
 
 from callers.client import Client
 from local.server import free_port
@@ -127,8 +127,11 @@ def client(stack: Stack) -> Iterator[Client]:
     """A client of the stack, on the host."""
     with stack.client() as client:
         yield client
-    # No test inherits broken connections of another.
-    pools.reset()
+        # No test inherits broken connections of another.
+        connection = client.app.connection_for_write()
+        for pools in (producers, connections):
+            pools[connection].force_close_all()
+            del pools[connection]
 
 
 @pytest.fixture

@@ -76,6 +76,18 @@ def test_the_code_of_all_families_is_watched(dev: Local, code: Path, file: str) 
     assert f"{file} changed: add restarts" in dev.output()
 
 
+def test_a_folder_that_comes_back_is_watched_again(dev: Local, code: Path) -> None:
+    before = dev.running("add")
+    (code / "add").rename(code / "away")
+    shutil.copytree(code / "away", code / "add")
+    eventually("another worker", lambda: dev.running("add") not in ([], before))
+    (code / "add/new").mkdir()
+    (code / "add/new/module.py").touch()
+    eventually("the new one is seen", lambda: "add/new/module.py changed" in dev.output())
+    with dev.client() as client:
+        assert client.call("add.tasks.add", 4, 6) == 10
+
+
 def test_a_syntax_error_is_one_line_and_the_next_change_starts_the_worker(
     dev: Local, code: Path
 ) -> None:
@@ -96,7 +108,7 @@ def test_a_syntax_error_is_one_line_and_the_next_change_starts_the_worker(
 @pytest.mark.parametrize(
     ("options", "status", "error"),
     [
-        (["--watch", "power"], 2, "'power' is not one of 'add', 'factorial', 'mat_mul'"),
+        (["--watch", "nobody"], 2, "'nobody' is not one of 'add', "),
         (["--watch", "add", "--server-only"], 2, "--watch needs workers"),
         (["--watch", "add"], 1, "--watch needs watchfiles: `make install` installs it"),
     ],

@@ -208,7 +208,7 @@ DEATH = "exited with 'signal 9 (SIGKILL)'"
 def test_processes_have_an_index_and_their_deaths_are_logged(pooled: Any, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with worker(pooled, log, OURS, "--loglevel=INFO") as process:
-        jobs = [pooled.acked.delay(1) for _ in range(2)]
+        jobs = [pooled.acked.delay(5) for _ in range(2)]
         inspect = pooled.app.control.inspect(timeout=5, limit=1)
         eventually("both run", lambda: all(job.state == "STARTED" for job in jobs))
         [running] = inspect.active().values()
