@@ -34,7 +34,8 @@ def run(task: "str | Signature[Any]", /, *args: Any, **kwargs: Any) -> Any:
     it; its cause is the original one, with the task's traceback. Retries run at once, as many as
     the task may have.
 
-    Time limits are not enforced, and the task can neither submit jobs nor read results: use a local
+    The task checks its arguments itself, without the callers' contract before it. Time limits are
+    not enforced, and the task can neither submit jobs nor read results: use a local
     cluster (`make local_start`) for that, and for a chain, group or chord. Raise UnknownTask for a
     task without a route, and ClusterError if its module cannot be imported.
     """

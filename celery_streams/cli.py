@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +17,20 @@ from celery_streams.printable import printable
 
 
 def run(command: click.Command) -> None:
-    """Run a click command; exit with 1 if it fails, 2 for wrong usage, 130 after Ctrl-C."""
+    """Run a click command; exit with 1 if it fails, 2 for wrong usage, 130 after Ctrl-C.
+
+    SIGTERM, too, lets it clean up; the status is then 143.
+    """
     _guard(command)
+    signal.signal(signal.SIGTERM, _terminate)
     with errors_in_one_line():
         command(standalone_mode=False)
         if sys.stdout is not None:  # closed by the shell: >&-
             sys.stdout.flush()
+
+
+def _terminate(*_: object) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 @contextmanager

@@ -138,7 +138,13 @@ def test_a_job_that_fails_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_leaves_no_file(server_only: Local, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "said", "status"),
+    [(signal.SIGINT, "error: stopped", 130), (signal.SIGTERM, "", 143)],
+)
+def test_a_stopped_caller_leaves_no_file(
+    server_only: Local, tmp_path: Path, number: signal.Signals, said: str, status: int
+) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "callers.mat_mul", "5", "5", "--out", tmp_path / "out"],
         cwd=ROOT,
@@ -147,15 +153,15 @@ def test_ctrl_c_leaves_no_file(server_only: Local, tmp_path: Path) -> None:
         text=True,
     ) as caller:
         eventually("the new file is there", lambda: bool(list(tmp_path.glob(".out.*.part"))))
-        caller.send_signal(signal.SIGINT)
+        caller.send_signal(number)
         try:
             _, errors = caller.communicate(timeout=30)
         except subprocess.TimeoutExpired:
             # Python drops an interrupt in a destructor: a user presses Ctrl-C again.
-            caller.send_signal(signal.SIGINT)
+            caller.send_signal(number)
             _, errors = caller.communicate(timeout=30)
 
-    assert (errors.strip(), caller.returncode) == ("error: stopped", 130)
+    assert (errors.strip(), caller.returncode) == (said, status)
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".out.*"))
 
