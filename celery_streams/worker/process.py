@@ -156,6 +156,7 @@ class Process:
         if is_from_list:
             self._consumer._limit_move_to_pool(request)  # noqa: SLF001 - Celery's
             return
+        self._send_events(is_idle=True)  # before those of the process that will run it
         message.channel.deliveries.forget(message.delivery_tag)
         self._pool.parked.park(message.delivery_tag)
 

@@ -236,6 +236,11 @@ def test_events_are_those_of_celery(start: Callable[..., Any]) -> None:
         for name, args, jobs in pairs:
             ours, stock = (partial(events_of, name, job) for job in jobs)
             eventually(f"the same events of {name} {args}", lambda: ours() == stock() != [])  # noqa: B023
+        waiting = [signature(twins, "ours", "limited").apply_async() for _ in range(30)]
+        for job in waiting:  # a process announces it, and another one may run it
+            eventually("all its events", lambda: len(seen.get(job.id, ())) == 3)  # noqa: B023
+            kinds = [event["type"] for event in seen[job.id]]
+            assert kinds == ["task-received", "task-started", "task-succeeded"]
         # Whatever else the workers send of these jobs, they have sent before this job's events.
         barrier = pair(twins, "echo", 0)
         eventually("all events", lambda: all(len(seen.get(job.id, ())) == 3 for job in barrier))
