@@ -18,7 +18,7 @@ from bench.progress import report, rounds, stop_like_ctrl_c
 from bench.servers import OwnServer, RunningCluster
 from bench.systems import OURS, TITLES, System, named
 from bench.turn import Sample, Sizes
-from callers.command import run
+from celery_streams.cli import run
 from cluster.errors import ClusterError
 
 FULL = Sizes(jobs=5000, seconds=1.2, trips=200, calls=200_000)

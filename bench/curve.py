@@ -16,7 +16,7 @@ from bench.peers.protocol import TIMEOUT
 from bench.servers import OwnServer
 from bench.systems import OURS
 from bench.turn import WARM_UP, running, started
-from callers.command import run
+from celery_streams.cli import run
 from cluster.errors import ClusterError
 
 WORKERS = (1, 2, 4, 8)

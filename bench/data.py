@@ -23,7 +23,7 @@ from bench.progress import rounds as rounds_of
 from bench.values import SEED, leave_blas_alone, operands, product
 from bench.work import Work
 from callers.client import Client
-from callers.command import run
+from celery_streams.cli import run
 from local.cluster import FAMILIES, Cluster
 from local.temporary import call, run_on_temporary_cluster
 

@@ -15,7 +15,7 @@ from bench.progress import stop_like_ctrl_c
 from bench.servers import OwnServer
 from bench.systems import named
 from bench.turn import running
-from callers.command import run
+from celery_streams.cli import run
 from cluster.errors import ClusterError
 
 JOBS = 200

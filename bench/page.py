@@ -11,7 +11,7 @@ import msgspec
 from bench.comparison import Comparison, Run
 from bench.figures import figure_table, short, table
 from bench.systems import OURS, TITLES, WORKERS
-from callers.command import run as run_command
+from celery_streams.cli import run as run_command
 from local.server import ROOT
 
 PAGE = ROOT / "docs" / "performance.md"

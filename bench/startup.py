@@ -23,7 +23,7 @@ from bench.progress import report, stop_like_ctrl_c
 from bench.progress import rounds as rounds_of
 from bench.values import SEED, check, product
 from callers.client import Client
-from callers.command import run
+from celery_streams.cli import run
 from cluster.connections import password
 from cluster.errors import ClusterError
 from local.cluster import Cluster

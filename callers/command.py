@@ -11,11 +11,7 @@ import gmpy2
 from callers.arrays import format_array
 from callers.client import TIMEOUT, Client, check_timeout
 from callers.progress import transfer_progress
-from celery_streams import cli
 from celery_streams.printable import printable
-
-#: The benchmarks import it from here.
-run = cli.run
 
 #: Elements up to which a terminal shows all of an array, not only its corners.
 MAX_ELEMENTS_SHOWN = 64

@@ -31,7 +31,7 @@ class BadExample(NamedTuple):
 
 
 class Digest(str):
-    """The SHA-256 of an integer's decimal text, in place of a value of thousands of digits."""
+    """The SHA-256 of an integer's decimal text, for a value of thousands of digits."""
 
     __slots__ = ()
 

@@ -347,7 +347,7 @@ class TaskPool(BasePool):
 
 
 def _obstacle(consumer: Any, processes: int) -> str:
-    """Return why a worker cannot start so many processes; empty if it can."""
+    """Return why a worker cannot start this number of processes; empty if it can."""
     if consumer is None:
         return "worker_consumer has to be celery_streams:Consumer"
     most = max(processes, consumer.controller.max_concurrency or 0)

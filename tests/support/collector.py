@@ -50,7 +50,7 @@ class Worker:
             return self.bodies
 
     def wait_for(self, count: int, seconds: float = 15) -> list[Any]:
-        """Return the bodies when there are so many."""
+        """Return the bodies of all messages once there are `count`."""
         deadline = monotonic() + seconds
         while len(self.messages) < count:
             left = deadline - monotonic()
